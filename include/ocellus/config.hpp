@@ -1,0 +1,57 @@
+// Version, feature macros and the ABI namespace of ocellus.
+//
+// Why an inline namespace: ocellus is header-only, so two translation units of one program may compile the same
+// template with different -m flags. The linker would keep one copy, possibly the one that needs AVX, and the program
+// would die on an old CPU. The namespace carries the baseline ISA, so both copies exist and each unit calls its own;
+// passing an ocellus type between such units is a link error instead of an illegal instruction at a customer's.
+#pragma once
+
+#define OCELLUS_VERSION_MAJOR 0
+#define OCELLUS_VERSION_MINOR 1
+#define OCELLUS_VERSION_PATCH 0
+#define OCELLUS_VERSION_STRING "0.1.0"
+
+#if defined(__AVX512F__)
+#define OCELLUS_ABI_BASE_ x86v4
+#elif defined(__AVX2__)
+#define OCELLUS_ABI_BASE_ x86v3
+#elif defined(__SSE4_1__)
+#define OCELLUS_ABI_BASE_ x86v2
+#elif defined(__ARM_FEATURE_SVE)
+#define OCELLUS_ABI_BASE_ sve
+#elif defined(__ARM_FEATURE_MATMUL_INT8)
+#define OCELLUS_ABI_BASE_ i8mm
+#elif defined(__ARM_FEATURE_DOTPROD)
+#define OCELLUS_ABI_BASE_ dotprod
+#else
+#define OCELLUS_ABI_BASE_ base
+#endif
+
+#if defined(__FAST_MATH__)
+#define OCELLUS_ABI_MATH_ _fastmath
+#else
+#define OCELLUS_ABI_MATH_
+#endif
+
+#if defined(__cpp_exceptions)
+#define OCELLUS_ABI_EXC_
+#else
+#define OCELLUS_ABI_EXC_ _noexc
+#endif
+
+#define OCELLUS_CAT_(a, b, c, d) a##b##c##d
+#define OCELLUS_CAT(a, b, c, d) OCELLUS_CAT_(a, b, c, d)
+#define OCELLUS_ABI OCELLUS_CAT(v0_, OCELLUS_ABI_BASE_, OCELLUS_ABI_MATH_, OCELLUS_ABI_EXC_)
+
+// Every header of the library opens with OCELLUS_BEGIN and closes with OCELLUS_END.
+#define OCELLUS_BEGIN          \
+  namespace ocellus {          \
+  inline namespace OCELLUS_ABI {
+#define OCELLUS_END \
+  }                 \
+  }
+
+// Preconditions of the caller. Off in release; define it before the first include to install your own.
+#ifndef OCELLUS_ASSERT
+#define OCELLUS_ASSERT(condition) static_cast<void>(0)
+#endif
