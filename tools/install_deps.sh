@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Installs what ocellus needs from Debian's (or Ubuntu's) own packages, by name; does nothing for what is there.
+# Usage: tools/install_deps.sh [build] [test] [bench]        (nothing given: build)
+#   build   the converter and the programs     test   + the tests, fuzzers and both compilers     bench   + benchmarks
+set -euo pipefail
+
+build=(g++ make cmake zlib1g-dev nlohmann-json3-dev libcli11-dev libstb-dev)
+test=(doctest-dev libeigen3-dev libhwy-dev libxsimd-dev clang libclang-rt-dev python3 git)
+bench=(libbenchmark-dev libeigen3-dev libhwy-dev libxsimd-dev)
+
+wanted=()
+for set in "${@:-build}"; do
+  case $set in
+    build) wanted+=("${build[@]}") ;;
+    test) wanted+=("${build[@]}" "${test[@]}") ;;
+    bench) wanted+=("${build[@]}" "${bench[@]}") ;;
+    *) sed -n '2,4s/^# //p' "$0"; exit 2 ;;
+  esac
+done
+
+if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
+  echo "install_deps: not a Debian-like system. Needed are: ${wanted[*]}" >&2
+  exit 0
+fi
+
+missing() {
+  local package
+  for package in "${wanted[@]}"; do
+    dpkg-query -W -f='${Status}\n' "$package" 2>/dev/null | grep -q 'ok installed' || echo "$package"
+  done | sort -u
+}
+
+mapfile -t packages < <(missing)
+[ ${#packages[@]} -gt 0 ] || exit 0
+
+root=()
+[ "$(id -u)" -eq 0 ] || root=(sudo)
+apt() { "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=120 "$@"; }
+
+echo "installing: ${packages[*]}"
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+# The package lists may be empty (a fresh container) or old: try, bring them up to date once, try again.
+if ! apt install -y --no-install-recommends "${packages[@]}" >"$log" 2>&1; then
+  apt update >>"$log" 2>&1 || true
+  apt install -y --no-install-recommends "${packages[@]}" >>"$log" 2>&1 || {
+    tail -n 20 "$log" >&2
+    echo "install_deps: apt-get could not install: ${packages[*]}" >&2
+    exit 1
+  }
+fi
