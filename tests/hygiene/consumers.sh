@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# The three ways to use the library, each as a stranger would: find_package from an install prefix, add_subdirectory,
+# and two -I flags without CMake. The program is tests/consumer/main.cpp; each way must build and run.
+# Usage: consumers.sh BUILD_DIR      (any configured build folder of ocellus, to install from)
+set -euo pipefail
+source_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+build_dir=$(cd "$1" && pwd)
+scratch=$(mktemp -d "${TMPDIR:-/tmp}/ocellus consumer XXXXXX")
+trap 'rm -rf "$scratch"' EXIT
+
+way() {  # NAME CMAKE_ARGUMENT...
+  local name=$1
+  shift
+  cmake -S "$source_dir/tests/consumer" -B "$scratch/$name" -DCMAKE_BUILD_TYPE=Release "$@" >"$scratch/log" 2>&1 &&
+    cmake --build "$scratch/$name" >>"$scratch/log" 2>&1 || { cat "$scratch/log"; echo "$name failed"; exit 1; }
+  "$scratch/$name/consumer"
+  echo "$name works"
+}
+
+cmake --install "$build_dir" --prefix "$scratch/prefix" >"$scratch/log" || { cat "$scratch/log"; exit 1; }
+way find_package -DOCELLUS_FROM=find_package -DCMAKE_PREFIX_PATH="$scratch/prefix"
+way add_subdirectory -DOCELLUS_FROM=add_subdirectory -DOCELLUS_SOURCE_DIR="$source_dir"
+
+"${CXX:-g++}" -std=c++20 -O1 -I"$source_dir/include" -I"$source_dir/kernels" \
+  "$source_dir/tests/consumer/main.cpp" -o "$scratch/plain"
+"$scratch/plain"
+echo "plain -Iinclude -Ikernels works"

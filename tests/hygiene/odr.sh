@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Two translation units of one program, one of them built with -mavx2 -mfma -ffast-math: the linker must keep a copy of
+# the library's code for each (else the baseline unit may call AVX code and die on an old CPU), and no symbol may be
+# GNU-unique (which would pin a plugin in memory).
+# Usage: odr.sh
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+case $(uname -m) in x86_64) other="-mavx2 -mfma -ffast-math" ;; *) other="-ffast-math" ;; esac
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+
+for compiler in g++ clang++; do
+  command -v "$compiler" >/dev/null || { echo "skipped: no $compiler"; continue; }
+  flags="-std=c++20 -O1 -Iinclude -Ikernels -c"
+  # shellcheck disable=SC2086
+  { $compiler $flags tests/odr/a.cpp -o "$scratch/a.o" & $compiler $flags $other tests/odr/b.cpp -o "$scratch/b.o" & wait -n; wait -n; }
+  $compiler "$scratch/a.o" "$scratch/b.o" -o "$scratch/odr"
+  nm -C "$scratch/odr" >"$scratch/symbols"
+  copies=$(grep -oE 'ocellus::v0_[a-z0-9_]+::to_f16\(float\)' "$scratch/symbols" | sort -u | wc -l)
+  [ "$copies" -eq 2 ] || { echo "$compiler: $copies copies of to_f16, not one for each set of flags"; exit 1; }
+  if grep ' u ' "$scratch/symbols" | grep ocellus; then echo "$compiler: GNU-unique symbols"; exit 1; fi
+  if grep -E 'ocellus::' "$scratch/symbols" | grep -vE 'ocellus::v0_'; then echo "$compiler: outside of the ABI namespace"; exit 1; fi
+  if [ "$(uname -m)" != x86_64 ] || grep -qw avx2 /proc/cpuinfo; then "$scratch/odr"; else echo "skipped: no AVX2 to run it"; fi
+  echo "$compiler: one copy of the library for each set of flags"
+done
