@@ -14,11 +14,8 @@ ROOT = pathlib.Path(__file__).parents[2]
 SHARED = pathlib.Path(os.environ.get("OCELLUS_SHARED", ROOT.parent / "shared"))
 LARGEST = 256 * 1024
 
-# Topic -> name endings of damaged and good checkpoints, folders of pictures, and files of single texts.
-CHECKPOINTS = {"pickle": (".pt", ".bin", ".pth"), "zip": (".pt", ".bin", ".pth", ".npz"), "npz": (".npz",),
-               "safetensors": (".safetensors",), "json": (".json",)}
-PICTURES = {"image"}
-TEXTS = {"tokenizer", "text"}
+# Which members of the archive of good and damaged checkpoints a topic starts from, by their endings.
+CHECKPOINTS = {"checkpoint": (".pt", ".bin", ".pth", ".safetensors", ".npz"), "json": (".json",)}
 
 
 def seeds(topic):
@@ -27,11 +24,11 @@ def seeds(topic):
             for member in archive:
                 if member.isfile() and member.size <= LARGEST and member.name.endswith(CHECKPOINTS[topic]):
                     yield archive.extractfile(member).read()
-    if topic in PICTURES:
+    if topic == "image":
         for path in (SHARED / "badinput" / "images" / "files").rglob("*"):
             if path.is_file() and path.stat().st_size <= LARGEST:
                 yield path.read_bytes()
-    if topic in TEXTS:
+    if topic == "tokenizer":
         lines = next((SHARED / "tokenizers").rglob("clip-openclip.jsonl")).read_text(encoding="utf-8").splitlines()
         for line in lines[::10]:
             yield line.encode()

@@ -17,6 +17,6 @@ trap 'rm -rf "$seeds" "$found"' EXIT
 python3 "$here/corpus.py" "$topic" "$seeds"
 [ ! -d "$here/corpus/$topic" ] || cp "$here/corpus/$topic"/* "$seeds"
 [ -s "$here/$topic.dict" ] && dict=(-dict="$here/$topic.dict") || dict=()
-"$fuzzer" "$seeds" -runs=0 -timeout=5 -rss_limit_mb=1024 -malloc_limit_mb=1024 -print_final_stats=0 2>&1 | tail -n 20
+"$fuzzer" "$seeds" -runs=0 -timeout=5 -rss_limit_mb=1024 -malloc_limit_mb=1024 -print_final_stats=0 2>&1 | grep -v "# Uses:" | tail -n 20
 "$fuzzer" "$found" "$seeds" -max_total_time="$seconds" -timeout=5 -rss_limit_mb=1024 -malloc_limit_mb=1024 \
-  -max_len=65536 "${dict[@]}" 2>&1 | tail -n 20
+  -max_len=65536 "${dict[@]}" 2>&1 | grep -v "# Uses:" | tail -n 20
