@@ -21,7 +21,13 @@ cmake --install "$build_dir" --prefix "$scratch/prefix" >"$scratch/log" || { cat
 way find_package -DOCELLUS_FROM=find_package -DCMAKE_PREFIX_PATH="$scratch/prefix"
 way add_subdirectory -DOCELLUS_FROM=add_subdirectory -DOCELLUS_SOURCE_DIR="$source_dir"
 
-"${CXX:-g++}" -std=c++20 -O1 -I"$source_dir/include" -I"$source_dir/kernels" \
-  "$source_dir/tests/consumer/main.cpp" -o "$scratch/plain"
-"$scratch/plain"
-echo "plain -Iinclude -Ikernels works"
+for compiler in g++ clang++; do
+  command -v "$compiler" >/dev/null || { echo "skipped: no $compiler"; continue; }
+  for flags in "-O1" "-O0 -fno-exceptions -fno-rtti"; do
+    # shellcheck disable=SC2086
+    "$compiler" -std=c++20 $flags -Wall -Wextra -Wconversion -Werror -I"$source_dir/include" -I"$source_dir/kernels" \
+      "$source_dir/tests/consumer/main.cpp" -o "$scratch/plain"
+    "$scratch/plain"
+    echo "$compiler $flags -Iinclude -Ikernels works"
+  done
+done
