@@ -1,9 +1,10 @@
 // Version, feature macros and the ABI namespace of ocellus.
 //
-// Why an inline namespace: ocellus is header-only, so two translation units of one program may compile the same
-// template with different -m flags. The linker would keep one copy, possibly the one that needs AVX, and the program
-// would die on an old CPU. The namespace carries the baseline ISA, so both copies exist and each unit calls its own;
-// passing an ocellus type between such units is a link error instead of an illegal instruction at a customer's.
+// Why an inline namespace: ocellus is header-only, so two translation units of one program may compile the
+// same template with different -m flags. The linker would keep one copy, possibly the one that needs AVX, and
+// the program would die on an old CPU. The namespace carries the baseline ISA, so both copies exist and each
+// unit calls its own; passing an ocellus type between such units is a link error instead of an illegal
+// instruction at a customer's.
 #pragma once
 
 #define OCELLUS_VERSION_MAJOR 0

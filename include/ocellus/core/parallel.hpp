@@ -1,11 +1,12 @@
-// Who runs the work: the caller. The library starts no thread; it hands ranges of independent tasks to an `executor`.
+// Who runs the work: the caller. The library starts no thread; it hands ranges of independent tasks to an
+// `executor`.
 //
 //   ocellus::executor serial;                       // runs everything in the calling thread
 //   ocellus::thread_pool pool(4);                   // or a small pool, from <ocellus/core/thread_pool.hpp>
 //   model.encode_image(photo, pool.executor());
 //
-// Any thread pool fits: fill `run` with a function that calls task(context, i) once for each i in [0, n), in any order
-// and on any threads, and returns when all are done.
+// Any thread pool fits: fill `run` with a function that calls task(context, i) once for each i in [0, n), in
+// any order and on any threads, and returns when all are done.
 #pragma once
 
 #include <ocellus/config.hpp>

@@ -34,7 +34,9 @@ constexpr float to_f32(f16 h) noexcept {
   return std::bit_cast<float>(sign | (e << 23) | ((mantissa & 0x3ffu) << 13));
 }
 
-constexpr float to_f32(bf16 b) noexcept { return std::bit_cast<float>(static_cast<std::uint32_t>(b.bits) << 16); }
+constexpr float to_f32(bf16 b) noexcept {
+  return std::bit_cast<float>(static_cast<std::uint32_t>(b.bits) << 16);
+}
 constexpr float to_f32(float x) noexcept { return x; }
 
 /// Rounds to nearest, ties to even; overflow becomes infinity; NaN stays NaN (quiet). Equals vcvtps2ph.

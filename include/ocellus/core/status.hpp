@@ -1,7 +1,8 @@
-// What went wrong, without exceptions: an enumeration that names the fact, and result<T> that holds a T or a status.
+// What went wrong, without exceptions: an enumeration that names the fact, and result<T> that holds a T or a
+// status.
 //
-// The library never throws, prints or aborts. Bad data (a damaged file, an odd picture, a model without a tokenizer)
-// gives a status; the programs turn it into a sentence with the file's name.
+// The library never throws, prints or aborts. Bad data (a damaged file, an odd picture, a model without a
+// tokenizer) gives a status; the programs turn it into a sentence with the file's name.
 #pragma once
 
 #include <ocellus/config.hpp>
@@ -91,7 +92,8 @@ constexpr const char* to_string(status s) noexcept {
     case status::token_out_of_range: return "a token id lies outside the vocabulary";
     case status::different_embedding_space: return "the embeddings come from different models";
     case status::bad_image: return "the image is damaged or not an image";
-    case status::unsupported_image: return "this image format is not supported; decode it yourself and pass pixels";
+    case status::unsupported_image:
+      return "this image format is not supported; decode it yourself and pass pixels";
     case status::image_too_large: return "the image has too many pixels";
     case status::invalid_argument: return "an argument is out of range";
     case status::buffer_too_small: return "the buffer given is too small";
