@@ -1,0 +1,86 @@
+// What this CPU can do, asked when a model is opened: cpuid and xgetbv on x86, the kernel's hwcaps on Arm Linux.
+// A feature counts only if the operating system saves its registers too.
+#pragma once
+
+#include <ocellus/isa/isa.hpp>
+
+#if defined(__x86_64__) || defined(__i386__)
+#include <cpuid.h>
+#endif
+#if defined(__linux__) && (defined(__aarch64__) || defined(__arm__) || defined(__riscv))
+#include <sys/auxv.h>
+#endif
+
+OCELLUS_BEGIN
+
+/// Features as the kernel sets need them. `slow_bf16_dot` is a measured fact about a family, not a feature.
+struct cpu_features {
+  bool sse41 = false;       // SSSE3 and SSE4.1
+  bool avx2 = false;        // AVX2, FMA, F16C, BMI2
+  bool avxvnni = false;     // VEX-encoded vpdpbusd
+  bool avx512 = false;      // F, BW, DQ, VL
+  bool avx512vnni = false;
+  bool avx512bf16 = false;
+  bool avx512fp16 = false;
+  bool slow_bf16_dot = false;  // Intel before Granite Rapids without AMX use: half the rate of f32 FMA
+  bool neon = false;
+  bool fp16 = false;
+  bool dotprod = false;
+  bool i8mm = false;
+  bool sve = false;
+  bool rvv = false;
+};
+
+/// Asks the CPU. Costs a few microseconds (cpuid traps in virtual machines): call once and keep the answer.
+inline cpu_features detect_cpu() noexcept {
+  cpu_features f;
+#if defined(__x86_64__) || defined(__i386__)
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (__get_cpuid(1, &a, &b, &c, &d) == 0) return f;
+  f.sse41 = (c & (1u << 9)) != 0 && (c & (1u << 19)) != 0;
+  const bool osxsave = (c & (1u << 27)) != 0, avx = (c & (1u << 28)) != 0, fma = (c & (1u << 12)) != 0,
+             f16c = (c & (1u << 29)) != 0;
+  unsigned xcr0 = 0;
+  if (osxsave) {
+    unsigned high = 0;
+    __asm__ volatile("xgetbv" : "=a"(xcr0), "=d"(high) : "c"(0));
+  }
+  const bool os_ymm = (xcr0 & 0x6u) == 0x6u, os_zmm = (xcr0 & 0xe6u) == 0xe6u;
+  unsigned vendor_b = 0, vendor_c = 0, vendor_d = 0, max_leaf = 0;
+  __get_cpuid(0, &max_leaf, &vendor_b, &vendor_c, &vendor_d);
+  if (max_leaf < 7) return f;
+  unsigned a7 = 0, b7 = 0, c7 = 0, d7 = 0;
+  __get_cpuid_count(7, 0, &a7, &b7, &c7, &d7);
+  const bool bmi2 = (b7 & (1u << 8)) != 0;
+  f.avx2 = os_ymm && avx && fma && f16c && bmi2 && (b7 & (1u << 5)) != 0;
+  const unsigned need = (1u << 16) | (1u << 17) | (1u << 30) | (1u << 31);  // F, DQ, BW, VL
+  f.avx512 = f.avx2 && os_zmm && (b7 & need) == need;
+  f.avx512vnni = f.avx512 && (c7 & (1u << 11)) != 0;
+  f.avx512fp16 = f.avx512vnni && (d7 & (1u << 23)) != 0;
+  if (a7 >= 1) {
+    unsigned a71 = 0, b71 = 0, c71 = 0, d71 = 0;
+    __get_cpuid_count(7, 1, &a71, &b71, &c71, &d71);
+    f.avxvnni = f.avx2 && (a71 & (1u << 4)) != 0;
+    f.avx512bf16 = f.avx512vnni && (a71 & (1u << 5)) != 0;
+  }
+  f.slow_bf16_dot = vendor_b == 0x756e6547u;  // "Genu"ineIntel
+#elif defined(__aarch64__)
+  f.neon = true;
+#if defined(__linux__)
+  const unsigned long hw = getauxval(AT_HWCAP), hw2 = getauxval(AT_HWCAP2);
+  f.fp16 = (hw & (1ul << 9)) != 0 && (hw & (1ul << 10)) != 0;  // FPHP and ASIMDHP
+  f.dotprod = (hw & (1ul << 20)) != 0;
+  f.sve = (hw & (1ul << 22)) != 0;
+  f.i8mm = f.dotprod && (hw2 & (1ul << 13)) != 0;
+#elif defined(__APPLE__)
+  f.fp16 = f.dotprod = true;  // every Apple 64-bit Mac core has both
+#endif
+#elif defined(__arm__) && defined(__linux__)
+  f.neon = (getauxval(AT_HWCAP) & (1ul << 12)) != 0 && (getauxval(AT_HWCAP) & (1ul << 16)) != 0;  // NEON, VFPv4
+#elif defined(__riscv) && defined(__linux__)
+  f.rvv = (getauxval(AT_HWCAP) & (1ul << ('v' - 'a'))) != 0;
+#endif
+  return f;
+}
+
+OCELLUS_END

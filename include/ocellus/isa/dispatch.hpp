@@ -1,0 +1,75 @@
+// Which kernels run: a table of about a dozen coarse operations, filled from the best kernel set of this CPU
+// (`best_kernels`) or from a named one (`kernels_for`), and the two policies that towers are written against:
+//
+//   ocellus::dynamic d{ocellus::best_kernels()};   // one program for every CPU: an indirect call per operation
+//   ocellus::pinned<ocellus::kernels::avx2> p;     // the whole unit is for one ISA: direct calls, unused ops vanish
+//
+// Both have the same call syntax, so one tower serves both. An indirect call per some microseconds is free.
+#pragma once
+
+#include <ocellus/isa/detect.hpp>
+#include <ocellus/generic/scalar.hpp>
+#if defined(__x86_64__)
+#include <ocellus/x86/avx2.hpp>
+#include <ocellus/x86/avx512.hpp>
+#include <ocellus/x86/avx512vnni.hpp>
+#endif
+
+#include <ocellus/core/status.hpp>
+
+#include <string_view>
+
+OCELLUS_BEGIN
+
+/// The operations that towers call. Contracts: ops/gemm.hpp, ops/attention.hpp, ops/rowwise.hpp.
+struct kernel_table {
+  isa id = isa::scalar;
+  void (*gemm_f32)(const gemm_args&) noexcept = nullptr;
+  void (*gemm_f16)(const gemm_args&) noexcept = nullptr;
+  void (*gemm_bf16)(const gemm_args&) noexcept = nullptr;
+  void (*gemm_s8)(const gemm_args&) noexcept = nullptr;
+  void (*attention_f32)(const attention_args&) noexcept = nullptr;
+  void (*attention_s8)(const attention_args&) noexcept = nullptr;
+  void (*layer_norm)(const layer_norm_args&) noexcept = nullptr;
+  void (*layer_norm_u8)(const layer_norm_args&) noexcept = nullptr;
+  void (*quantize_u8)(const quantize_args&) noexcept = nullptr;
+  void (*activate_rows)(float*, std::ptrdiff_t, const float*, std::ptrdiff_t, int, int, activation) noexcept = nullptr;
+  void (*gate_rows)(float*, std::ptrdiff_t, const float*, std::ptrdiff_t, int, int, activation) noexcept = nullptr;
+  void (*l2_normalize)(float*, const float*, int) noexcept = nullptr;
+};
+
+template <class Set>
+constexpr kernel_table make_table() noexcept {
+  return {Set::id,          &Set::gemm_f32,      &Set::gemm_f16,    &Set::gemm_bf16,
+          &Set::gemm_s8,    &Set::attention_f32, &Set::attention_s8, &Set::layer_norm,
+          &Set::layer_norm_u8, &Set::quantize_u8, &Set::activate_rows, &Set::gate_rows, &Set::l2_normalize};
+}
+
+/// The table of the best kernel set that this CPU can run.
+inline kernel_table best_kernels(const cpu_features& cpu = detect_cpu()) noexcept {
+#define OCELLUS_KERNEL_SET(name, available) \
+  if (available) return make_table<kernels::name>();
+#include <ocellus/list.def>
+#undef OCELLUS_KERNEL_SET
+}
+
+/// The table of a named set (`--isa NAME`); unsupported_isa if this build or this CPU has it not.
+inline result<kernel_table> kernels_for(std::string_view name, const cpu_features& cpu = detect_cpu()) noexcept {
+#define OCELLUS_KERNEL_SET(set, available) \
+  if (name == #set) return (available) ? result<kernel_table>(make_table<kernels::set>()) : status::unsupported_isa;
+#include <ocellus/list.def>
+#undef OCELLUS_KERNEL_SET
+  return status::unsupported_isa;
+}
+
+/// Kernels chosen at run time.
+struct dynamic : kernel_table {
+  dynamic() noexcept : kernel_table(best_kernels()) {}
+  explicit dynamic(const kernel_table& t) noexcept : kernel_table(t) {}
+};
+
+/// Kernels chosen when the program is compiled.
+template <class Set>
+struct pinned : Set {};
+
+OCELLUS_END

@@ -1,0 +1,46 @@
+// The contract of scaled dot-product attention [Vaswani 2017, eq. 1] for one head of one sequence:
+//   out[i] = sum_j softmax_j(scale * q[i] . k[j]) v[j],  i < tq, j < tk, and j <= i + causal_offset if causal.
+//
+// What every kernel set computes, to the bit (law 2):
+//   attention_f32: scores and outputs are FMA chains over ascending d and j; softmax as in ops/rowwise.hpp: subtract
+//     the row's maximum, multiply by scale, exp, sum in sixteen lanes; the output is multiplied by 1/sum at the end.
+//   attention_s8: q is quantised per row to u8 with a zero point, k and v per row to s8; both products are exact
+//     integers; the probabilities times v's scale are quantised per row to u8.
+#pragma once
+
+#include <ocellus/ops/pack.hpp>
+
+#include <cstddef>
+#include <cstdint>
+
+OCELLUS_BEGIN
+
+/// One head. Strides in elements. q, k and v are readable up to 15 floats past each row's D values (head widths that
+/// are no multiple of 16 read into the neighbour).
+struct attention_args {
+  const float* q = nullptr;  ///< [tq, D]
+  std::ptrdiff_t ldq = 0;
+  const float* k = nullptr;  ///< [., D]; key j is row key_rows[j], or row j when key_rows is null
+  std::ptrdiff_t ldk = 0;
+  const float* v = nullptr;
+  std::ptrdiff_t ldv = 0;
+  const int* key_rows = nullptr;
+  float* out = nullptr;      ///< [tq, D]
+  std::ptrdiff_t ldo = 0;
+  int tq = 0, tk = 0, d = 0;
+  bool causal = false;
+  int causal_offset = 0;
+  float scale = 1;
+  void* scratch = nullptr;   ///< attention_scratch(tk, d) bytes, 64-byte aligned
+};
+
+/// Bytes of scratch for one head, either kind. Holds K and V in panels and the scores of one block of rows.
+constexpr std::size_t attention_scratch(int tk, int d) noexcept {
+  const std::size_t t = static_cast<std::size_t>(round_up(tk < 1 ? 1 : tk, 32)) + 32;
+  const std::size_t w = static_cast<std::size_t>(round_up(d, 16)) + 16;
+  // K^T and V panels in f32 (the s8 ones are smaller), three rows of scales and sums, 16 rows of scores and of
+  // probabilities, and 16 rows of quantised queries.
+  return 4 * (2 * t * w + 6 * t + 2 * 16 * t + 2 * 16 * w) + 1024;
+}
+
+OCELLUS_END

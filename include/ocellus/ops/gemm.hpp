@@ -1,0 +1,51 @@
+// The contract of the matrix products: C[M, N] = epilogue(A[M, K] * W[N, K]^T), W in panels.
+//
+// What every kernel set computes, to the bit (law 2):
+//   f32 activations (gemm_f32, gemm_f16, gemm_bf16): each output is one chain of fused multiply-adds over ascending k,
+//     from +0, with the weight widened to f32.
+//   u8 activations (gemm_s8): acc = sum a*w in s32, exact; then
+//     y = float(acc - a_zero[m] * b_sum[n]) * (a_scale[m] * b_scale[n]).
+//   then y = y + bias[n], y = activation(y), y = residual[m, n] + y: each operation rounded on its own.
+// Overflow: |acc| <= 255 * 127 * K and |a_zero * b_sum| likewise, so K < 33,000 is safe for their difference in s32.
+#pragma once
+
+#include <ocellus/ops/pack.hpp>
+
+#include <cstdint>
+
+OCELLUS_BEGIN
+
+/// Non-linearities that epilogues fuse. The formulas and their error bounds are in kernels/ocellus/generic/rowwise.inl.
+enum class activation : std::uint8_t {
+  none = 0,
+  quick_gelu = 1,  // x * sigmoid(1.702 x)                               [Hendrycks 2016, the approximation; OpenAI CLIP]
+  gelu = 2,        // x/2 * (1 + erf(x / sqrt 2))                        [Hendrycks 2016]
+  gelu_tanh = 3,   // x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3)))  [Hendrycks 2016; the default of flax]
+  silu = 4,        // x * sigmoid(x)                                     [Elfwing 2017]
+  relu = 5,
+};
+
+/// One product. Strides are in elements. A rows are readable up to the padded depth (s8: K rounded up to 8; the
+/// padding meets zero weights, so its value does not matter).
+struct gemm_args {
+  const void* a = nullptr;  ///< [M, K]: float, or u8 for gemm_s8
+  std::ptrdiff_t lda = 0;
+  const float* a_scale = nullptr;        ///< [M], s8 only
+  const std::int32_t* a_zero = nullptr;  ///< [M], s8 only
+
+  const void* b = nullptr;               ///< panels of W[N, K]
+  const float* b_scale = nullptr;        ///< [N], s8 only
+  const std::int32_t* b_sum = nullptr;   ///< [N], s8 only: sum of each column's weights over k
+  const float* bias = nullptr;           ///< [N] or null
+
+  float* c = nullptr;                    ///< [M, N]
+  std::ptrdiff_t ldc = 0;
+  const float* residual = nullptr;       ///< [M, N] or null; may be c itself
+  std::ptrdiff_t ldr = 0;
+
+  int m = 0, n = 0, k = 0;
+  int panel_begin = 0, panel_end = 0;    ///< the 16-column panels that this call computes
+  activation act = activation::none;
+};
+
+OCELLUS_END

@@ -1,0 +1,40 @@
+// The contract of the row-wise operations. Sums run in sixteen virtual lanes (element i goes to lane i mod 16, in
+// ascending i) that are added by a fixed tree (8 + 8, 4 + 4, 2 + 2, 1 + 1), multiply and add are rounded separately,
+// so that every kernel set gives the same bits: one zmm, two ymm, four 128-bit registers or an array of sixteen floats.
+#pragma once
+
+#include <ocellus/ops/gemm.hpp>
+
+OCELLUS_BEGIN
+
+/// y[r] = (x[r] - mean) * rstd * gain + bias over rows of C values [Ba 2016], and its quantised form.
+struct layer_norm_args {
+  const float* x = nullptr;  ///< [rows, C]
+  std::ptrdiff_t ldx = 0;
+  const float* gain = nullptr;  ///< [C]
+  const float* bias = nullptr;  ///< [C]
+  float eps = 1e-5f;
+  int rows = 0, c = 0;
+  float* y = nullptr;  ///< layer_norm: [rows, C]; layer_norm_u8: scratch of C floats rounded up to 16
+  std::ptrdiff_t ldy = 0;
+  // layer_norm_u8 only, as quantize_args
+  std::uint8_t* q = nullptr;
+  std::ptrdiff_t ldq = 0;
+  float* scale = nullptr;
+  std::int32_t* zero = nullptr;
+};
+
+/// Dynamic quantisation of each row to u8: x ~ scale * (q - zero).
+///   lo = min(0, min x), hi = max(0, max x), scale = (hi - lo) / 255, inv = 255 / (hi - lo) (0 for a row of zeros),
+///   zero = round(-lo * inv), q = clamp(round(x * inv) + zero, 0, 255), rounding half to even.
+struct quantize_args {
+  const float* x = nullptr;  ///< [rows, C]
+  std::ptrdiff_t ldx = 0;
+  int rows = 0, c = 0;
+  std::uint8_t* q = nullptr;  ///< [rows, C]; up to 15 bytes past C are written, with zero points or zeros
+  std::ptrdiff_t ldq = 0;
+  float* scale = nullptr;        ///< [rows]
+  std::int32_t* zero = nullptr;  ///< [rows]
+};
+
+OCELLUS_END

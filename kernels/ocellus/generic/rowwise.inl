@@ -1,0 +1,185 @@
+// Row-wise operations over the set's `vec` (sixteen f32 lanes). Included once inside each kernel set; includes nothing.
+// Contracts: <ocellus/ops/rowwise.hpp>. Multiply and add are rounded separately throughout; constants are derived by
+// tests/goldens/fit_activations.py, which also prints their errors.
+
+/// exp(x), relative error below 2e-7 for x in [-87.3, 88.7]; clamped outside.
+/// x = n ln2 + r with n by the magic-number rounding, r in two parts [Cody & Waite 1980], e^r by a degree-6 minimax
+/// polynomial 1 + r + r^2 P(r), the power of two added to the exponent field.
+static OCELLUS_INLINE vec exp(vec x) noexcept {
+  const vec magic = vec::set(12582912.f);  // 1.5 * 2^23: adding it rounds to an integer, half to even
+  x = vec::min(vec::max(x, vec::set(-87.3f)), vec::set(88.3f));
+  const vec t = x * vec::set(1.44269504f) + magic;
+  const vec n = t - magic;
+  const vec r = (x - n * vec::set(0.693359375f)) - n * vec::set(-2.12194440e-4f);
+  vec p = vec::set(0.00138144642f);
+  p = p * r + vec::set(0.00836878119f);
+  p = p * r + vec::set(0.0416683943f);
+  p = p * r + vec::set(0.166665201f);
+  p = p * r + vec::set(0.499999934f);
+  p = (p * r) * r + r;
+  return vec::add_exponent(p + vec::set(1.f), t);
+}
+
+/// 1 / (1 + exp(-x)).
+static OCELLUS_INLINE vec sigmoid(vec x) noexcept {
+  const vec one = vec::set(1.f);
+  return one / (one + exp(vec::zero() - x));
+}
+
+/// erf(x), absolute error below 4e-7: x P(x^2) / Q(x^2) on |x| <= 3.95 (beyond, erf is 1 to 2.4e-8).
+static OCELLUS_INLINE vec erf(vec x) noexcept {
+  x = vec::min(vec::max(x, vec::set(-3.95f)), vec::set(3.95f));
+  const vec t = x * x;
+  vec p = vec::set(2.01164094e-6f);
+  p = p * t + vec::set(2.87579430e-4f);
+  p = p * t + vec::set(0.00391694040f);
+  p = p * t + vec::set(0.0532059090f);
+  p = p * t + vec::set(0.194028677f);
+  p = p * t + vec::set(1.12837901f);
+  vec q = vec::set(3.78375228e-5f);
+  q = q * t + vec::set(0.00119808431f);
+  q = q * t + vec::set(0.0152699772f);
+  q = q * t + vec::set(0.115587645f);
+  q = q * t + vec::set(0.505284931f);
+  q = q * t + vec::set(1.f);
+  return (x * p) / q;
+}
+
+static OCELLUS_INLINE vec activate(vec x, activation act) noexcept {
+  switch (act) {
+    case activation::none: return x;
+    case activation::quick_gelu: return x * sigmoid(x * vec::set(1.702f));
+    case activation::gelu: return (x * vec::set(0.5f)) * (vec::set(1.f) + erf(x * vec::set(0.707106781f)));
+    case activation::gelu_tanh: {
+      // tanh(u) = 2 sigmoid(2u) - 1, hence x/2 (1 + tanh u) = x sigmoid(2u), 2u = 2 sqrt(2/pi) (x + 0.044715 x^3)
+      const vec x3 = (x * x) * x;
+      return x * sigmoid((x + x3 * vec::set(0.044715f)) * vec::set(1.59576912f));
+    }
+    case activation::silu: return x * sigmoid(x);
+    case activation::relu: return vec::max(x, vec::zero());
+  }
+  return x;
+}
+
+/// The sixteen (or n - i) values at x + i.
+static OCELLUS_INLINE vec load_tail(const float* x, int i, int n) noexcept {
+  return i + 16 <= n ? vec::load(x + i) : vec::load_n(x + i, n - i);
+}
+static OCELLUS_INLINE void store_tail(vec v, float* y, int i, int n) noexcept {
+  if (i + 16 <= n) {
+    v.store(y + i);
+  } else {
+    v.store_n(y + i, n - i);
+  }
+}
+
+/// y[r] = activation(x[r]) over rows of c values; x may be y.
+static void activate_rows(float* y, std::ptrdiff_t ldy, const float* x, std::ptrdiff_t ldx, int rows, int c,
+                          activation act) noexcept {
+  for (int r = 0; r < rows; r++)
+    for (int i = 0; i < c; i += 16) store_tail(activate(load_tail(x + r * ldx, i, c), act), y + r * ldy, i, c);
+}
+
+/// y[r, 0..c) = activation(x[r, 0..c)) * x[r, c..2c): gated units [Shazeer 2020]; y may be x.
+static void gate_rows(float* y, std::ptrdiff_t ldy, const float* x, std::ptrdiff_t ldx, int rows, int c,
+                      activation act) noexcept {
+  for (int r = 0; r < rows; r++)
+    for (int i = 0; i < c; i += 16) {
+      const vec gate = activate(load_tail(x + r * ldx, i, c), act);
+      store_tail(gate * load_tail(x + r * ldx + c, i, c), y + r * ldy, i, c);
+    }
+}
+
+/// One row of LayerNorm: mean and squared deviations in two passes, as the reference does in f32.
+static OCELLUS_INLINE void layer_norm_row(float* y, const float* x, const float* gain, const float* bias, int c,
+                                          float eps) noexcept {
+  vec s = vec::zero();
+  for (int i = 0; i < c; i += 16) s = s + load_tail(x, i, c);
+  const float mean = s.sum() / static_cast<float>(c);
+  const vec mean_v = vec::set(mean);
+  vec q = vec::zero();
+  int i = 0;
+  for (; i + 16 <= c; i += 16) {
+    const vec d = vec::load(x + i) - mean_v;
+    q = q + d * d;
+  }
+  if (i < c) {
+    const vec d = vec::first_n(vec::load_n(x + i, c - i) - mean_v, c - i);
+    q = q + d * d;
+  }
+  const vec rstd = vec::set(1.f / std::sqrt(q.sum() / static_cast<float>(c) + eps));
+  for (i = 0; i < c; i += 16) {
+    const vec d = (load_tail(x, i, c) - mean_v) * rstd;
+    store_tail(d * load_tail(gain, i, c) + load_tail(bias, i, c), y, i, c);
+  }
+}
+
+static void layer_norm(const layer_norm_args& a) noexcept {
+  for (int r = 0; r < a.rows; r++) layer_norm_row(a.y + r * a.ldy, a.x + r * a.ldx, a.gain, a.bias, a.c, a.eps);
+}
+
+/// One row to u8; see quantize_args for the rule.
+static OCELLUS_INLINE void quantize_row_u8(std::uint8_t* q, float& scale, std::int32_t& zero, const float* x,
+                                           int c) noexcept {
+  vec lo = vec::zero(), hi = vec::zero();
+  for (int i = 0; i < c; i += 16) {
+    const vec v = load_tail(x, i, c);
+    lo = vec::min(lo, v);
+    hi = vec::max(hi, v);
+  }
+  const float low = lo.hmin(), range = hi.hmax() - low;
+  const float inv = range > 0 ? 255.f / range : 0.f;
+  scale = range / 255.f;
+  zero = round_even(-low * inv);
+  const vec inv_v = vec::set(inv);
+  for (int i = 0; i < c; i += 16) (load_tail(x, i, c) * inv_v).to_u8(q + i, zero);
+}
+
+static void quantize_u8(const quantize_args& a) noexcept {
+  for (int r = 0; r < a.rows; r++) quantize_row_u8(a.q + r * a.ldq, a.scale[r], a.zero[r], a.x + r * a.ldx, a.c);
+}
+
+static void layer_norm_u8(const layer_norm_args& a) noexcept {
+  for (int r = 0; r < a.rows; r++) {
+    layer_norm_row(a.y, a.x + r * a.ldx, a.gain, a.bias, a.c, a.eps);
+    quantize_row_u8(a.q + r * a.ldq, a.scale[r], a.zero[r], a.y, a.c);
+  }
+}
+
+/// y = x / max(|x|, 1e-12), the Euclidean norm over c values (torch.nn.functional.normalize); y may be x.
+static void l2_normalize(float* y, const float* x, int c) noexcept {
+  vec s = vec::zero();
+  for (int i = 0; i < c; i += 16) {
+    const vec v = load_tail(x, i, c);
+    s = s + v * v;
+  }
+  const float norm = std::sqrt(s.sum());
+  const vec inv = vec::set(1.f / (norm > 1e-12f ? norm : 1e-12f));
+  for (int i = 0; i < c; i += 16) store_tail(load_tail(x, i, c) * inv, y, i, c);
+}
+
+/// In place over one row of n scores: e[j] = exp((s[j] - max s) * scale), zero from n to n_padded; returns the sum.
+static OCELLUS_INLINE float softmax_row(float* s, int n, int n_padded, float scale) noexcept {
+  vec m = vec::set(s[0]);
+  int j = 0;
+  for (; j + 16 <= n; j += 16) m = vec::max(m, vec::load(s + j));
+  if (j < n) {
+    const vec last = vec::load(s + j);  // rows are padded to 16: readable, but the tail must not count
+    m = vec::max(m, vec::select_n(last, m, n - j));
+  }
+  const vec max_v = vec::set(m.hmax()), scale_v = vec::set(scale);
+  vec sum = vec::zero();
+  for (j = 0; j + 16 <= n; j += 16) {
+    const vec e = exp((vec::load(s + j) - max_v) * scale_v);
+    sum = sum + e;
+    e.store(s + j);
+  }
+  if (j < n) {
+    const vec e = vec::first_n(exp((vec::load(s + j) - max_v) * scale_v), n - j);
+    sum = sum + e;
+    e.store(s + j);
+    j += 16;
+  }
+  for (; j < n_padded; j += 16) vec::zero().store(s + j);
+  return sum.sum();
+}

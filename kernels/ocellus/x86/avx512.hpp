@@ -1,0 +1,143 @@
+// AVX-512 F, BW, DQ, VL: Skylake-X and later, Zen 4 and later.
+//
+// | intrinsic           | instruction   | use                                                       |
+// |---------------------|---------------|-----------------------------------------------------------|
+// | _mm512_fmadd_ps     | vfmadd231ps   | f32 tile, 16 lanes                                        |
+// | _mm512_cvtph_ps     | vcvtph2ps     | f16 weights, widened per panel row                        |
+// | _mm512_madd_epi16   | vpmaddwd      | s8 tile without VNNI: exact, as in avx2.hpp               |
+//
+// Registers: f32 tile 12 x 32: 24 accumulators + 2 of W + broadcasts = 27 of 32. s8 tile 8 x 32: 16 + 4 + 2.
+#pragma once
+
+#include <ocellus/x86/avx2.hpp>
+
+#if defined(__x86_64__)
+OCELLUS_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,bmi2")
+OCELLUS_BEGIN
+namespace kernels {
+
+struct avx512 : avx2 {
+  static constexpr isa id = isa::avx512;
+
+  struct vec {
+    __m512 x;
+
+    static OCELLUS_INLINE vec zero() noexcept { return {_mm512_setzero_ps()}; }
+    static OCELLUS_INLINE vec set(float v) noexcept { return {_mm512_set1_ps(v)}; }
+    static OCELLUS_INLINE vec load(const float* p) noexcept { return {_mm512_loadu_ps(p)}; }
+    static OCELLUS_INLINE __mmask16 mask16(int n) noexcept { return static_cast<__mmask16>(_bzhi_u32(0xffffu, static_cast<unsigned>(n))); }
+    static OCELLUS_INLINE vec load_n(const float* p, int n) noexcept { return {_mm512_maskz_loadu_ps(mask16(n), p)}; }
+    OCELLUS_INLINE void store(float* p) const noexcept { _mm512_storeu_ps(p, x); }
+    OCELLUS_INLINE void store_n(float* p, int n) const noexcept { _mm512_mask_storeu_ps(p, mask16(n), x); }
+    static OCELLUS_INLINE vec select_n(vec a, vec b, int n) noexcept { return {_mm512_mask_blend_ps(mask16(n), b.x, a.x)}; }
+    static OCELLUS_INLINE vec first_n(vec a, int n) noexcept { return {_mm512_maskz_mov_ps(mask16(n), a.x)}; }
+    OCELLUS_INLINE vec operator+(vec b) const noexcept { return {_mm512_add_ps(x, b.x)}; }
+    OCELLUS_INLINE vec operator-(vec b) const noexcept { return {_mm512_sub_ps(x, b.x)}; }
+    OCELLUS_INLINE vec operator*(vec b) const noexcept { return {_mm512_mul_ps(x, b.x)}; }
+    OCELLUS_INLINE vec operator/(vec b) const noexcept { return {_mm512_div_ps(x, b.x)}; }
+    static OCELLUS_INLINE vec min(vec a, vec b) noexcept { return {_mm512_min_ps(a.x, b.x)}; }
+    static OCELLUS_INLINE vec max(vec a, vec b) noexcept { return {_mm512_max_ps(a.x, b.x)}; }
+    OCELLUS_INLINE avx2::vec halves() const noexcept {
+      return {_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1)};
+    }
+    OCELLUS_INLINE float sum() const noexcept { return halves().sum(); }
+    OCELLUS_INLINE float hmax() const noexcept { return halves().hmax(); }
+    OCELLUS_INLINE float hmin() const noexcept { return halves().hmin(); }
+    static OCELLUS_INLINE vec add_exponent(vec p, vec t) noexcept {
+      return {_mm512_castsi512_ps(
+          _mm512_add_epi32(_mm512_castps_si512(p.x), _mm512_slli_epi32(_mm512_castps_si512(t.x), 23)))};
+    }
+    OCELLUS_INLINE void to_u8(std::uint8_t* q, std::int32_t zero_point) const noexcept {
+      const __m512i r = _mm512_add_epi32(_mm512_cvtps_epi32(x), _mm512_set1_epi32(zero_point));
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(q),
+                       _mm512_cvtusepi32_epi8(_mm512_max_epi32(r, _mm512_setzero_si512())));
+    }
+    OCELLUS_INLINE void to_s8(std::int8_t* q) const noexcept {
+      const __m128i b = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(x));
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(q), _mm_max_epi8(b, _mm_set1_epi8(-127)));
+    }
+    static OCELLUS_INLINE vec dequantize(const std::int32_t* acc, const std::int32_t* sums,
+                                         std::int32_t zero_point) noexcept {
+      const __m512i z = _mm512_mullo_epi32(_mm512_set1_epi32(zero_point), _mm512_loadu_si512(sums));
+      return {_mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_loadu_si512(acc), z))};
+    }
+    static OCELLUS_INLINE void interleave4(std::int8_t* out, const std::int8_t* r0, const std::int8_t* r1,
+                                           const std::int8_t* r2, const std::int8_t* r3) noexcept {
+      avx2::vec::interleave4(out, r0, r1, r2, r3);
+    }
+  };
+
+  static constexpr int float_rows = 12;
+  static constexpr int s8_rows = 8;
+
+  /// Sixteen columns of depth k of a panel, widened.
+  static OCELLUS_INLINE __m512 widen16(const float* b, int k) noexcept { return _mm512_loadu_ps(b + k * 16); }
+  static OCELLUS_INLINE __m512 widen16(const f16* b, int k) noexcept {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(b + k * 16)));
+  }
+  static OCELLUS_INLINE __m512 widen16(const bf16* b, int k) noexcept {
+    const __m512i pair = _mm512_loadu_si512(b + (k / 2) * 32);
+    return _mm512_castsi512_ps(k % 2 == 0 ? _mm512_slli_epi32(pair, 16)
+                                          : _mm512_and_si512(pair, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
+  }
+
+  template <int MR, int P, class W>
+  static void tile_float(const float* a, std::ptrdiff_t lda, const W* b, std::size_t panel_stride, int k, float* out,
+                         std::ptrdiff_t ldo) noexcept {
+    __m512 acc[MR][P];
+    for (int r = 0; r < MR; r++)
+      for (int p = 0; p < P; p++) acc[r][p] = _mm512_setzero_ps();
+    for (int d = 0; d < k; d++) {
+      __m512 w[P];
+      for (int p = 0; p < P; p++) w[p] = widen16(b + static_cast<std::size_t>(p) * panel_stride, d);
+      for (int r = 0; r < MR; r++) {
+        const __m512 x = _mm512_set1_ps(a[r * lda + d]);
+        for (int p = 0; p < P; p++) {
+          acc[r][p] = _mm512_fmadd_ps(x, w[p], acc[r][p]);
+          OCELLUS_KEEP(acc[r][p]);
+        }
+      }
+    }
+    for (int r = 0; r < MR; r++)
+      for (int p = 0; p < P; p++) _mm512_storeu_ps(out + r * ldo + p * 16, acc[r][p]);
+  }
+
+  template <int MR, int P>
+  static void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b, std::size_t panel_stride, int k,
+                      std::int32_t* out, std::ptrdiff_t ldo, const void*) noexcept {
+    __m512i acc[MR][P];
+    for (int r = 0; r < MR; r++)
+      for (int p = 0; p < P; p++) acc[r][p] = _mm512_setzero_si512();
+    const __m512i low = _mm512_set1_epi16(0x00ff);
+    for (int d = 0; d < k; d += 4) {
+      __m512i even_w[P], odd_w[P];
+      for (int p = 0; p < P; p++) {
+        const __m512i w = _mm512_loadu_si512(b + static_cast<std::size_t>(p) * panel_stride + d * 16);
+        even_w[p] = _mm512_srai_epi16(_mm512_slli_epi16(w, 8), 8);
+        odd_w[p] = _mm512_srai_epi16(w, 8);
+      }
+      for (int r = 0; r < MR; r++) {
+        std::int32_t four;
+        std::memcpy(&four, a + r * lda + d, 4);
+        const __m512i x = _mm512_set1_epi32(four);
+        const __m512i even = _mm512_and_si512(x, low), odd = _mm512_srli_epi16(x, 8);
+        for (int p = 0; p < P; p++) {
+          acc[r][p] = _mm512_add_epi32(acc[r][p], _mm512_add_epi32(_mm512_madd_epi16(even, even_w[p]),
+                                                                   _mm512_madd_epi16(odd, odd_w[p])));
+          OCELLUS_KEEP(acc[r][p]);
+        }
+      }
+    }
+    for (int r = 0; r < MR; r++)
+      for (int p = 0; p < P; p++) _mm512_storeu_si512(out + r * ldo + p * 16, acc[r][p]);
+  }
+
+#include <ocellus/generic/rowwise.inl>
+#include <ocellus/generic/gemm.inl>
+#include <ocellus/generic/attention.inl>
+};
+
+}  // namespace kernels
+OCELLUS_END
+OCELLUS_TARGET_END
+#endif

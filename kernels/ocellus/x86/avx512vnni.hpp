@@ -1,0 +1,52 @@
+// AVX512-VNNI: Cascade Lake, Ice Lake and later, Zen 4 and later. Everything but the s8 tile comes from avx512.
+//
+// | intrinsic             | instruction | use                                                 |
+// |-----------------------|-------------|-----------------------------------------------------|
+// | _mm512_dpbusd_epi32   | vpdpbusd    | u8 x s8, four products added in s32, no saturation  |
+//
+// Registers: tile 12 x 32: 24 accumulators + 2 of W + 1 broadcast = 27 of 32.
+#pragma once
+
+#include <ocellus/x86/avx512.hpp>
+
+#if defined(__x86_64__)
+OCELLUS_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c,bmi2")
+OCELLUS_BEGIN
+namespace kernels {
+
+struct avx512vnni : avx512 {
+  static constexpr isa id = isa::avx512vnni;
+  static constexpr int s8_rows = 12;
+
+  template <int MR, int P>
+  static void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b, std::size_t panel_stride, int k,
+                      std::int32_t* out, std::ptrdiff_t ldo, const void* prefetch) noexcept {
+    __m512i acc[MR][P];
+    for (int r = 0; r < MR; r++)
+      for (int p = 0; p < P; p++) acc[r][p] = _mm512_setzero_si512();
+    for (int d = 0; d < k; d += 4) {
+      __m512i w[P];
+      for (int p = 0; p < P; p++) w[p] = _mm512_loadu_si512(b + static_cast<std::size_t>(p) * panel_stride + d * 16);
+      _mm_prefetch(static_cast<const char*>(prefetch) + d * 16, _MM_HINT_T1);
+      for (int r = 0; r < MR; r++) {
+        std::int32_t four;
+        std::memcpy(&four, a + r * lda + d, 4);
+        const __m512i x = _mm512_set1_epi32(four);
+        for (int p = 0; p < P; p++) {
+          acc[r][p] = _mm512_dpbusd_epi32(acc[r][p], x, w[p]);
+          OCELLUS_KEEP(acc[r][p]);
+        }
+      }
+    }
+    for (int r = 0; r < MR; r++)
+      for (int p = 0; p < P; p++) _mm512_storeu_si512(out + r * ldo + p * 16, acc[r][p]);
+  }
+
+#include <ocellus/generic/gemm.inl>
+#include <ocellus/generic/attention.inl>
+};
+
+}  // namespace kernels
+OCELLUS_END
+OCELLUS_TARGET_END
+#endif
