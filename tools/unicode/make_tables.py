@@ -17,7 +17,7 @@ TOP = 0x110000
 SURROGATES = range(0xD800, 0xE000)
 OUT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "include", "ocellus", "text")
 
-LETTER, NUMBER, SPACE, PY_SPACE, CASED, IGNORABLE, NFC_ACTIVE, PUNCTUATION = (1 << i for i in range(8))
+LETTER, NUMBER, SPACE, PY_SPACE, CASED, IGNORABLE, NFC_ACTIVE, DECIMAL = (1 << i for i in range(8))
 
 
 def is_decomposable(c):
@@ -55,7 +55,7 @@ def build_records():
             ccc = unicodedata.combining(ch)
             jamo = 0x1161 <= c < 0x1176 or 0x11A8 <= c < 0x11C3
             active = ccc or c in seconds or jamo or unicodedata.normalize("NFC", ch) != ch
-            flags |= NFC_ACTIVE * bool(active) | PUNCTUATION * (cat[0] == "P")
+            flags |= NFC_ACTIVE * bool(active) | DECIMAL * (cat == "Nd")
         table.append(records.setdefault((flags, ccc, delta), len(records)))
     assert len(records) <= 256, len(records)
     return list(records), table, decompositions
@@ -130,7 +130,7 @@ inline constexpr std::uint8_t py_space = {PY_SPACE};      ///< Python's str.issp
 inline constexpr std::uint8_t cased = {CASED};        ///< decides the final sigma
 inline constexpr std::uint8_t ignorable = {IGNORABLE};    ///< skipped when the final sigma is decided
 inline constexpr std::uint8_t nfc_active = {NFC_ACTIVE};   ///< may change under NFC or change a neighbour
-inline constexpr std::uint8_t punctuation = {PUNCTUATION};  ///< \\p{{P}}
+inline constexpr std::uint8_t decimal = {DECIMAL};     ///< \\p{{Nd}}: Python's \\d
 
 struct record {{
   std::uint8_t flags;

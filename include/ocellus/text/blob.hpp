@@ -1,14 +1,16 @@
-// The tokenizer section of a packed file: one header, then up to eight 64-byte aligned tables that the encoders read
-// in place. Nothing is copied, so the same bytes work from mmap, from a buffer and from flash.
+// The tokenizer section of a packed file: one header, then up to eight 64-byte aligned tables that the
+// encoders read in place. Nothing is copied, so the same bytes work from mmap, from a buffer and from flash.
 //
 // Layout (little-endian):
 //   tokenizer_header            192 bytes
-//   sections[0..7]              each at a multiple of 64 bytes from the start of the blob, zero padded between;
+//   sections[0..7]              each at a multiple of 64 bytes from the start of the blob, zero padded
+//   between;
 //                               what a section holds depends on `kind` and is defined beside its encoder
 //                               (clip_bpe.hpp, sentencepiece.hpp)
 //
-// Goals: every bound is checked once, when the blob is opened, so that encoding needs no checks and cannot read out of
-// bounds; building (tools/convert/tokenizer.cpp) may be slow, opening must not copy. Non-goal: a compact file.
+// Goals: every bound is checked once, when the blob is opened, so that encoding needs no checks and cannot
+// read out of bounds; building (tools/convert/tokenizer.cpp) may be slow, opening must not copy. Non-goal: a
+// compact file.
 #pragma once
 
 #include <ocellus/core/status.hpp>
@@ -59,8 +61,8 @@ enum class text_cleaning : std::uint32_t {
   canonicalize = 3,  ///< ftfy, HTML unescape twice, "_" to blank, drop punctuation, lower-case, collapse
 };
 
-inline constexpr std::uint32_t tokenizer_add_sot = 1u << 0;        ///< ids begin with `sot`
-inline constexpr std::uint32_t tokenizer_add_eot = 1u << 1;        ///< ids end with `eot`, also when truncated
+inline constexpr std::uint32_t tokenizer_add_sot = 1u << 0;  ///< ids begin with `sot`
+inline constexpr std::uint32_t tokenizer_add_eot = 1u << 1;  ///< ids end with `eot`, also when truncated
 inline constexpr std::uint32_t tokenizer_byte_fallback = 1u << 2;  ///< unknown letters become byte pieces
 inline constexpr std::uint32_t tokenizer_known_flags = 0x7;
 
@@ -136,13 +138,15 @@ class tokenizer_blob {
   text_style style() const noexcept { return static_cast<text_style>(header_.style); }
   text_cleaning cleaning() const noexcept { return static_cast<text_cleaning>(header_.cleaning); }
 
-  /// Section i as an array of T; empty if absent. A size that is no multiple of sizeof(T) gives an empty span too.
+  /// Section i as an array of T; empty if absent. A size that is no multiple of sizeof(T) gives an empty span
+  /// too.
   template <class T>
   std::span<const T> section(int i) const noexcept {
     static_assert(std::is_trivially_copyable_v<T> && alignof(T) <= 8);
     const tokenizer_section& s = header_.sections[i];
     if (s.size == 0 || s.size % sizeof(T) != 0) return {};
-    return {reinterpret_cast<const T*>(bytes_.data() + s.offset), static_cast<std::size_t>(s.size / sizeof(T))};
+    return {reinterpret_cast<const T*>(bytes_.data() + s.offset),
+            static_cast<std::size_t>(s.size / sizeof(T))};
   }
 
  private:
@@ -161,8 +165,8 @@ class tokenizer_blob {
   tokenizer_header header_{};
 };
 
-/// Collects ids and applies the policy of the header: SOT first, EOT last even when the text is too long, then padding.
-/// Encoders call `push` for content ids only and may stop as soon as it returns false.
+/// Collects ids and applies the policy of the header: SOT first, EOT last even when the text is too long,
+/// then padding. Encoders call `push` for content ids only and may stop as soon as it returns false.
 class token_sink {
  public:
   /// `ids` is filled in full by `finish`; its size is the context length that applies.

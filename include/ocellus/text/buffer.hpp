@@ -1,7 +1,8 @@
 // A growable array of trivially copyable elements that never throws: the scratch memory of the text code.
 //
-// Why not std::vector: its failure to allocate throws or aborts, and the library does neither. A text_buffer that could
-// not grow remembers it (`failed()`), drops further elements, and the call that used it returns status::out_of_memory.
+// Why not std::vector: its failure to allocate throws or aborts, and the library does neither. A text_buffer
+// that could not grow remembers it (`failed()`), drops further elements, and the call that used it returns
+// status::out_of_memory.
 #pragma once
 
 #include <ocellus/config.hpp>
@@ -92,11 +93,12 @@ class text_buffer {
     return true;
   }
 
+  /// Exchanges the elements. A failure of either counts for both, since one was to be made from the other.
   void swap(text_buffer& other) noexcept {
     std::swap(data_, other.data_);
     std::swap(size_, other.size_);
     std::swap(capacity_, other.capacity_);
-    std::swap(failed_, other.failed_);
+    failed_ = other.failed_ = failed_ || other.failed_;
   }
 
  private:

@@ -1,9 +1,9 @@
 // Unicode as the reference tokenizers see it: UTF-8 decoding, letter classes, lower case, NFC, width forms.
 //
-// Why own tables: the standard library has none, and the ids depend on one version of Unicode (14, Python 3.11's).
-// The tables are constant data, made by tools/unicode/make_tables.py; nothing runs at start-up.
-// References: The Unicode Standard 14, sections 3.9 (maximal subparts), 3.11 (canonical ordering and composition), 3.12
-// (Hangul), 3.13 (final sigma, as CPython's unicodeobject.c applies it).
+// Why own tables: the standard library has none, and the ids depend on one version of Unicode (14,
+// Python 3.11's). The tables are constant data, made by tools/unicode/make_tables.py; nothing runs at
+// start-up. References: The Unicode Standard 14, sections 3.9 (maximal subparts), 3.11 (canonical ordering
+// and composition), 3.12 (Hangul), 3.13 (final sigma, as CPython's unicodeobject.c applies it).
 #pragma once
 
 #include <ocellus/text/buffer.hpp>
@@ -27,7 +27,8 @@ constexpr const tables::record& properties(char32_t c) noexcept {
   constexpr unsigned leaf_mask = (1u << tables::leaf_bits) - 1;
   constexpr unsigned middle_mask = (1u << tables::middle_bits) - 1;
   const unsigned block = tables::top[c >> (tables::leaf_bits + tables::middle_bits)];
-  const unsigned leaf = tables::middle[(block << tables::middle_bits) + ((c >> tables::leaf_bits) & middle_mask)];
+  const unsigned leaf =
+      tables::middle[(block << tables::middle_bits) + ((c >> tables::leaf_bits) & middle_mask)];
   return tables::records[tables::leaves[(leaf << tables::leaf_bits) + (c & leaf_mask)]];
 }
 
@@ -39,13 +40,16 @@ constexpr bool is_number(char32_t c) noexcept { return properties(c).flags & tab
 constexpr bool is_space(char32_t c) noexcept { return properties(c).flags & tables::space; }
 /// Python's str.isspace, str.split() and str.strip(): White_Space and U+001C..U+001F.
 constexpr bool is_py_space(char32_t c) noexcept { return properties(c).flags & tables::py_space; }
-/// \p{P}
-constexpr bool is_punctuation(char32_t c) noexcept { return properties(c).flags & tables::punctuation; }
+/// \p{Nd}: \d of Python's re.
+constexpr bool is_decimal(char32_t c) noexcept { return properties(c).flags & tables::decimal; }
 
-/// Decodes one code point at text[i] and moves i behind it. A broken sequence gives U+FFFD and i moves over its longest
-/// prefix that could have begun a valid one (at least one byte), as Python's errors="replace" does. i < text.size().
+/// Decodes one code point at text[i] and moves i behind it. A broken sequence gives U+FFFD and i moves over
+/// its longest prefix that could have begun a valid one (at least one byte), as Python's errors="replace"
+/// does. i < text.size().
 constexpr char32_t decode_one(std::string_view text, std::size_t& i) noexcept {
-  const auto byte = [text](std::size_t at) { return static_cast<unsigned>(static_cast<unsigned char>(text[at])); };
+  const auto byte = [text](std::size_t at) {
+    return static_cast<unsigned>(static_cast<unsigned char>(text[at]));
+  };
   const unsigned lead = byte(i++);
   if (lead < 0x80) return lead;
   if (lead < 0xC2 || lead > 0xF4) return replacement;
@@ -112,8 +116,8 @@ inline bool is_before_cased(std::span<const char32_t> text, std::size_t at) noex
 
 }  // namespace detail
 
-/// Lower case into `out` (appended). sigma::in_context is Python's str.lower(); sigma::alone takes each letter by
-/// itself, as transformers' fast tokenizers do.
+/// Lower case into `out` (appended). sigma::in_context is Python's str.lower(); sigma::alone takes each
+/// letter by itself, as transformers' fast tokenizers do.
 inline void lower(std::span<const char32_t> text, sigma rule, text32& out) noexcept {
   out.reserve(out.size() + text.size());
   bool after_cased = false;  // the nearest character before that is not ignorable is cased
@@ -134,8 +138,8 @@ inline void lower(std::span<const char32_t> text, sigma rule, text32& out) noexc
   }
 }
 
-/// The usual-width form of U+FF01..U+FFEF and U+3000 as ftfy has it, or c itself. U+FFE3 becomes U+0020 U+0304: the
-/// caller appends the second.
+/// The usual-width form of U+FF01..U+FFEF and U+3000 as ftfy has it, or c itself. U+FFE3 becomes U+0020
+/// U+0304: the caller appends the second.
 constexpr char32_t fold_width(char32_t c) noexcept {
   if (c == 0x3000 || c == 0xFFE3) return ' ';
   if (c < 0xFF01 || c > 0xFFEF) return c;
@@ -176,7 +180,8 @@ inline char32_t compose(char32_t first, char32_t second) noexcept {
   if (first - l_base < l_count && second - v_base < v_count) {
     return s_base + ((first - l_base) * v_count + (second - v_base)) * t_count;
   }
-  if (first - s_base < s_count && (first - s_base) % t_count == 0 && second > t_base && second < t_base + t_count) {
+  if (first - s_base < s_count && (first - s_base) % t_count == 0 && second > t_base &&
+      second < t_base + t_count) {
     return first + (second - t_base);
   }
   const auto* at = std::partition_point(
@@ -199,7 +204,8 @@ inline void order_marks(text32& text) noexcept {
     }
     std::size_t end = i + 1;
     while (end < text.size() && ccc(text[end]) != 0) ++end;
-    std::stable_sort(text.data() + i, text.data() + end, [&](char32_t a, char32_t b) { return ccc(a) < ccc(b); });
+    std::stable_sort(text.data() + i, text.data() + end,
+                     [&](char32_t a, char32_t b) { return ccc(a) < ccc(b); });
     i = end;
   }
 }
