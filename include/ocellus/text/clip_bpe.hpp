@@ -20,6 +20,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -128,17 +129,22 @@ class clip_bpe {
 
  private:
   static constexpr std::uint64_t no_merge = ~std::uint64_t{0};
+  static constexpr std::size_t longest_run =
+      1024;  // of occupied slots; half-full tables have runs of some dozens
 
   bool check_merges(std::uint32_t vocab) noexcept {
     const std::size_t n = merges_.size();
     if (n < 2 || (n & (n - 1)) != 0 || n > (std::size_t{1} << 26)) return false;
     merge_bits_ = std::countr_zero(n);
-    bool has_free_slot = false;
-    for (const clip_merge& m : merges_) {
-      has_free_slot = has_free_slot || m.left == no_symbol;
+    // Free slots end a search: without one it would never end, with few it would be slow.
+    std::size_t run = 0;
+    for (std::size_t i = 0; i < n + longest_run; ++i) {
+      const clip_merge& m = merges_[i & (n - 1)];
+      run = m.left == no_symbol ? 0 : run + 1;
+      if (run > longest_run || run == n) return false;
       if (m.left != no_symbol && (m.left >= vocab || m.right >= vocab || m.merged >= vocab)) return false;
     }
-    return has_free_slot;
+    return true;
   }
 
   bool check_specials(std::uint32_t vocab) noexcept {
