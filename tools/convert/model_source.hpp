@@ -1,0 +1,67 @@
+// A checkpoint understood: the configuration, and for each tensor of a packed file how to get it. A layout (openai,
+// hugging_face, open_clip, big_vision, timm) reads names and shapes of a checkpoint and makes one of these; the packer
+// streams it to disk in the data types asked for, one tensor at a time.
+//
+// Names and shapes of a packed file (C width, H heads, D head width, F mlp, E embed, P patch):
+//   vision.patch_embed.weight   [C, P*P*3], k = (y * P + x) * 3 + channel     vision.patch_embed.bias [C], optional
+//   vision.class_token [C]   vision.registers [R, C]   vision.positions [tokens, C] (class token's row first)
+//   vision.pre_norm.weight/.bias [C]
+//   vision.blocks.N.norm1.weight/.bias                .norm2.weight/.bias
+//   vision.blocks.N.attn.qkv.weight [3*H*D, C] (q, k, v rows; each head by head), .bias [3*H*D] optional
+//   vision.blocks.N.attn.proj.weight [C, H*D], .bias  .attn.q_norm/.k_norm.weight/.bias [D], .attn.norm (optional)
+//   vision.blocks.N.mlp.fc1.weight [F, C] (gated: [2F, C], the gate's rows first), .bias; .mlp.fc2.weight [C, F], .bias
+//   vision.norm.weight/.bias [C]
+//   MAP head: vision.map.q [C] (the learned query after its projection), vision.map.kv.weight [2C, C], .bias,
+//     vision.map.proj, vision.map.norm, vision.map.fc1, vision.map.fc2 (weight and bias each)
+//   vision.proj.weight [E, C], .bias, both optional       vision.head.weight [classes, C], .bias: classifier
+//   text.tokens [vocab, C]   text.positions [context, C]   text.blocks.N...   text.norm   text.proj.weight [E, C], .bias
+//   ResNet: vision.stem.N.weight [out, 3*3*in] (k = (y * 3 + x) * in + channel), .bias (batch norm folded);
+//     vision.stages.S.B.conv1/conv2/conv3/down.weight, .bias; vision.attnpool.positions [tokens, C],
+//     vision.attnpool.q/.kv/.proj (weight and bias)
+// LayerScale is folded into attn.proj and mlp.fc2, batch norm into its convolution.
+#pragma once
+
+#include "outcome.hpp"
+
+#include <ocellus/models/config.hpp>
+
+#include <cstddef>
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace ocellus::convert {
+
+/// How a tensor is stored.
+enum class storage {
+  matrix,  ///< [n, k] in panels, in the data type asked for
+  table,   ///< [n, k] in rows, in the data type asked for: token embeddings
+  exact,   ///< any shape in f32: biases, norms, positions
+};
+
+/// One tensor of the packed file. `read` gives its elements in f32, C order; it is called once (calibration: twice).
+struct planned_tensor {
+  std::string name;
+  storage kind = storage::exact;
+  std::vector<std::uint32_t> shape;
+  std::function<outcome<void>(std::vector<float>&)> read;
+  std::string source;  ///< the checkpoint's name(s), for messages and provenance
+};
+
+/// A switch of the configuration, its value in words, and where that came from, for `ocellus info`.
+struct config_switch {
+  std::string name;    ///< "vision.act"
+  std::string value;   ///< "quick_gelu"
+  std::string origin;  ///< "config.json: vision_config.hidden_act", "fixed by OpenAI's layout", "default of CLIPConfig"
+};
+
+struct model_source {
+  std::string layout;  ///< "openai", "hugging-face", "open_clip", "big_vision", "timm"
+  ocellus::model_config config;
+  std::vector<config_switch> switches;
+  std::vector<planned_tensor> tensors;
+  std::vector<std::string> class_names;  ///< of a classifier head, may be empty
+  std::vector<std::string> notes;        ///< worth telling the user, one line each
+};
+
+}  // namespace ocellus::convert

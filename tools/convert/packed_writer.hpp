@@ -1,0 +1,64 @@
+// Writes a packed file (.oc) as a stream: tensors go to disk as they come, tables and header follow at the end, and
+// the file gets its name by a rename only when everything is there. A writer that is dropped leaves nothing behind.
+#pragma once
+
+#include "outcome.hpp"
+
+#include <ocellus/format/layout.hpp>
+
+#include <cstdint>
+#include <cstdio>
+#include <filesystem>
+#include <map>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace ocellus::convert {
+
+class packed_writer {
+ public:
+  packed_writer() = default;
+  packed_writer(const packed_writer&) = delete;
+  packed_writer& operator=(const packed_writer&) = delete;
+  ~packed_writer();
+
+  /// Opens a temporary beside `path`.
+  outcome<void> open(const std::filesystem::path& path);
+
+  /// A tensor as it lies: C order, any type. `scales` (per row) for s8.
+  outcome<void> add_rows(std::string_view name, ocellus::dtype type, std::span<const std::uint32_t> shape,
+                         const void* data, std::span<const float> scales = {});
+
+  /// A matrix W[n, k] (row-major f32) as panels of `type`. For s8 each row is quantised with its own symmetric scale
+  /// max|w| / 127, or with `scales` when given, half to even; sums of the quantised columns are stored beside it.
+  outcome<void> add_matrix(std::string_view name, ocellus::dtype type, int n, int k, const float* w,
+                           std::span<const float> scales = {});
+
+  /// f32 rows, the common case of biases, gains and tables.
+  outcome<void> add_f32(std::string_view name, std::span<const std::uint32_t> shape, std::span<const float> data);
+
+  /// A section other than tensors; `bytes` is copied.
+  void add_section(ocellus::format::section kind, std::span<const std::byte> bytes, bool required = false);
+
+  /// Writes tables and header, flushes, renames. Nothing can be added afterwards.
+  outcome<void> finish(std::uint64_t embedding_space);
+
+  /// Bytes written so far.
+  std::uint64_t bytes() const noexcept { return offset_; }
+
+ private:
+  outcome<void> append(const void* data, std::size_t bytes);
+  outcome<void> align();
+  outcome<void> add_tensor(ocellus::format::tensor_header header, const void* data, std::span<const float> scales,
+                           std::span<const std::int32_t> sums);
+
+  std::filesystem::path path_, temporary_;
+  std::FILE* file_ = nullptr;
+  std::uint64_t offset_ = 0;
+  std::map<std::string, ocellus::format::tensor_header> tensors_;
+  std::map<std::uint32_t, std::pair<std::vector<std::byte>, bool>> sections_;
+};
+
+}  // namespace ocellus::convert
