@@ -272,32 +272,51 @@ class clip_bpe {
   /// Cuts clean UTF-8 into words and encodes each, until the sink is full.
   status encode_words(std::string_view text, token_sink& out) const noexcept {
     for (std::size_t i = 0; i < text.size() && !out.truncated();) {
-      if (const std::size_t n = special_word(text.substr(i), out)) {
-        i += n;
+      const std::size_t end = word_end(text, i);
+      if (end == i) {
+        unicode::decode_one(text, i);  // white space
         continue;
       }
-      const std::size_t end = word_end(text, i);
-      if (end > i) {
-        if (const status error = encode_word(text.substr(i, end - i), out); error != status::ok) return error;
-        i = end;
-      } else {
-        unicode::decode_one(text, i);  // white space
-      }
+      if (const status error = encode_word(text.substr(i, end - i), out); error != status::ok) return error;
+      i = end;
     }
     return status::ok;
   }
 
-  /// open_clip's pattern begins with its special texts. Returns the length of one at the start of `text`, or
-  /// 0.
-  std::size_t special_word(std::string_view text, token_sink& out) const noexcept {
+  /// open_clip's pattern begins with its special texts and ignores case. Returns the length of one at the
+  /// start of `text`, or 0.
+  std::size_t special_word(std::string_view text) const noexcept {
     if (style_ != text_style::clip_openclip) return 0;
     for (const clip_special& s : specials_) {
       if (s.match != static_cast<std::uint32_t>(special_match::word)) continue;
-      if (special_text_[s.offset] != text[0] || !text.starts_with(special_text(s))) continue;
-      out.push(s.id);
-      return s.size;
+      if (const std::size_t n = starts_with_any_case(text, special_text(s))) return n;
     }
     return 0;
+  }
+
+  /// Bytes of `text` that match all of `pattern` (lower-case ASCII), or 0. U+017F, the long s, counts as an
+  /// "s" as in every Unicode-aware regular expression that ignores case.
+  static std::size_t starts_with_any_case(std::string_view text, std::string_view pattern) noexcept {
+    std::size_t i = 0;
+    for (const char p : pattern) {
+      if (i < text.size() && detail::ascii_lower(text[i]) == p) {
+        i += 1;
+      } else if (p == 's' && text.substr(i).starts_with("\xC5\xBF")) {
+        i += 2;
+      } else {
+        return 0;
+      }
+    }
+    return i;
+  }
+
+  /// The special text that is this very word; one in another case is a word like others.
+  const clip_special* exact_special(std::string_view word) const noexcept {
+    if (style_ != text_style::clip_openclip) return nullptr;
+    for (const clip_special& s : specials_) {
+      if (s.match == static_cast<std::uint32_t>(special_match::word) && word == special_text(s)) return &s;
+    }
+    return nullptr;
   }
 
   static detail::word_class class_at(std::string_view text, std::size_t& i) noexcept {
@@ -310,7 +329,8 @@ class clip_bpe {
   }
 
   /// End of the word at text[begin]; `begin` itself if white space stands there.
-  static std::size_t word_end(std::string_view text, std::size_t begin) noexcept {
+  std::size_t word_end(std::string_view text, std::size_t begin) const noexcept {
+    if (const std::size_t n = special_word(text.substr(begin))) return begin + n;
     if (const std::size_t n = contraction(text.substr(begin))) return begin + n;
     std::size_t end = begin;
     const detail::word_class kind = class_at(text, end);
@@ -322,14 +342,15 @@ class clip_bpe {
     return end;
   }
 
-  /// Length of 's, 't, 're, 've, 'm, 'll or 'd at the start of `text`, or 0.
-  static std::size_t contraction(std::string_view text) noexcept {
+  /// Length of 's, 't, 're, 've, 'm, 'll or 'd at the start of `text`, or 0. open_clip ignores case.
+  std::size_t contraction(std::string_view text) const noexcept {
     if (text[0] != '\'' || text.size() < 2) return 0;
-    const char a = text[1];
-    if (a == 's' || a == 't' || a == 'm' || a == 'd') return 2;
-    if (text.size() < 3) return 0;
-    const char b = text[2];
-    return ((a == 'r' || a == 'v') && b == 'e') || (a == 'l' && b == 'l') ? 3 : 0;
+    for (const std::string_view ending : {"'s", "'t", "'re", "'ve", "'m", "'ll", "'d"}) {
+      if (style_ == text_style::clip_hf && text.starts_with(ending)) return ending.size();
+      if (style_ == text_style::clip_hf) continue;
+      if (const std::size_t n = starts_with_any_case(text, ending)) return n;
+    }
+    return 0;
   }
 
   /// Rank and result of a merge as rank << 32 | merged, so that the smallest value is the next merge.
@@ -348,6 +369,10 @@ class clip_bpe {
   }
 
   status encode_word(std::string_view word, token_sink& out) const noexcept {
+    if (const clip_special* s = exact_special(word)) {
+      out.push(s->id);
+      return status::ok;
+    }
     constexpr std::size_t short_word = 48;
     if (word.size() > short_word) return encode_long_word(word, out);
     // Few symbols: searching the best pair anew each time is quicker than any structure.
