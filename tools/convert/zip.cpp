@@ -30,6 +30,10 @@ constexpr std::uint16_t method_deflated = 8;
 constexpr std::uint64_t max_directory = std::uint64_t{64} << 20;  // about half a million entries
 constexpr std::size_t piece = std::size_t{256} << 10;
 
+// Trained weights hardly deflate. What claims to grow a hundredfold to more than this is there to fill the memory.
+constexpr std::uint64_t bomb_bytes = std::uint64_t{128} << 20;
+constexpr std::uint64_t bomb_ratio = 100;
+
 error in_entry(const std::string& name, const std::string& what) {
   return error{"zip entry \"" + printable(name) + "\": " + what};
 }
@@ -176,6 +180,10 @@ outcome<zip_entry> zip_archive::parse_entry(std::span<const std::byte>& rest, st
   if (!entry.deflated && entry.packed != entry.size) return in_entry(entry.name, "stored, but its two sizes differ");
   // One bit of deflate gives at most 258/2 bytes.
   if (entry.deflated && entry.size / 1032 > entry.packed) return in_entry(entry.name, "claims an impossible size");
+  if (entry.deflated && entry.size > bomb_bytes && entry.size / bomb_ratio > entry.packed) {
+    return in_entry(entry.name, "claims to unpack to " + std::to_string(entry.size) + " bytes from " +
+                                    std::to_string(entry.packed));
+  }
   if (!add_checked(entry.header, shift, entry.header)) return in_entry(entry.name, "lies outside of the file");
   rest = rest.subspan(central_bytes + name_bytes + extra_bytes + comment_bytes);
   return entry;
@@ -220,7 +228,9 @@ outcome<void> zip_archive::inflate(const zip_entry& entry, std::uint64_t limit, 
     ~closer() { inflateEnd(stream); }
   } close{&stream};
 
-  std::vector<std::byte> in(std::size_t{64} << 10), out(piece);
+  // No more than is needed: archives of many small entries are opened by a look at the front of each.
+  std::vector<std::byte> in(static_cast<std::size_t>(std::min<std::uint64_t>(entry.packed, std::size_t{64} << 10)));
+  std::vector<std::byte> out(static_cast<std::size_t>(std::clamp<std::uint64_t>(limit, 1, piece)));
   std::uint64_t position = 0, made = 0;
   for (int state = Z_OK; state != Z_STREAM_END;) {
     if (stream.avail_in == 0 && position < entry.packed) {

@@ -1,0 +1,127 @@
+// Reference: the format's README and its Rust implementation (safetensors/src/tensor.rs), whose checks are kept.
+#include "containers.hpp"
+#include "json.hpp"
+
+#include <algorithm>
+#include <string>
+#include <string_view>
+
+namespace ocellus::convert {
+namespace {
+
+using nlohmann::json;
+
+struct element_type {
+  std::string_view name;
+  dtype type;
+  std::uint64_t bits;
+};
+
+constexpr element_type element_types[] = {
+    {"F64", dtype::f64, 64},         {"F32", dtype::f32, 32},         {"F16", dtype::f16, 16},
+    {"BF16", dtype::bf16, 16},       {"I64", dtype::i64, 64},         {"I32", dtype::i32, 32},
+    {"I16", dtype::i16, 16},         {"I8", dtype::i8, 8},            {"U8", dtype::u8, 8},
+    {"BOOL", dtype::boolean, 8},     {"U64", dtype::other, 64},       {"U32", dtype::other, 32},
+    {"U16", dtype::other, 16},       {"C64", dtype::other, 64},       {"F8_E4M3", dtype::other, 8},
+    {"F8_E5M2", dtype::other, 8},    {"F8_E8M0", dtype::other, 8},    {"F8_E4M3FNUZ", dtype::other, 8},
+    {"F8_E5M2FNUZ", dtype::other, 8}, {"F6_E2M3", dtype::other, 6},   {"F6_E3M2", dtype::other, 6},
+    {"F4", dtype::other, 4},
+};
+
+constexpr std::uint64_t max_header = 100'000'000;  // as the reference
+
+outcome<json> read_header(const byte_source& source, std::uint64_t& data) {
+  std::byte length[8];
+  if (!source.read(0, length)) return error{"too short for safetensors"};
+  const std::uint64_t bytes = load_u64(length);
+  if (bytes > max_header) return error{"its safetensors header claims more than 100 MB"};
+  if (bytes > source.size() - sizeof(length)) return error{"its safetensors header claims more bytes than the file has"};
+  std::string text(static_cast<std::size_t>(bytes), '\0');
+  if (auto read = source.read(sizeof(length), std::as_writable_bytes(std::span(text))); !read) return read.failure();
+  if (!text.starts_with('{')) return error{"its safetensors header is no JSON object"};
+  data = sizeof(length) + bytes;
+  outcome<json> header = parse_json(text, {.bytes = max_header, .values = 2'500'000, .depth = 8, .unique_keys = true});
+  if (!header) return error{"safetensors header: " + header.failure().what};
+  return header;
+}
+
+outcome<found_tensor> read_entry(const std::string& name, const json& entry, std::uint64_t data, std::uint64_t data_bytes) {
+  if (!entry.is_object() || !entry.contains("dtype") || !entry.contains("shape") || !entry.contains("data_offsets")) {
+    return in_tensor(name, "its header entry lacks dtype, shape or data_offsets");
+  }
+  const json& type = entry["dtype"];
+  const json& shape = entry["shape"];
+  const json& offsets = entry["data_offsets"];
+  const element_type* element = nullptr;
+  for (const element_type& known : element_types) {
+    if (type == known.name) element = &known;
+  }
+  if (element == nullptr) return in_tensor(name, "its dtype is not one of safetensors'");
+  if (!offsets.is_array() || offsets.size() != 2 || !offsets[0].is_number_unsigned() || !offsets[1].is_number_unsigned()) {
+    return in_tensor(name, "its data_offsets are no pair of offsets");
+  }
+  const auto begin = offsets[0].get<std::uint64_t>(), end = offsets[1].get<std::uint64_t>();
+  if (begin > end || end > data_bytes) return in_tensor(name, "its data_offsets lie outside of the file");
+
+  found_tensor tensor;
+  tensor.info.name = name;
+  tensor.info.type = element->type;
+  if (!shape.is_array()) return in_tensor(name, "its shape is no list");
+  for (const json& size : shape) {
+    if (!size.is_number_unsigned() || size.get<std::uint64_t>() > INT64_MAX) return in_tensor(name, "its shape makes no sense");
+    tensor.info.shape.push_back(size.get<std::int64_t>());
+  }
+  tensor.element_bytes = static_cast<std::uint8_t>(std::max<std::uint64_t>(element->bits / 8, 1));
+  tensor.begin = data + begin;
+  if (element->type != dtype::other) {
+    if (auto placed = place_tensor(tensor, 0, end - begin); !placed) return placed.failure();
+  }
+  std::uint64_t bits = element->bits;
+  for (const std::int64_t size : tensor.info.shape) {
+    if (!multiply_checked(bits, static_cast<std::uint64_t>(size), bits)) return in_tensor(name, "its shape overflows");
+  }
+  if (bits % 8 != 0 || bits / 8 != end - begin) return in_tensor(name, "its shape and its data_offsets disagree");
+  tensor.info.elements = static_cast<std::int64_t>(bits / element->bits);
+  return tensor;
+}
+
+}  // namespace
+
+outcome<contents> read_safetensors(const byte_source& source) {
+  std::uint64_t data = 0;
+  const outcome<json> header = read_header(source, data);
+  if (!header) return header.failure();
+  if (header->size() > max_tensors) return error{"more than 200,000 tensors"};
+
+  contents found;
+  for (const auto& [name, entry] : header->items()) {
+    if (name == "__metadata__") {
+      for (const auto& [key, value] : entry.items()) {
+        if (!entry.is_object() || !value.is_string()) return error{"safetensors __metadata__ holds something that is no text"};
+        found.metadata[key] = value.get<std::string>();
+      }
+      continue;
+    }
+    outcome<found_tensor> tensor = read_entry(name, entry, data, source.size() - data);
+    if (!tensor) return tensor.failure();
+    found.tensors.push_back(*std::move(tensor));
+  }
+
+  // In the order of the data, which is the order that the header's writer gave, and gapless.
+  const auto end_of = [&](const found_tensor& t) {
+    const json& offsets = (*header)[t.info.name]["data_offsets"];
+    return data + offsets[1].get<std::uint64_t>();
+  };
+  std::sort(found.tensors.begin(), found.tensors.end(), [&](const found_tensor& a, const found_tensor& b) {
+    return a.begin != b.begin ? a.begin < b.begin : end_of(a) < end_of(b);
+  });
+  std::uint64_t end = data;
+  for (const found_tensor& tensor : found.tensors) {
+    if (tensor.begin != end) return in_tensor(tensor.info.name, "its data leaves a hole or overlaps another's");
+    end = end_of(tensor);
+  }
+  if (end != source.size()) return error{"safetensors: bytes after the last tensor"};
+  return found;
+}
+
+}  // namespace ocellus::convert
