@@ -1,0 +1,99 @@
+// EXIF orientation: finding it in JPEG and PNG files, and turning pictures by it.
+//
+// Reference: CIPA DC-008 (Exif 2.32) section 4.6.4, tag 0x0112; TIFF 6.0 section 2; PNG's eXIf chunk.
+#pragma once
+
+#include <ocellus/image/decode.hpp>
+
+#include <cstring>
+
+OCELLUS_BEGIN
+
+namespace detail {
+
+/// Tag 0x0112 of the first directory of a TIFF structure; 1 if it is not there or makes no sense.
+inline int tiff_orientation(std::span<const std::uint8_t> tiff) noexcept {
+  bytes in(tiff);
+  const int order = in.u16be();
+  if (order != 0x4949 && order != 0x4d4d) return 1;
+  const bool little = order == 0x4949;
+  const auto u16 = [&] { return little ? in.u16le() : in.u16be(); };
+  const auto u32 = [&] { return little ? in.u32le() : in.u32be(); };
+  if (u16() != 42) return 1;
+  in.seek(u32());
+  const int entries = u16();
+  for (int i = 0; i < entries && !in.overrun; i++) {
+    const int tag = u16(), type = u16();
+    const std::uint32_t count = u32();
+    const std::size_t value = in.at;
+    if (tag == 0x0112) {
+      const int v = u16();
+      return type == 3 && count == 1 && !in.overrun && v >= 1 && v <= 8 ? v : 1;
+    }
+    in.seek(value + 4);
+  }
+  return 1;
+}
+
+inline int jpeg_orientation(std::span<const std::uint8_t> file) noexcept {
+  bytes in(file);
+  in.skip(2);
+  while (in.u8() == 0xff) {
+    int marker = in.u8();
+    while (marker == 0xff) marker = in.u8();
+    const std::size_t start = in.at;
+    const int length = in.u16be();
+    if (in.overrun || marker == 0xda || marker == 0xd9 || length < 2) return 1;
+    const std::size_t n = static_cast<std::size_t>(length) - 2;
+    if (marker == 0xe1 && n >= 6 && n <= in.left() && std::memcmp(in.data + in.at, "Exif\0", 6) == 0) {
+      return tiff_orientation(file.subspan(in.at + 6, n - 6));
+    }
+    in.seek(start + static_cast<std::size_t>(length));
+  }
+  return 1;
+}
+
+inline int png_orientation(std::span<const std::uint8_t> file) noexcept {
+  bytes in(file);
+  in.skip(8);
+  while (!in.overrun) {
+    const std::uint32_t length = in.u32be(), type = in.u32be();
+    if (type == 0x65584966) return length <= in.left() ? tiff_orientation(file.subspan(in.at, length)) : 1;  // eXIf
+    in.skip(length);
+    in.skip(4);
+  }
+  return 1;
+}
+
+}  // namespace detail
+
+/// EXIF orientation of a JPEG or PNG file, 1 to 8; 1 (upright) where there is none.
+inline int exif_orientation(std::span<const std::uint8_t> file) noexcept {
+  if (file.size() > 8 && file[0] == 0xff && file[1] == 0xd8) return detail::jpeg_orientation(file);
+  if (file.size() > 8 && file[0] == 0x89 && file[1] == 'P') return detail::png_orientation(file);
+  return 1;
+}
+
+/// The picture turned upright: 2 to 4 mirror or turn by half, 5 to 8 exchange width and height.
+/// Errors: invalid_argument (an orientation outside of 1 to 8, an empty picture), out_of_memory.
+inline result<image> orient(image_view in, int orientation) noexcept {
+  if (orientation < 1 || orientation > 8 || in.empty()) return status::invalid_argument;
+  const bool swapped = orientation >= 5;
+  result<image> made = swapped ? image::create(in.height, in.width) : image::create(in.width, in.height);
+  if (!made) return made;
+  // Which end of the source an output row and column start from.
+  const bool from_right = orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8;
+  const bool from_bottom = orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7;
+  for (int y = 0; y < made->height(); y++) {
+    std::uint8_t* out = made->row(y);
+    for (int x = 0; x < made->width(); x++, out += 3) {
+      int sx = swapped ? y : x, sy = swapped ? x : y;
+      if (from_right) sx = in.width - 1 - sx;
+      if (from_bottom) sy = in.height - 1 - sy;
+      std::memcpy(out, in.row(sy) + 3 * static_cast<std::ptrdiff_t>(sx), 3);
+    }
+  }
+  return made;
+}
+
+OCELLUS_END

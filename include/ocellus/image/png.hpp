@@ -1,0 +1,177 @@
+// PNG through stb_image: all colour types, depths and interlacing; alpha and transparency dropped, 16 bits cut to the
+// high byte. Checksums are not checked (stb does not). Needs <stb/stb_image.h> 2.27 or newer (Debian: libstb-dev); its
+// functions stay static and inside of a namespace of this header.
+//
+// Around stb: sizes are checked in the header before anything is allocated, a single allocation of stb is bounded (a
+// stream that inflates far beyond the picture is refused), and short palettes are filled with black (stb would read
+// colours that were never written).
+//
+// Reference: PNG Specification (Third Edition), W3C.
+#pragma once
+
+#include <ocellus/image/decode.hpp>
+
+#include <climits>
+#include <cstdarg>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <limits.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+OCELLUS_BEGIN
+namespace detail {
+
+/// No allocation of stb's is larger: a picture within the default limits needs less.
+inline constexpr std::size_t stb_largest = std::size_t{640} << 20;
+inline void* stb_malloc(std::size_t n) noexcept { return n > stb_largest ? nullptr : std::malloc(n); }
+inline void* stb_realloc(void* p, std::size_t n) noexcept { return n > stb_largest ? nullptr : std::realloc(p, n); }
+
+}  // namespace detail
+OCELLUS_END
+
+#define STB_IMAGE_STATIC
+#define STB_IMAGE_IMPLEMENTATION
+#define STBI_ONLY_PNG
+#define STBI_NO_STDIO
+#define STBI_NO_LINEAR
+#define STBI_NO_HDR
+#define STBI_NO_SIMD
+#define STBI_NO_FAILURE_STRINGS
+#define STBI_MAX_DIMENSIONS (1 << 24)
+#define STBI_ASSERT(x) static_cast<void>(0)
+#define STBI_MALLOC(n) ::ocellus::detail::stb_malloc(n)
+#define STBI_REALLOC(p, n) ::ocellus::detail::stb_realloc(p, n)
+#define STBI_FREE(p) ::std::free(p)
+#if defined(__GNUC__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wunused-function"
+#pragma GCC diagnostic ignored "-Wunused-parameter"
+#pragma GCC diagnostic ignored "-Wsign-compare"
+#pragma GCC diagnostic ignored "-Wconversion"
+#pragma GCC diagnostic ignored "-Wsign-conversion"
+#pragma GCC diagnostic ignored "-Wmissing-field-initializers"
+#pragma GCC diagnostic ignored "-Wcast-qual"
+#pragma GCC diagnostic ignored "-Wold-style-cast"
+#pragma GCC diagnostic ignored "-Wshadow"
+#pragma GCC diagnostic ignored "-Wunused-but-set-variable"
+#pragma GCC diagnostic ignored "-Wuseless-cast"
+#endif
+namespace ocellus::stb {
+#include <stb/stb_image.h>
+}  // namespace ocellus::stb
+#if defined(__GNUC__)
+#pragma GCC diagnostic pop
+#endif
+#undef STB_IMAGE_STATIC
+#undef STB_IMAGE_IMPLEMENTATION
+#undef STBI_ONLY_PNG
+#undef STBI_NO_STDIO
+#undef STBI_NO_LINEAR
+#undef STBI_NO_HDR
+#undef STBI_NO_SIMD
+#undef STBI_NO_FAILURE_STRINGS
+#undef STBI_MAX_DIMENSIONS
+#undef STBI_ASSERT
+#undef STBI_MALLOC
+#undef STBI_REALLOC
+#undef STBI_FREE
+
+OCELLUS_BEGIN
+
+namespace detail {
+
+struct png_header {
+  std::uint32_t width = 0;
+  std::uint32_t height = 0;
+  int depth = 0;
+  int color = 0;
+  std::size_t palette_at = 0;      // offset of PLTE's length field, 0 if there is none
+  std::uint32_t palette_size = 0;  // bytes
+};
+
+inline status png_read_header(std::span<const std::uint8_t> file, png_header& h) noexcept {
+  bytes in(file);
+  in.skip(8);
+  const std::uint32_t length = in.u32be(), type = in.u32be();
+  h.width = in.u32be();
+  h.height = in.u32be();
+  h.depth = in.u8();
+  h.color = in.u8();
+  if (in.overrun) return status::truncated;
+  if (length != 13 || type != 0x49484452) {             // IHDR
+    return type == 0x43674249 ? status::unsupported_image : status::bad_image;  // CgBI: Apple's own
+  }
+  in.seek(8 + 8 + 13 + 4);
+  while (!in.overrun && in.left() > 0) {
+    const std::size_t at = in.at;
+    const std::uint32_t n = in.u32be(), chunk = in.u32be();
+    if (chunk == 0x49444154) break;  // IDAT
+    if (chunk == 0x504c5445) {       // PLTE
+      h.palette_at = at;
+      h.palette_size = n;
+    }
+    in.skip(n);
+    in.skip(4);
+  }
+  return in.overrun ? status::truncated : status::ok;
+}
+
+/// The file with its palette filled up to 256 colours with black.
+inline std::unique_ptr<std::uint8_t[]> png_fill_palette(std::span<const std::uint8_t> file, const png_header& h,
+                                                        std::size_t& size) noexcept {
+  constexpr std::size_t full = 768;
+  size = file.size() + full - h.palette_size;
+  auto patched = allocate<std::uint8_t>(static_cast<std::int64_t>(size));
+  if (!patched) return patched;
+  const std::size_t colors = h.palette_at + 8, after = colors + h.palette_size;
+  std::memcpy(patched.get(), file.data(), after);
+  patched[h.palette_at + 2] = full >> 8;
+  patched[h.palette_at + 3] = full & 0xff;
+  std::memcpy(patched.get() + colors + full, file.data() + after, file.size() - after);
+  return patched;
+}
+
+}  // namespace detail
+
+/// Errors: bad_image (also for a stream that ends early), unsupported_image, truncated, image_too_large, out_of_memory.
+inline result<image> decode_png(std::span<const std::uint8_t> file, const load_options& options = {}) noexcept {
+  using namespace detail;
+  png_header h;
+  const status header = png_read_header(file, h);
+  if (header != status::ok) return header;
+  constexpr int channels[8] = {1, 0, 3, 4, 2, 0, 4, 0};  // a palette becomes RGBA
+  const int n = channels[h.color & 7];
+  if (n == 0 || h.color > 7) return status::bad_image;
+  // stb holds the inflated rows, the unfiltered picture and the conversion to RGB, the last two at 16 bits if it is so.
+  const int sample = h.depth == 16 ? 2 : 1;
+  const status size = check_size(h.width, h.height, (2 * n + 3) * sample + 3, options);
+  if (size != status::ok) return size;
+  // Deflate shrinks by 1032 at most.
+  const std::int64_t row_bits = std::int64_t{h.width} * (h.color == 3 ? 1 : n) * h.depth;
+  if (row_bits / 8 * h.height / 1032 > static_cast<std::int64_t>(file.size())) return status::truncated;
+
+  std::unique_ptr<std::uint8_t[]> patched;
+  if (h.color == 3 && h.palette_at != 0 && h.palette_size < 768 && h.palette_size % 3 == 0) {
+    std::size_t patched_size = 0;
+    patched = png_fill_palette(file, h, patched_size);
+    if (!patched) return status::out_of_memory;
+    file = {patched.get(), patched_size};
+  }
+  if (file.size() > INT_MAX) return status::too_large;
+  int width = 0, height = 0, found = 0;
+  std::unique_ptr<std::uint8_t, void (*)(void*)> pixels(
+      stb::stbi_load_from_memory(file.data(), static_cast<int>(file.size()), &width, &height, &found, 3), std::free);
+  if (!pixels) return status::bad_image;
+  result<image> made = image::create(width, height);
+  if (!made) return made;
+  std::memcpy(made->pixels(), pixels.get(), made->size_bytes());
+  return made;
+}
+
+OCELLUS_END
