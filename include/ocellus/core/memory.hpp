@@ -1,0 +1,55 @@
+// Memory from the heap without exceptions: 64-byte aligned blocks of trivial elements, null when there is none.
+#pragma once
+
+#include <ocellus/core/status.hpp>
+
+#include <cstddef>
+#include <cstdlib>
+#include <cstring>
+#include <type_traits>
+#include <utility>
+
+OCELLUS_BEGIN
+
+/// An owning block of `size` elements, aligned to 64 bytes, zeroed when made. Move-only.
+template <class T>
+class array {
+  static_assert(std::is_trivially_destructible_v<T> && std::is_trivially_copyable_v<T>);
+
+ public:
+  array() = default;
+  array(array&& other) noexcept : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+  array& operator=(array&& other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(size_, other.size_);
+    return *this;
+  }
+  ~array() { std::free(data_); }
+
+  static result<array> make(std::size_t size) noexcept {
+    if (size > (std::size_t{1} << 46) / sizeof(T)) return status::out_of_memory;
+    array a;
+    const std::size_t bytes = (size * sizeof(T) + 63) / 64 * 64;
+    a.data_ = static_cast<T*>(std::aligned_alloc(64, bytes == 0 ? 64 : bytes));
+    if (a.data_ == nullptr) return status::out_of_memory;
+    std::memset(static_cast<void*>(a.data_), 0, bytes);
+    a.size_ = size;
+    return a;
+  }
+
+  T* data() noexcept { return data_; }
+  const T* data() const noexcept { return data_; }
+  std::size_t size() const noexcept { return size_; }
+  T& operator[](std::size_t i) noexcept { return data_[i]; }
+  const T& operator[](std::size_t i) const noexcept { return data_[i]; }
+  T* begin() noexcept { return data_; }
+  T* end() noexcept { return data_ + size_; }
+  const T* begin() const noexcept { return data_; }
+  const T* end() const noexcept { return data_ + size_; }
+
+ private:
+  T* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+OCELLUS_END

@@ -1,0 +1,121 @@
+// A small thread pool for programs that have none of their own: the caller's thread works too, idle workers spin
+// briefly (towers hand out work every few microseconds) and then sleep.
+//
+//   ocellus::thread_pool pool(4);             // starts three threads; the library itself never starts one
+//   model.encode_image(photo, pool.executor());
+#pragma once
+
+#include <ocellus/core/parallel.hpp>
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#if defined(__x86_64__) || defined(__i386__)
+#include <emmintrin.h>
+#endif
+
+OCELLUS_BEGIN
+
+class thread_pool {
+ public:
+  /// threads: how many work at once, the calling one counted; 0: one per core that this process may use.
+  explicit thread_pool(int threads = 0) {
+    if (threads <= 0) threads = static_cast<int>(std::thread::hardware_concurrency());
+    for (int i = 1; i < threads; i++) workers_.emplace_back([this] { work(); });
+  }
+  thread_pool(const thread_pool&) = delete;
+  thread_pool& operator=(const thread_pool&) = delete;
+  ~thread_pool() {
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      stop_.store(true);
+      generation_.fetch_add(1);
+    }
+    wake_.notify_all();
+    for (std::thread& t : workers_) t.join();
+  }
+
+  int threads() const noexcept { return static_cast<int>(workers_.size()) + 1; }
+
+  /// A handle to this pool; one call at a time (calls from several threads queue up).
+  ocellus::executor executor() noexcept { return {&run, this, threads()}; }
+
+ private:
+  static void run(void* self, int n, ocellus::executor::task_function task, void* context) {
+    static_cast<thread_pool*>(self)->run_tasks(n, task, context);
+  }
+
+  void run_tasks(int n, ocellus::executor::task_function task, void* context) {
+    const std::lock_guard<std::mutex> one_call(call_);
+    task_ = task;
+    context_ = context;
+    count_ = n;
+    next_.store(0, std::memory_order_relaxed);
+    busy_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
+    generation_.fetch_add(1);
+    if (sleeping_.load() > 0) {
+      { const std::lock_guard<std::mutex> lock(mutex_); }
+      wake_.notify_all();
+    }
+    take_tasks();
+    int spins = 0;
+    while (busy_.load(std::memory_order_acquire) != 0) pause(spins);
+  }
+
+  void take_tasks() {
+    for (int i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < count_;) task_(context_, i);
+  }
+
+  void work() {
+    std::uint32_t seen = 0;
+    for (;;) {
+      int spins = 0;
+      while (generation_.load(std::memory_order_acquire) == seen) {
+        if (spins < spin_limit) {
+          pause(spins);
+          continue;
+        }
+        std::unique_lock<std::mutex> lock(mutex_);
+        sleeping_.fetch_add(1);
+        wake_.wait(lock, [&] { return generation_.load() != seen; });
+        sleeping_.fetch_sub(1);
+      }
+      seen = generation_.load(std::memory_order_acquire);
+      if (stop_.load()) return;
+      take_tasks();
+      busy_.fetch_sub(1, std::memory_order_release);
+    }
+  }
+
+  // About 50 microseconds of spinning; yielding in between, so that a machine with more threads than cores still moves.
+  static constexpr int spin_limit = 2000;
+  static void pause(int& spins) {
+    if (++spins % 256 == 0) {
+      std::this_thread::yield();
+      return;
+    }
+#if defined(__x86_64__) || defined(__i386__)
+    _mm_pause();
+#elif defined(__aarch64__) || defined(__arm__)
+    __asm__ volatile("yield");
+#endif
+  }
+
+  std::vector<std::thread> workers_;
+  std::mutex call_, mutex_;
+  std::condition_variable wake_;
+  ocellus::executor::task_function task_ = nullptr;
+  void* context_ = nullptr;
+  int count_ = 0;
+  alignas(64) std::atomic<int> next_{0};
+  alignas(64) std::atomic<int> busy_{0};
+  alignas(64) std::atomic<std::uint32_t> generation_{0};
+  std::atomic<int> sleeping_{0};
+  std::atomic<bool> stop_{false};
+};
+
+OCELLUS_END

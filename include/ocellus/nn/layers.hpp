@@ -1,0 +1,389 @@
+// The layers that towers are made of, over a policy `Kernels` (isa/dispatch.hpp: dynamic or pinned<Set>): linear with
+// its epilogue, LayerNorm, transformer blocks. Weights are views into a packed file; activations lie in a workspace.
+//
+// Shapes: M rows (the tokens of all sequences of a batch, one after the other, no padding), C width, H heads, D head
+// width, F mlp width. All matrices are row-major.
+//
+// References: [Vaswani 2017] attention; [Dosovitskiy 2021] ViT; [Radford 2021] CLIP.
+#pragma once
+
+#include <ocellus/core/fp_env.hpp>
+#include <ocellus/core/parallel.hpp>
+#include <ocellus/ops/attention.hpp>
+#include <ocellus/ops/gemm.hpp>
+#include <ocellus/ops/rowwise.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+OCELLUS_BEGIN
+namespace nn {
+
+/// W[n, k] in panels, with what its data type needs. `data` null: the layer is absent.
+struct linear_weights {
+  const void* data = nullptr;
+  const float* scales = nullptr;      ///< [n], s8
+  const std::int32_t* sums = nullptr; ///< [n], s8
+  const float* bias = nullptr;        ///< [n] or null
+  int n = 0, k = 0;
+  dtype type = dtype::f32;
+  explicit operator bool() const noexcept { return data != nullptr; }
+};
+
+/// LayerNorm's gain and bias, [C] each.
+struct norm_weights {
+  const float* gain = nullptr;
+  const float* bias = nullptr;
+  explicit operator bool() const noexcept { return gain != nullptr; }
+};
+
+/// One transformer block.
+struct block_weights {
+  norm_weights norm1, norm2, q_norm, k_norm, attn_norm, mlp_norm;
+  linear_weights qkv, proj, fc1, fc2;
+};
+
+/// The shape of a stack of blocks and its switches (models/config.hpp's encoder_config says more).
+struct block_shape {
+  int width = 0, heads = 0, head_width = 0, mlp = 0;
+  float eps = 1e-5f;
+  activation act = activation::gelu;
+  bool gated = false, causal = false, post_norm = false;
+};
+
+/// Leading dimensions of activations. An odd multiple of 64 bytes: rows must not meet in the same cache sets, as they
+/// would at multiples of 4096 bytes.
+constexpr int ld_f32(int c) noexcept { return (ceil_div(c, 16) | 1) * 16; }
+constexpr int ld_u8(int c) noexcept { return (ceil_div(c, 64) | 1) * 64; }
+
+/// Memory is carved from one block, each piece aligned to 64 bytes. With a null base it only counts.
+class carver {
+ public:
+  explicit carver(void* base) noexcept : base_(static_cast<unsigned char*>(base)) {}
+  template <class T>
+  T* take(std::size_t count) noexcept {
+    T* p = base_ == nullptr ? nullptr : reinterpret_cast<T*>(base_ + used_);
+    used_ += (count * sizeof(T) + 63) / 64 * 64;
+    return p;
+  }
+  std::size_t used() const noexcept { return used_; }
+
+ private:
+  unsigned char* base_;
+  std::size_t used_ = 0;
+};
+
+/// Rows of activations as a matrix product reads them: f32, or u8 with a scale and a zero point per row.
+struct operand {
+  float* f32 = nullptr;
+  std::ptrdiff_t ld = 0;
+  std::uint8_t* u8 = nullptr;
+  std::ptrdiff_t ld8 = 0;
+  float* scale = nullptr;
+  std::int32_t* zero = nullptr;
+
+  /// Room for `rows` rows of `c` values in either form.
+  void carve(carver& from, int rows, int c) noexcept {
+    const auto r = static_cast<std::size_t>(rows);
+    ld = ld_f32(c);
+    ld8 = ld_u8(c);
+    f32 = from.take<float>(r * static_cast<std::size_t>(ld));
+    u8 = from.take<std::uint8_t>(r * static_cast<std::size_t>(ld8));
+    scale = from.take<float>(r);
+    zero = from.take<std::int32_t>(r);
+  }
+  operand from_row(int row) const noexcept {
+    operand o = *this;
+    o.f32 += row * ld;
+    o.u8 += row * ld8;
+    o.scale += row;
+    o.zero += row;
+    return o;
+  }
+};
+
+/// What runs the layers: kernels by policy, threads by the caller's executor.
+template <class Kernels>
+struct runner {
+  const Kernels& kernels;
+  executor exec;
+
+  /// f(begin, end) over [0, n) in pieces of at least `grain`, several per thread so that uneven threads even out.
+  template <class F>
+  void split(int n, int grain, F&& f) const {
+    int pieces = exec.concurrency <= 1 ? 1 : n / (grain < 1 ? 1 : grain);
+    if (pieces > exec.concurrency * 4) pieces = exec.concurrency * 4;
+    if (pieces < 1) pieces = 1;
+    exec.for_each(pieces, [&](int i) {
+      const fp_env guard;
+      f(static_cast<int>(static_cast<std::int64_t>(n) * i / pieces),
+        static_cast<int>(static_cast<std::int64_t>(n) * (i + 1) / pieces));
+    });
+  }
+
+  /// f(part, begin, end) over [0, n) in at most one part per thread, for work that needs memory of its own.
+  template <class F>
+  void parts(int n, F&& f) const {
+    int count = exec.concurrency < n ? exec.concurrency : n;
+    if (count < 1) count = 1;
+    exec.for_each(count, [&](int part) {
+      const fp_env guard;
+      f(part, static_cast<int>(static_cast<std::int64_t>(n) * part / count),
+        static_cast<int>(static_cast<std::int64_t>(n) * (part + 1) / count));
+    });
+  }
+
+  void gemm(dtype type, const gemm_args& g) const noexcept {
+    switch (type) {
+      case dtype::f32: kernels.gemm_f32(g); break;
+      case dtype::f16: kernels.gemm_f16(g); break;
+      case dtype::bf16: kernels.gemm_bf16(g); break;
+      default: kernels.gemm_s8(g); break;
+    }
+  }
+
+  /// c[rows, w.n] = activation(x W^T + bias) (+ residual), x as w's data type wants it. Computes the output columns of
+  /// [column_begin, column_end), multiples of 16 but for the end.
+  void linear(const linear_weights& w, const operand& x, int rows, float* c, std::ptrdiff_t ldc,
+              activation act = activation::none, const float* residual = nullptr, std::ptrdiff_t ldr = 0,
+              int column_begin = 0, int column_end = -1) const noexcept {
+    gemm_args g;
+    g.a = w.type == dtype::s8 ? static_cast<const void*>(x.u8) : x.f32;
+    g.lda = w.type == dtype::s8 ? x.ld8 : x.ld;
+    g.a_scale = x.scale;
+    g.a_zero = x.zero;
+    g.b = w.data;
+    g.b_scale = w.scales;
+    g.b_sum = w.sums;
+    g.bias = w.bias;
+    g.c = c;
+    g.ldc = ldc;
+    g.residual = residual;
+    g.ldr = ldr;
+    g.m = rows;
+    g.n = w.n;
+    g.k = w.k;
+    g.act = act;
+    const int first = column_begin / panel_width;
+    const int panels = ceil_div(column_end < 0 ? w.n : column_end, panel_width) - first;
+    split(ceil_div(panels, 2), 1, [&](int begin, int end) {  // pairs of panels: kernels read two at a time
+      gemm_args part = g;
+      part.panel_begin = first + begin * 2;
+      part.panel_end = first + (end * 2 < panels ? end * 2 : panels);
+      gemm(w.type, part);
+    });
+  }
+
+  /// x = norm(from[rows, c]) in the form that products with weights of `type` read.
+  void norm(const norm_weights& w, float eps, const float* from, std::ptrdiff_t ld, int rows, int c, dtype type,
+            const operand& x) const noexcept {
+    split(rows, 8, [&](int begin, int end) {
+      layer_norm_args a;
+      a.x = from + begin * ld;
+      a.ldx = ld;
+      a.gain = w.gain;
+      a.bias = w.bias;
+      a.eps = eps;
+      a.rows = end - begin;
+      a.c = c;
+      a.y = x.f32 + begin * x.ld;
+      a.ldy = x.ld;
+      if (type == dtype::s8) {
+        a.q = x.u8 + begin * x.ld8;
+        a.ldq = x.ld8;
+        a.scale = x.scale + begin;
+        a.zero = x.zero + begin;
+        kernels.layer_norm_u8(a);
+      } else {
+        kernels.layer_norm(a);
+      }
+    });
+  }
+
+  /// LayerNorm in place or from one f32 matrix to another.
+  void norm_f32(const norm_weights& w, float eps, const float* from, std::ptrdiff_t ld, int rows, int c, float* to,
+                std::ptrdiff_t ldt) const noexcept {
+    split(rows, 8, [&](int begin, int end) {
+      layer_norm_args a;
+      a.x = from + begin * ld;
+      a.ldx = ld;
+      a.gain = w.gain;
+      a.bias = w.bias;
+      a.eps = eps;
+      a.rows = end - begin;
+      a.c = c;
+      a.y = to + begin * ldt;
+      a.ldy = ldt;
+      kernels.layer_norm(a);
+    });
+  }
+
+  /// x.f32[rows, c] as products with weights of `type` read it: quantised to u8 for s8.
+  void prepare(dtype type, const operand& x, int rows, int c) const noexcept {
+    if (type != dtype::s8) return;
+    split(rows, 8, [&](int begin, int end) {
+      quantize_args a;
+      a.x = x.f32 + begin * x.ld;
+      a.ldx = x.ld;
+      a.rows = end - begin;
+      a.c = c;
+      a.q = x.u8 + begin * x.ld8;
+      a.ldq = x.ld8;
+      a.scale = x.scale + begin;
+      a.zero = x.zero + begin;
+      kernels.quantize_u8(a);
+    });
+  }
+};
+
+/// Copies rows of an operand, as products with weights of `type` read it.
+inline void gather(dtype type, const operand& from, const int* rows, int count, int c, const operand& to) noexcept {
+  for (int i = 0; i < count; i++) {
+    if (type == dtype::s8) {
+      std::memcpy(to.u8 + i * to.ld8, from.u8 + rows[i] * from.ld8, static_cast<std::size_t>(round_up(c, 8)));
+      to.scale[i] = from.scale[rows[i]];
+      to.zero[i] = from.zero[rows[i]];
+    } else {
+      std::memcpy(to.f32 + i * to.ld, from.f32 + rows[i] * from.ld, sizeof(float) * static_cast<std::size_t>(c));
+    }
+  }
+}
+
+/// One sequence of a batch: its own rows are queries; its keys are those rows, or the rows listed in key_rows (a text
+/// shares the rows of a prefix with others), the own ones last.
+struct sequence {
+  int row = 0;      ///< first own row
+  int rows = 0;     ///< own rows
+  int keys = 0;
+  const int* key_rows = nullptr;  ///< [keys] rows of the batch, or null: keys are the own rows
+};
+
+/// Buffers of a stack of blocks over at most `rows` rows.
+struct block_buffers {
+  operand x;              ///< input of a product: normed, attended
+  operand hidden;         ///< [rows, F]
+  float* qkv = nullptr;   ///< [rows, 3 H D]
+  float* q = nullptr;     ///< [sequences, H D]: the pooled rows' queries in the last block
+  float* gate = nullptr;  ///< [rows, 2 F], gated blocks only
+  unsigned char* scratch = nullptr;  ///< attention, one part per thread
+  std::size_t scratch_part = 0;
+  std::ptrdiff_t ld_qkv = 0, ld_q = 0, ld_gate = 0;
+
+  void carve(carver& from, const block_shape& s, int rows, int sequences, int most_keys, int threads) noexcept {
+    const int inner = s.heads * s.head_width;
+    x.carve(from, rows, inner > s.width ? inner : s.width);
+    hidden.carve(from, rows, s.mlp > s.width ? s.mlp : s.width);
+    ld_q = ld_f32(inner);
+    q = from.take<float>(static_cast<std::size_t>(sequences) * static_cast<std::size_t>(ld_q) + 16);
+    ld_qkv = ld_f32(3 * inner);
+    qkv = from.take<float>(static_cast<std::size_t>(rows) * static_cast<std::size_t>(ld_qkv) + 16);
+    ld_gate = ld_f32(2 * s.mlp);
+    if (s.gated) gate = from.take<float>(static_cast<std::size_t>(rows) * static_cast<std::size_t>(ld_gate));
+    scratch_part = (attention_scratch(most_keys, s.head_width) + 63) / 64 * 64;
+    scratch = from.take<unsigned char>(scratch_part * static_cast<std::size_t>(threads));
+  }
+};
+
+/// Attention of all heads of all sequences: out[row, H D]. With `q_rows`, one row per sequence, only those rows are
+/// queries (taken from b.q), and sequence i's result goes to row i of `out`.
+template <class Kernels>
+void attend(const runner<Kernels>& run, const block_shape& s, const block_buffers& b, const sequence* sequences,
+            int count, const int* q_rows, float* out, std::ptrdiff_t ldo, bool integer) noexcept {
+  const int inner = s.heads * s.head_width;
+  float scale = 1;
+  {
+    const fp_env guard;
+    scale = 1.f / __builtin_sqrtf(static_cast<float>(s.head_width));
+  }
+  run.parts(count * s.heads, [&](int part, int begin, int end) {
+    for (int item = begin; item < end; item++) {
+      const sequence& q = sequences[item / s.heads];
+      const int head = item % s.heads;
+      const float* base = b.qkv + head * s.head_width;
+      attention_args a;
+      const int first = q_rows == nullptr ? q.row : q_rows[item / s.heads];
+      a.tq = q_rows == nullptr ? q.rows : 1;
+      a.q = q_rows == nullptr ? base + first * b.ld_qkv : b.q + (item / s.heads) * b.ld_q + head * s.head_width;
+      a.ldq = b.ld_qkv;
+      const std::ptrdiff_t key_base = q.key_rows != nullptr ? 0 : q.row * b.ld_qkv;
+      a.k = base + key_base + inner;
+      a.v = base + key_base + 2 * inner;
+      a.ldk = a.ldv = b.ld_qkv;
+      a.key_rows = q.key_rows;
+      a.tk = q.keys;
+      a.d = s.head_width;
+      a.causal = s.causal;
+      a.causal_offset = q.keys - q.rows + (first - q.row);
+      a.scale = scale;
+      a.scratch = b.scratch + static_cast<std::size_t>(part) * b.scratch_part;
+      a.out = out + (q_rows == nullptr ? q.row : item / s.heads) * ldo + head * s.head_width;
+      a.ldo = ldo;
+      if (integer) {
+        run.kernels.attention_s8(a);
+      } else {
+        run.kernels.attention_f32(a);
+      }
+    }
+  });
+}
+
+/// The feed-forward half of a block on x[rows, C] in place.
+template <class Kernels>
+void feed_forward(const runner<Kernels>& run, const block_shape& s, const block_weights& w, const block_buffers& b,
+                  float* x, std::ptrdiff_t ldx, int rows) noexcept {
+  run.norm(w.norm2, s.eps, x, ldx, rows, s.width, w.fc1.type, b.x);
+  if (s.gated) {
+    run.linear(w.fc1, b.x, rows, b.gate, b.ld_gate);
+    run.split(rows, 8, [&](int begin, int end) {
+      run.kernels.gate_rows(b.hidden.f32 + begin * b.hidden.ld, b.hidden.ld, b.gate + begin * b.ld_gate, b.ld_gate,
+                            end - begin, s.mlp, s.act);
+    });
+  } else {
+    run.linear(w.fc1, b.x, rows, b.hidden.f32, b.hidden.ld, s.act);
+  }
+  if (w.mlp_norm) run.norm_f32(w.mlp_norm, s.eps, b.hidden.f32, b.hidden.ld, rows, s.mlp, b.hidden.f32, b.hidden.ld);
+  run.prepare(w.fc2.type, b.hidden, rows, s.mlp);
+  run.linear(w.fc2, b.hidden, rows, x, ldx, activation::none, x, ldx);
+}
+
+/// One block on x[rows, C] in place. With `pooled` (one row of x per sequence) only those rows are carried on, and
+/// come out compacted in x[0..count): queries, projection and feed-forward of the others are never computed.
+template <class Kernels>
+void block(const runner<Kernels>& run, const block_shape& s, const block_weights& w, const block_buffers& b, float* x,
+           std::ptrdiff_t ldx, int rows, const sequence* sequences, int count, const int* pooled) noexcept {
+  const int inner = s.heads * s.head_width;
+  const bool integer = w.qkv.type == dtype::s8;
+  run.norm(w.norm1, s.eps, x, ldx, rows, s.width, w.qkv.type, b.x);
+  if (pooled != nullptr && inner % panel_width == 0) {
+    run.linear(w.qkv, b.x, rows, b.qkv, b.ld_qkv, activation::none, nullptr, 0, inner);
+    gather(w.qkv.type, b.x, pooled, count, s.width, b.hidden);
+    run.linear(w.qkv, b.hidden, count, b.q, b.ld_q, activation::none, nullptr, 0, 0, inner);
+  } else {
+    run.linear(w.qkv, b.x, rows, b.qkv, b.ld_qkv);
+    for (int i = 0; pooled != nullptr && i < count; i++)
+      std::memcpy(b.q + i * b.ld_q, b.qkv + pooled[i] * b.ld_qkv, sizeof(float) * static_cast<std::size_t>(inner));
+  }
+  if (w.q_norm) {
+    for (int h = 0; h < s.heads; h++) {
+      float* q = pooled == nullptr ? b.qkv + h * s.head_width : b.q + h * s.head_width;
+      const std::ptrdiff_t ldq = pooled == nullptr ? b.ld_qkv : b.ld_q;
+      run.norm_f32(w.q_norm, s.eps, q, ldq, pooled == nullptr ? rows : count, s.head_width, q, ldq);
+      float* k = b.qkv + inner + h * s.head_width;
+      run.norm_f32(w.k_norm, s.eps, k, b.ld_qkv, rows, s.head_width, k, b.ld_qkv);
+    }
+  }
+  attend(run, s, b, sequences, count, pooled, b.x.f32, b.x.ld, integer);
+  if (pooled != nullptr) {
+    for (int i = 0; i < count; i++)  // pooled rows ascend and pooled[i] >= i: each source is still untouched
+      if (pooled[i] != i) std::memcpy(x + i * ldx, x + pooled[i] * ldx, sizeof(float) * static_cast<std::size_t>(s.width));
+    rows = count;
+  }
+  if (w.attn_norm) run.norm_f32(w.attn_norm, s.eps, b.x.f32, b.x.ld, rows, inner, b.x.f32, b.x.ld);
+  run.prepare(w.proj.type, b.x, rows, inner);
+  run.linear(w.proj, b.x, rows, x, ldx, activation::none, x, ldx);
+  feed_forward(run, s, w, b, x, ldx, rows);
+}
+
+}  // namespace nn
+OCELLUS_END

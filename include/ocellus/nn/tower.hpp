@@ -1,0 +1,456 @@
+// The two towers: from pixels to image features, from token ids to text features. Stateless functions over weights
+// (views into a packed file), a workspace and a kernel policy; the same code serves a model opened at run time and one
+// fixed at compile time.
+//
+// References: openai/CLIP clip/model.py (VisionTransformer, CLIP.encode_text); transformers modeling_clip.py,
+// modeling_siglip.py, modeling_siglip2.py, modeling_dinov2.py; timm vision_transformer.py; big_vision vit.py (MAPHead).
+#pragma once
+
+#include <ocellus/models/config.hpp>
+#include <ocellus/nn/layers.hpp>
+#include <ocellus/nn/position.hpp>
+
+#include <cstring>
+
+OCELLUS_STRICT_FP_BEGIN
+OCELLUS_BEGIN
+namespace nn {
+
+/// SigLIP's attention pooling [Zhai 2022]: attention with a learned query, then x + MLP(norm(x)).
+struct map_weights {
+  const float* q = nullptr;  ///< [C], the query after its projection
+  linear_weights kv, proj, fc1, fc2;
+  norm_weights norm;
+};
+
+struct vision_weights {
+  linear_weights patch_embed;   ///< [C, P*P*3]
+  bool patch_u8 = false;        ///< patch_embed reads raw u8 pixels: mean and std are folded in
+  const float* class_token = nullptr;
+  const float* registers = nullptr;
+  const float* positions = nullptr;
+  norm_weights pre_norm, norm;
+  const block_weights* blocks = nullptr;
+  map_weights map;
+  linear_weights proj, head;
+};
+
+struct text_weights {
+  const void* tokens = nullptr;         ///< [vocab, C] rows of token_type
+  dtype token_type = dtype::f32;
+  const float* token_scales = nullptr;  ///< [vocab], s8
+  const float* positions = nullptr;     ///< [context, C]
+  const block_weights* blocks = nullptr;
+  norm_weights norm;
+  linear_weights proj;
+};
+
+/// Called after each stage of a tower with its values [rows, c], ld floats apart: tests compare them with a reference.
+struct stage_observer {
+  void (*call)(void* self, const char* stage, int index, const float* values, int rows, int c,
+               std::ptrdiff_t ld) = nullptr;
+  void* self = nullptr;
+  void operator()(const char* stage, int index, const float* v, int rows, int c, std::ptrdiff_t ld) const {
+    if (call != nullptr) call(self, stage, index, v, rows, c, ld);
+  }
+};
+
+/// A batch of pictures in one of four forms.
+struct image_batch {
+  int count = 0;
+  int height = 0, width = 0;            ///< pixels (not for patches)
+  const float* pixels = nullptr;        ///< [B, 3, height, width], normalised
+  const std::uint8_t* rgb = nullptr;    ///< [B, height, width, 3], resized and cropped, not normalised
+  const std::uint8_t* const* rgbs = nullptr;  ///< [B] pictures of grids[b] patches each (NaFlex), not normalised
+  const float* patches = nullptr;       ///< [B, patch_stride, P*P*3], normalised (NaFlex)
+  int patch_stride = 0;
+  const int* grids = nullptr;           ///< [B, 2]: patches down and across (NaFlex)
+
+  int grid_h(int b, int patch) const noexcept { return grids != nullptr ? grids[2 * b] : height / patch; }
+  int grid_w(int b, int patch) const noexcept { return grids != nullptr ? grids[2 * b + 1] : width / patch; }
+};
+
+constexpr block_shape shape_of(const encoder_config& e) noexcept {
+  return {e.width, e.heads, e.head_width, e.mlp, e.eps, e.act, e.gated != 0, e.causal != 0, e.post_norm != 0};
+}
+
+/// Memory of a vision tower for `rows` tokens, the class and register tokens counted.
+struct vision_buffers {
+  float* x = nullptr;  ///< [rows, C]
+  std::ptrdiff_t ldx = 0;
+  sequence* sequences = nullptr;
+  int* pooled = nullptr;
+  float* positions = nullptr;  ///< resampled table and a line of the original, where a tower needs that
+  block_buffers blocks;
+  operand patches;             ///< overlaps `blocks`
+  float* embedded = nullptr;   ///< [patches, C]; overlaps `blocks`
+  operand pool, pool_hidden;   ///< [count, max(C, map F)]
+  float* map_kv = nullptr;     ///< overlaps blocks.qkv
+
+  /// rows: tokens of the batch; most: tokens of the longest image.
+  std::size_t carve(void* base, const vision_config& v, int count, int rows, int most, int threads) noexcept {
+    carver from(base);
+    const block_shape s = shape_of(v.encoder);
+    const auto n = static_cast<std::size_t>(rows);
+    ldx = ld_f32(s.width);
+    x = from.take<float>(n * static_cast<std::size_t>(ldx));
+    sequences = from.take<sequence>(static_cast<std::size_t>(count));
+    pooled = from.take<int>(static_cast<std::size_t>(count));
+    const int wide = v.map_mlp > s.width ? v.map_mlp : s.width;
+    pool.carve(from, count, s.width > v.embed ? s.width : v.embed);
+    pool_hidden.carve(from, count, wide);
+    if (v.positions != position_resize::none)
+      positions = from.take<float>(static_cast<std::size_t>(most + v.grid_w) * static_cast<std::size_t>(s.width));
+    const std::size_t start = from.used();
+    unsigned char* rest = base == nullptr ? nullptr : static_cast<unsigned char*>(base) + start;
+    carver a(rest), b(rest);
+    blocks.carve(a, s, rows, count, most, threads);
+    map_kv = blocks.qkv;
+    patches.carve(b, rows, v.patch * v.patch * 3);
+    embedded = b.take<float>(n * static_cast<std::size_t>(ldx));
+    return start + (a.used() > b.used() ? a.used() : b.used());
+  }
+};
+
+/// Rows of patches of one picture, k = (y * P + x) * 3 + channel, in the form that patch_embed reads.
+inline void patch_rows(const vision_weights& w, const preprocess_config& pre, const image_batch& in, int image,
+                       int patch, const operand& out, int first_row, const float (*table)[256]) noexcept {
+  const int gh = in.grid_h(image, patch), gw = in.grid_w(image, patch), k = patch * patch * 3;
+  const auto to_u8 = [&pre](float x, int c) {
+    const float u = (x * pre.std[c] + pre.mean[c]) * 255.f + 0.5f;
+    return static_cast<std::uint8_t>(u < 0.f ? 0.f : u > 255.f ? 255.f : u);
+  };
+  for (int y = 0; y < gh; y++)
+    for (int x = 0; x < gw; x++) {
+      const int row = first_row + y * gw + x;
+      float* f = out.f32 + row * out.ld;
+      std::uint8_t* q = out.u8 + row * out.ld8;
+      out.scale[row] = 1.f;
+      out.zero[row] = 0;
+      if (in.rgb != nullptr || in.rgbs != nullptr) {
+        const int width = in.rgbs != nullptr ? gw * patch : in.width;
+        const std::uint8_t* picture =
+            in.rgbs != nullptr ? in.rgbs[image] : in.rgb + static_cast<std::ptrdiff_t>(image) * in.height * in.width * 3;
+        for (int i = 0; i < patch; i++) {
+          const std::uint8_t* from = picture + (static_cast<std::ptrdiff_t>(y * patch + i) * width + x * patch) * 3;
+          if (w.patch_u8) {
+            std::memcpy(q + i * patch * 3, from, static_cast<std::size_t>(patch) * 3);
+          } else {
+            for (int j = 0; j < patch * 3; j++) f[i * patch * 3 + j] = table[j % 3][from[j]];
+          }
+        }
+      } else if (in.pixels != nullptr) {
+        const float* planes = in.pixels + static_cast<std::ptrdiff_t>(image) * 3 * in.height * in.width;
+        for (int c = 0; c < 3; c++)
+          for (int i = 0; i < patch; i++)
+            for (int j = 0; j < patch; j++) {
+              const float v = planes[(static_cast<std::ptrdiff_t>(c) * in.height + y * patch + i) * in.width + x * patch + j];
+              const int at = (i * patch + j) * 3 + c;
+              if (w.patch_u8) {
+                q[at] = to_u8(v, c);
+              } else {
+                f[at] = v;
+              }
+            }
+      } else {
+        const float* from = in.patches + (static_cast<std::ptrdiff_t>(image) * in.patch_stride + y * gw + x) * k;
+        for (int j = 0; j < k; j++) {
+          if (w.patch_u8) {
+            q[j] = to_u8(from[j], j % 3);
+          } else {
+            f[j] = from[j];
+          }
+        }
+      }
+      if (w.patch_u8) std::memset(q + k, 0, static_cast<std::size_t>(round_up(k, 8) - k));
+    }
+}
+
+/// Image features [count, E] into `out`, ldo floats apart, before normalisation. With `head` (a classifier) pass
+/// `logits` [count, classes] to get those as well. `buffers` is carved for this batch.
+template <class Kernels>
+void vision_forward(const runner<Kernels>& run, const model_config& m, const vision_weights& w, const image_batch& in,
+                    const vision_buffers& b, float* out, std::ptrdiff_t ldo, float* logits = nullptr,
+                    const stage_observer& observe = {}) noexcept {
+  const vision_config& v = m.vision;
+  const block_shape s = shape_of(v.encoder);
+  const int c = s.width, patch = v.patch, prefix = (v.class_token != 0 ? 1 : 0) + v.registers;
+
+  // patch embedding of the whole batch
+  float table[3][256];
+  {
+    const fp_env guard;
+    ocellus::detail::normalise_table(m.preprocess, table);
+  }
+  int patches = 0, rows = 0;
+  for (int i = 0; i < in.count; i++) {
+    const int n = in.grid_h(i, patch) * in.grid_w(i, patch);
+    b.sequences[i] = {rows, prefix + n, prefix + n, nullptr};
+    b.pooled[i] = rows;
+    patches += n;
+    rows += prefix + n;
+  }
+  run.split(in.count, 1, [&](int begin, int end) {
+    for (int i = begin; i < end; i++)
+      patch_rows(w, m.preprocess, in, i, patch, b.patches, b.sequences[i].row - i * prefix, table);
+  });
+  if (!w.patch_u8) run.prepare(w.patch_embed.type, b.patches, patches, w.patch_embed.k);
+  run.linear(w.patch_embed, b.patches, patches, b.embedded, b.ldx);
+  observe("patch_embed", 0, b.embedded, patches, c, b.ldx);
+
+  // class token, registers, positions
+  const float* class_position = v.class_token != 0 && v.class_position != 0 ? w.positions : nullptr;
+  const float* grid_positions = w.positions == nullptr ? nullptr : w.positions + (class_position != nullptr ? c : 0);
+  int resampled_h = 0, resampled_w = 0;
+  for (int i = 0; i < in.count; i++) {
+    const int gh = in.grid_h(i, patch), gw = in.grid_w(i, patch);
+    const float* positions = grid_positions;
+    if (positions != nullptr && v.positions != position_resize::none && (gh != v.grid_h || gw != v.grid_w)) {
+      if (gh != resampled_h || gw != resampled_w) {
+        const fp_env guard;
+        const position_filter filter = v.positions == position_resize::bicubic ? position_filter::bicubic
+                                       : v.positions == position_resize::bicubic_antialias
+                                           ? position_filter::bicubic_antialias
+                                           : position_filter::bilinear_antialias;
+        resample_positions(b.positions + static_cast<std::ptrdiff_t>(v.grid_w) * c, c, gh, gw, grid_positions, v.grid_h,
+                           v.grid_w, c, filter, v.position_offset, b.positions);
+        resampled_h = gh;
+        resampled_w = gw;
+      }
+      positions = b.positions + static_cast<std::ptrdiff_t>(v.grid_w) * c;
+    }
+    float* x = b.x + b.sequences[i].row * b.ldx;
+    if (v.class_token != 0) {
+      for (int j = 0; j < c; j++) x[j] = class_position == nullptr ? w.class_token[j] : w.class_token[j] + class_position[j];
+      x += b.ldx;
+    }
+    for (int r = 0; r < v.registers; r++, x += b.ldx)
+      std::memcpy(x, w.registers + static_cast<std::ptrdiff_t>(r) * c, sizeof(float) * static_cast<std::size_t>(c));
+    const float* from = b.embedded + (b.sequences[i].row - i * prefix) * b.ldx;
+    for (int p = 0; p < gh * gw; p++, x += b.ldx, from += b.ldx) {
+      if (positions == nullptr) {
+        std::memcpy(x, from, sizeof(float) * static_cast<std::size_t>(c));
+      } else {
+        const float* at = positions + static_cast<std::ptrdiff_t>(p) * c;
+        for (int j = 0; j < c; j++) x[j] = from[j] + at[j];
+      }
+    }
+  }
+  observe("embed", 0, b.x, rows, c, b.ldx);
+  if (w.pre_norm) {
+    run.norm_f32(w.pre_norm, v.final_eps, b.x, b.ldx, rows, c, b.x, b.ldx);
+    observe("pre_norm", 0, b.x, rows, c, b.ldx);
+  }
+
+  // blocks; the last one only for the pooled token where that is all that is read
+  const bool one_token = v.pool == pooling::cls && observe.call == nullptr;
+  for (int l = 0; l < v.encoder.layers; l++) {
+    const bool last = one_token && l + 1 == v.encoder.layers;
+    block(run, s, w.blocks[l], b.blocks, b.x, b.ldx, rows, b.sequences, in.count, last ? b.pooled : nullptr);
+    observe("block", l, b.x, last ? in.count : rows, c, b.ldx);
+  }
+  const bool compacted = one_token && v.encoder.layers > 0;
+
+  // pooling and the final norm
+  const operand& p = b.pool;
+  const auto token = [&](int image, int index) {
+    return b.x + (compacted ? image : b.sequences[image].row + index) * b.ldx;
+  };
+  if (v.pool == pooling::map) {
+    float* kv = b.map_kv;
+    const std::ptrdiff_t ld = b.blocks.ld_qkv;
+    run.norm(w.norm, v.final_eps, b.x, b.ldx, rows, c, w.map.kv.type, b.blocks.x);
+    if (observe.call != nullptr && w.map.kv.type != dtype::s8) observe("norm", 0, b.blocks.x.f32, rows, c, b.blocks.x.ld);
+    run.linear(w.map.kv, b.blocks.x, rows, kv, ld);
+    const int d = c / v.map_heads;
+    float scale = 1;
+    {
+      const fp_env guard;
+      scale = 1.f / __builtin_sqrtf(static_cast<float>(d));
+    }
+    run.parts(in.count, [&](int part, int begin, int end) {
+      for (int i = begin; i < end; i++)
+        for (int h = 0; h < v.map_heads; h++) {
+          attention_args a;
+          a.q = w.map.q + h * d;
+          a.ldq = c;
+          a.k = kv + b.sequences[i].row * ld + h * d;
+          a.v = a.k + c;
+          a.ldk = a.ldv = ld;
+          a.tq = 1;
+          a.tk = b.sequences[i].rows;
+          a.d = d;
+          a.scale = scale;
+          a.scratch = b.blocks.scratch + static_cast<std::size_t>(part) * b.blocks.scratch_part;
+          a.out = p.f32 + i * p.ld + h * d;
+          a.ldo = p.ld;
+          if (w.map.kv.type == dtype::s8) {
+            run.kernels.attention_s8(a);
+          } else {
+            run.kernels.attention_f32(a);
+          }
+        }
+    });
+    run.prepare(w.map.proj.type, p, in.count, c);
+    float* pooled = b.x;  // the tokens are no longer needed
+    run.linear(w.map.proj, p, in.count, pooled, b.ldx);
+    observe("map_attn", 0, pooled, in.count, c, b.ldx);
+    run.norm(w.map.norm, v.final_eps, pooled, b.ldx, in.count, c, w.map.fc1.type, p);
+    run.linear(w.map.fc1, p, in.count, b.pool_hidden.f32, b.pool_hidden.ld, v.map_act);
+    run.prepare(w.map.fc2.type, b.pool_hidden, in.count, v.map_mlp);
+    run.linear(w.map.fc2, b.pool_hidden, in.count, p.f32, p.ld, activation::none, pooled, b.ldx);
+  } else {
+    for (int i = 0; i < in.count; i++) {
+      float* to = p.f32 + i * p.ld;
+      if (v.pool != pooling::avg) {
+        std::memcpy(to, token(i, 0), sizeof(float) * static_cast<std::size_t>(c));
+        continue;
+      }
+      if (v.norm_before_pool != 0 && v.final_norm != 0)
+        run.norm_f32(w.norm, v.final_eps, token(i, 0), b.ldx, b.sequences[i].rows, c, token(i, 0), b.ldx);
+      const fp_env guard;
+      const int n = b.sequences[i].rows - prefix;
+      for (int j = 0; j < c; j++) to[j] = 0;
+      for (int t = 0; t < n; t++)
+        for (int j = 0; j < c; j++) to[j] = to[j] + token(i, prefix + t)[j];
+      for (int j = 0; j < c; j++) to[j] = to[j] / static_cast<float>(n);
+    }
+    if (v.final_norm != 0 && !(v.pool == pooling::avg && v.norm_before_pool != 0))
+      run.norm_f32(w.norm, v.final_eps, p.f32, p.ld, in.count, c, p.f32, p.ld);
+  }
+  observe("pooled", 0, p.f32, in.count, c, p.ld);
+
+  if (w.proj) {
+    run.prepare(w.proj.type, p, in.count, c);
+    run.linear(w.proj, p, in.count, out, ldo);
+  } else {
+    for (int i = 0; i < in.count; i++)
+      std::memcpy(out + i * ldo, p.f32 + i * p.ld, sizeof(float) * static_cast<std::size_t>(v.embed));
+  }
+  if (w.head && logits != nullptr) {
+    run.prepare(w.head.type, p, in.count, c);
+    run.linear(w.head, p, in.count, logits, v.classes);
+  }
+}
+
+/// One text of a batch: its ids up to and including the pooled token (all of them where attention is not causal), and
+/// the index of the pooled token.
+struct token_sequence {
+  const std::int32_t* ids = nullptr;
+  int count = 0;
+  int pooled = 0;
+};
+
+/// Memory of a text tower for texts of at most `context` tokens.
+struct text_buffers {
+  float* x = nullptr;  ///< [rows, C]
+  std::ptrdiff_t ldx = 0;
+  sequence* sequences = nullptr;
+  int* pooled = nullptr;
+  int* key_rows = nullptr;  ///< [count, context]
+  int* row_ids = nullptr;   ///< [rows] token of each row
+  int* row_positions = nullptr;
+  block_buffers blocks;
+  operand pool;
+  float* features = nullptr;  ///< [count, E]
+
+  std::size_t carve(void* base, const text_config& t, int count, int rows, int threads) noexcept {
+    carver from(base);
+    const block_shape s = shape_of(t.encoder);
+    const auto n = static_cast<std::size_t>(rows);
+    ldx = ld_f32(s.width);
+    x = from.take<float>(n * static_cast<std::size_t>(ldx));
+    sequences = from.take<sequence>(static_cast<std::size_t>(count));
+    pooled = from.take<int>(static_cast<std::size_t>(count));
+    key_rows = from.take<int>(static_cast<std::size_t>(count) * static_cast<std::size_t>(t.context));
+    row_ids = from.take<int>(n);
+    row_positions = from.take<int>(n);
+    pool.carve(from, count, s.width);
+    features = from.take<float>(static_cast<std::size_t>(count) * static_cast<std::size_t>(ld_f32(t.embed)));
+    blocks.carve(from, s, rows, count, t.context, threads);
+    return from.used();
+  }
+};
+
+/// Tokens that two texts begin with in common. With a causal mask a token's values depend on what stands before it only,
+/// so sorted texts cost each distinct prefix once.
+inline int shared_prefix(const token_sequence& a, const token_sequence& b) noexcept {
+  int n = 0;
+  while (n < a.count && n < b.count && a.ids[n] == b.ids[n]) n++;
+  return n;
+}
+
+/// Text features [E] into out[i] for each text, before normalisation. Texts in lexicographic order of their ids, no two
+/// equal.
+template <class Kernels>
+void text_forward(const runner<Kernels>& run, const model_config& m, const text_weights& w, const token_sequence* texts,
+                  int count, const text_buffers& b, float* const* out, const stage_observer& observe = {}) noexcept {
+  const text_config& t = m.text;
+  const block_shape s = shape_of(t.encoder);
+  const int c = s.width;
+
+  int rows = 0;
+  for (int i = 0; i < count; i++) {
+    const int shared = s.causal && i > 0 ? shared_prefix(texts[i - 1], texts[i]) : 0;
+    int* keys = b.key_rows + static_cast<std::ptrdiff_t>(i) * t.context;
+    for (int j = 0; j < shared; j++) keys[j] = keys[j - t.context];
+    b.sequences[i] = {rows, texts[i].count - shared, texts[i].count, shared > 0 ? keys : nullptr};
+    for (int j = shared; j < texts[i].count; j++, rows++) {
+      keys[j] = rows;
+      b.row_ids[rows] = texts[i].ids[j];
+      b.row_positions[rows] = j;
+    }
+    b.pooled[i] = keys[texts[i].pooled];
+  }
+  run.split(rows, 16, [&](int begin, int end) {
+    for (int r = begin; r < end; r++) {
+      float* x = b.x + r * b.ldx;
+      const std::ptrdiff_t at = static_cast<std::ptrdiff_t>(b.row_ids[r]) * c;
+      const float* position = w.positions + static_cast<std::ptrdiff_t>(b.row_positions[r]) * c;
+      switch (w.token_type) {
+        case dtype::f32:
+          for (int j = 0; j < c; j++) x[j] = static_cast<const float*>(w.tokens)[at + j] + position[j];
+          break;
+        case dtype::f16:
+          for (int j = 0; j < c; j++) x[j] = to_f32(static_cast<const f16*>(w.tokens)[at + j]) + position[j];
+          break;
+        case dtype::bf16:
+          for (int j = 0; j < c; j++) x[j] = to_f32(static_cast<const bf16*>(w.tokens)[at + j]) + position[j];
+          break;
+        default: {
+          const float scale = w.token_scales[b.row_ids[r]];
+          for (int j = 0; j < c; j++) {
+            const float value = static_cast<float>(static_cast<const std::int8_t*>(w.tokens)[at + j]) * scale;
+            x[j] = value + position[j];
+          }
+        }
+      }
+    }
+  });
+  observe("embed", 0, b.x, rows, c, b.ldx);
+  // a pooled token in a shared prefix would be compacted twice: only pooling::first can meet one
+  const bool compacted = t.encoder.layers > 0 && t.pool != pooling::first;
+  for (int l = 0; l < t.encoder.layers; l++) {
+    const bool last = compacted && l + 1 == t.encoder.layers;
+    block(run, s, w.blocks[l], b.blocks, b.x, b.ldx, rows, b.sequences, count, last ? b.pooled : nullptr);
+    observe("block", l, b.x, last ? count : rows, c, b.ldx);
+  }
+  for (int i = 0; i < count; i++)
+    std::memcpy(b.pool.f32 + i * b.pool.ld, b.x + (compacted ? i : b.pooled[i]) * b.ldx,
+                sizeof(float) * static_cast<std::size_t>(c));
+  if (w.norm) run.norm_f32(w.norm, t.final_eps, b.pool.f32, b.pool.ld, count, c, b.pool.f32, b.pool.ld);
+  observe("pooled", 0, b.pool.f32, count, c, b.pool.ld);
+  if (w.proj) {
+    run.prepare(w.proj.type, b.pool, count, c);
+    run.linear(w.proj, b.pool, count, b.features, ld_f32(t.embed));
+    for (int i = 0; i < count; i++)
+      std::memcpy(out[i], b.features + i * ld_f32(t.embed), sizeof(float) * static_cast<std::size_t>(t.embed));
+  } else {
+    for (int i = 0; i < count; i++)
+      std::memcpy(out[i], b.pool.f32 + i * b.pool.ld, sizeof(float) * static_cast<std::size_t>(t.embed));
+  }
+}
+
+}  // namespace nn
+OCELLUS_END
+OCELLUS_STRICT_FP_END
