@@ -8,16 +8,19 @@
 #pragma once
 
 #include <ocellus/isa/detect.hpp>
+#include <ocellus/generic/resample.hpp>
 #include <ocellus/generic/scalar.hpp>
 #if defined(__x86_64__)
 #include <ocellus/x86/avx2.hpp>
 #include <ocellus/x86/avx512.hpp>
 #include <ocellus/x86/avx512vnni.hpp>
+#include <ocellus/x86/resample.hpp>
 #endif
 
 #include <ocellus/core/status.hpp>
 
 #include <string_view>
+#include <type_traits>
 
 OCELLUS_BEGIN
 
@@ -36,13 +39,32 @@ struct kernel_table {
   void (*activate_rows)(float*, std::ptrdiff_t, const float*, std::ptrdiff_t, int, int, activation) noexcept = nullptr;
   void (*gate_rows)(float*, std::ptrdiff_t, const float*, std::ptrdiff_t, int, int, activation) noexcept = nullptr;
   void (*l2_normalize)(float*, const float*, int) noexcept = nullptr;
+  resample_kernels resample;  ///< the two passes of a picture's resize (ops/resample.hpp)
 };
+
+/// The resize passes that go with a kernel set: those of the widest ISA that it builds on.
+template <class Set>
+constexpr resample_kernels resample_for() noexcept {
+#if defined(__x86_64__)
+  if constexpr (std::is_base_of_v<kernels::avx512, Set>) {
+    return resample_kernels_of<kernels::resample_avx512>();
+  } else if constexpr (std::is_base_of_v<kernels::avx2, Set>) {
+    return resample_kernels_of<kernels::resample_avx2>();
+  } else if constexpr (Set::id == isa::sse41) {
+    return resample_kernels_of<kernels::resample_sse41>();
+  } else
+#endif
+  {
+    return resample_kernels_of<kernels::resample_scalar>();
+  }
+}
 
 template <class Set>
 constexpr kernel_table make_table() noexcept {
   return {Set::id,          &Set::gemm_f32,      &Set::gemm_f16,    &Set::gemm_bf16,
           &Set::gemm_s8,    &Set::attention_f32, &Set::attention_s8, &Set::layer_norm,
-          &Set::layer_norm_u8, &Set::quantize_u8, &Set::activate_rows, &Set::gate_rows, &Set::l2_normalize};
+          &Set::layer_norm_u8, &Set::quantize_u8, &Set::activate_rows, &Set::gate_rows, &Set::l2_normalize,
+          resample_for<Set>()};
 }
 
 /// The table of the best kernel set that this CPU can run.

@@ -1,0 +1,432 @@
+// A model opened at run time: maps a packed file, checks it, and turns pictures and texts into embeddings.
+//
+//   auto model = ocellus::model::open("vit-b-32.oc");                 // mmap; the best kernels of this CPU
+//   if (!model) { std::puts(ocellus::to_string(model.error())); return 1; }
+//   auto image = model->encode_image(photo);                          // embeddings, one unit-length row
+//   auto texts = model->encode_text({"a cat", "a dog"});
+//   auto p = model->scores(*image, *texts);                           // softmax (CLIP) or sigmoid (SigLIP)
+//
+// Guarantees: an open model never changes, so any number of threads may use it at once. Nothing throws, prints or
+// aborts; no thread is started (pass an executor to use several). The functions that take a `workspace` allocate only
+// when it has to grow; the convenient ones that return `embeddings` allocate their result and a workspace.
+#pragma once
+
+#include <ocellus/core/memory.hpp>
+#include <ocellus/core/parallel.hpp>
+#include <ocellus/format/mmap.hpp>
+#include <ocellus/format/reader.hpp>
+#include <ocellus/image/preprocess.hpp>
+#include <ocellus/isa/dispatch.hpp>
+#include <ocellus/models/config.hpp>
+#include <ocellus/models/weights.hpp>
+#include <ocellus/nn/tower.hpp>
+#include <ocellus/text/tokenizer.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <initializer_list>
+#include <span>
+#include <string_view>
+
+OCELLUS_BEGIN
+
+/// Memory for the activations of a call. Keep one per thread and calls stop allocating once it has grown.
+class workspace {
+ public:
+  /// Room for `bytes`; the contents are not kept. out_of_memory.
+  status reserve(std::size_t bytes) noexcept {
+    if (bytes <= memory_.size()) return status::ok;
+    result<array<unsigned char>> grown = array<unsigned char>::make(bytes);
+    if (!grown) return grown.error();
+    memory_ = std::move(*grown);
+    return status::ok;
+  }
+  unsigned char* data() noexcept { return memory_.data(); }
+  std::size_t size() const noexcept { return memory_.size(); }
+
+ private:
+  array<unsigned char> memory_;
+};
+
+/// Rows of features, with the id of the embedding space that they live in.
+class embeddings {
+ public:
+  static result<embeddings> make(int rows, int width, std::uint64_t space) noexcept {
+    result<array<float>> values =
+        array<float>::make(static_cast<std::size_t>(rows) * static_cast<std::size_t>(width));
+    if (!values) return values.error();
+    embeddings e;
+    e.values_ = std::move(*values);
+    e.rows_ = rows;
+    e.width_ = width;
+    e.space_ = space;
+    return e;
+  }
+  int rows() const noexcept { return rows_; }
+  int width() const noexcept { return width_; }
+  std::uint64_t space() const noexcept { return space_; }
+  float* data() noexcept { return values_.data(); }
+  const float* data() const noexcept { return values_.data(); }
+  std::span<const float> operator[](int row) const noexcept {
+    return {values_.data() + static_cast<std::ptrdiff_t>(row) * width_, static_cast<std::size_t>(width_)};
+  }
+  std::span<float> operator[](int row) noexcept {
+    return {values_.data() + static_cast<std::ptrdiff_t>(row) * width_, static_cast<std::size_t>(width_)};
+  }
+
+ private:
+  array<float> values_;
+  int rows_ = 0, width_ = 0;
+  std::uint64_t space_ = 0;
+};
+
+class model {
+ public:
+  /// Opens a packed file by mmap. Errors: those of mapped_file, packed_file and tokenizer, bad_config, missing_tensor,
+  /// wrong_shape, unsupported_dtype, unsupported_layout, out_of_memory.
+  static result<model> open(const char* path, const kernel_table& kernels = best_kernels()) noexcept {
+    result<mapped_file> file = mapped_file::open(path);
+    if (!file) return file.error();
+    result<model> m = open(file->bytes(), kernels);
+    if (m) m->mapping_ = std::move(*file);
+    return m;
+  }
+
+  /// The same from a buffer or from flash, aligned to 64 bytes, which must outlive the model.
+  static result<model> open(std::span<const std::byte> bytes, const kernel_table& kernels = best_kernels()) noexcept {
+    const result<packed_file> file = packed_file::open(bytes);
+    if (!file) return file.error();
+    model m;
+    m.file_ = *file;
+    m.kernels_ = dynamic(kernels);
+    const std::span<const std::byte> config = file->section(format::section::config);
+    if (config.size() < sizeof(model_config)) return status::bad_config;
+    std::memcpy(&m.config_, config.data(), sizeof(model_config));
+    if (m.config_.bytes < sizeof(model_config) || !valid(m.config_)) return status::bad_config;
+    const status bound = m.bind();
+    if (bound != status::ok) return bound;
+    const std::span<const std::byte> blob = file->section(format::section::tokenizer);
+    if (!blob.empty() && m.config_.text.present != 0) {
+      const result<ocellus::tokenizer> t = tokenizer::open(blob);
+      if (!t) return t.error();
+      m.tokenizer_ = *t;
+    }
+    return m;
+  }
+
+  const model_config& config() const noexcept { return config_; }
+  const packed_file& file() const noexcept { return file_; }
+  const kernel_table& kernels() const noexcept { return kernels_; }
+  bool has_vision() const noexcept { return config_.vision.kind != vision_kind::none; }
+  bool has_text() const noexcept { return config_.text.present != 0; }
+  /// Null if the file holds none.
+  const ocellus::tokenizer* tokenizer() const noexcept { return tokenizer_ ? &*tokenizer_ : nullptr; }
+  /// E, the width of image embeddings (and of text embeddings, where there are both towers).
+  int embed() const noexcept { return has_vision() ? config_.vision.embed : config_.text.embed; }
+  int text_embed() const noexcept { return config_.text.embed; }
+
+  // Features into memory of the caller, before normalisation -----------------------------------------------------
+
+  /// Image features [in.count, E] of a batch in one of image_batch's forms; `logits` [in.count, classes] too, for a
+  /// classifier. Errors: no_vision_tower, wrong_shape (a size that the position table does not fit), out_of_memory.
+  status encode_batch(const nn::image_batch& in, float* out, workspace& work, const executor& threads = {},
+                      float* logits = nullptr, const nn::stage_observer& observe = {}) const noexcept {
+    if (!has_vision()) return status::no_vision_tower;
+    const fp_env guard;
+    const nn::runner<dynamic> run{kernels_, threads};
+    const vision_config& v = config_.vision;
+    for (int first = 0; first < in.count;) {
+      nn::image_batch part = in;
+      int rows = 0, most = 0, n = 0;
+      for (; first + n < in.count && (n == 0 || rows + most <= batch_rows); n++) {
+        const int gh = in.grid_h(first + n, v.patch), gw = in.grid_w(first + n, v.patch);
+        if (v.kind == vision_kind::vit) {
+          const bool fits = v.positions != position_resize::none || (gh == v.grid_h && gw == v.grid_w);
+          if (gh < 1 || gw < 1 || gh > 4096 || gw > 4096 || gh * gw > max_tokens || !fits) return status::wrong_shape;
+        }
+        const int tokens = gh * gw + (v.class_token != 0 ? 1 : 0) + v.registers;
+        rows += tokens;
+        most = tokens > most ? tokens : most;
+      }
+      part.count = n;
+      const std::ptrdiff_t plane = static_cast<std::ptrdiff_t>(in.height) * in.width * 3;
+      if (in.pixels != nullptr) part.pixels += first * plane;
+      if (in.rgb != nullptr) part.rgb += first * plane;
+      if (in.rgbs != nullptr) part.rgbs += first;
+      if (in.patches != nullptr)
+        part.patches += static_cast<std::ptrdiff_t>(first) * in.patch_stride * v.patch * v.patch * 3;
+      if (in.grids != nullptr) part.grids += 2 * first;
+      nn::vision_buffers b;
+      const int parts = threads.concurrency < 1 ? 1 : threads.concurrency;
+      const status grown = work.reserve(b.carve(nullptr, v, n, rows, most, parts));
+      if (grown != status::ok) return grown;
+      b.carve(work.data(), v, n, rows, most, parts);
+      nn::vision_forward(run, config_, vision_, part, b, out + static_cast<std::ptrdiff_t>(first) * v.embed, v.embed,
+                         logits == nullptr ? nullptr : logits + static_cast<std::ptrdiff_t>(first) * v.classes, observe);
+      first += n;
+    }
+    return status::ok;
+  }
+
+  /// Text features [count, E] from ids [count, context] (any padding). Computes each text up to its pooled token, and
+  /// prefixes that texts share once. Errors: no_text_tower, wrong_shape (context longer than the model's),
+  /// token_out_of_range, out_of_memory.
+  status encode_ids(const std::int32_t* ids, int count, int context, float* out, workspace& work,
+                    const executor& threads = {}, const nn::stage_observer& observe = {}) const noexcept {
+    if (!has_text()) return status::no_text_tower;
+    const text_config& t = config_.text;
+    if (context < 1 || context > t.context) return status::wrong_shape;
+    for (std::ptrdiff_t i = 0; i < static_cast<std::ptrdiff_t>(count) * context; i++)
+      if (ids[i] < 0 || ids[i] >= t.vocab) return status::token_out_of_range;
+    result<array<nn::token_sequence>> texts = array<nn::token_sequence>::make(static_cast<std::size_t>(count));
+    result<array<int>> order = array<int>::make(static_cast<std::size_t>(count));
+    result<array<float*>> targets = array<float*>::make(static_cast<std::size_t>(count));
+    if (!texts || !order || !targets) return status::out_of_memory;
+    for (int i = 0; i < count; i++) {
+      (*texts)[static_cast<std::size_t>(i)] = sequence_of(ids + static_cast<std::ptrdiff_t>(i) * context, context);
+      (*order)[static_cast<std::size_t>(i)] = i;
+    }
+    const auto text = [&](int i) -> const nn::token_sequence& { return (*texts)[static_cast<std::size_t>(i)]; };
+    const auto target = [&](int i) { return out + static_cast<std::ptrdiff_t>(i) * t.embed; };
+    std::sort(order->begin(), order->end(), [&](int a, int b) {
+      const nn::token_sequence &x = text(a), &y = text(b);
+      const int n = nn::shared_prefix(x, y);
+      if (n < x.count && n < y.count) return x.ids[n] < y.ids[n];
+      return x.count != y.count ? x.count < y.count : a < b;
+    });
+
+    const fp_env guard;
+    const nn::runner<dynamic> run{kernels_, threads};
+    result<array<nn::token_sequence>> batch = array<nn::token_sequence>::make(static_cast<std::size_t>(count));
+    if (!batch) return status::out_of_memory;
+    const auto at = [](int i) { return static_cast<std::size_t>(i); };
+    for (int first = 0; first < count;) {
+      int rows = 0, n = 0, next = first;
+      for (; next < count; next++) {
+        const nn::token_sequence& x = text((*order)[at(next)]);
+        const int shared = n > 0 ? nn::shared_prefix((*batch)[at(n - 1)], x) : 0;
+        if (n > 0 && shared == x.count && shared == (*batch)[at(n - 1)].count) continue;  // the same text again
+        const int own = x.count - (t.encoder.causal != 0 ? shared : 0);
+        if (n > 0 && rows + own > batch_rows) break;
+        rows += own;
+        (*targets)[at(n)] = target((*order)[at(next)]);
+        (*batch)[at(n++)] = x;
+      }
+      nn::text_buffers b;
+      const int parts = threads.concurrency < 1 ? 1 : threads.concurrency;
+      const status grown = work.reserve(b.carve(nullptr, t, n, rows, parts));
+      if (grown != status::ok) return grown;
+      b.carve(work.data(), t, n, rows, parts);
+      nn::text_forward(run, config_, text_, batch->data(), n, b, targets->data(), observe);
+      const float* previous = nullptr;
+      for (int i = first, k = -1; i < next; i++) {  // equal texts get a copy
+        const int original = (*order)[at(i)];
+        if (k + 1 < n && (*targets)[at(k + 1)] == target(original)) {
+          previous = (*targets)[at(++k)];
+        } else {
+          std::memcpy(target(original), previous, sizeof(float) * static_cast<std::size_t>(t.embed));
+        }
+      }
+      first = next;
+    }
+    return status::ok;
+  }
+
+  /// Divides each of `rows` rows of `width` values by its Euclidean norm.
+  void normalise(float* values, int rows, int width) const noexcept {
+    const fp_env guard;
+    for (int r = 0; r < rows; r++) {
+      float* x = values + static_cast<std::ptrdiff_t>(r) * width;
+      kernels_.l2_normalize(x, x, width);
+    }
+  }
+
+  // Embeddings, unit length ---------------------------------------------------------------------------------------
+
+  /// One picture of any size: resized and cropped as the model's reference does it.
+  result<embeddings> encode_image(image_view picture, const executor& threads = {}) const noexcept {
+    return encode_images({&picture, 1}, threads);
+  }
+
+  /// Several pictures of any sizes. Errors: those of preprocess and encode_batch.
+  result<embeddings> encode_images(std::span<const image_view> pictures, const executor& threads = {}) const noexcept {
+    if (!has_vision()) return status::no_vision_tower;
+    result<embeddings> e = embeddings::make(static_cast<int>(pictures.size()), embed(), file_.embedding_space());
+    workspace work;
+    if (!e) return e;
+    const status s = encode_pictures(pictures, e->data(), work, threads);
+    if (s != status::ok) return s;
+    normalise(e->data(), e->rows(), e->width());
+    return e;
+  }
+
+  /// The features of several pictures of any sizes into `out` [n, E], before normalisation; `logits` as encode_batch.
+  status encode_pictures(std::span<const image_view> pictures, float* out, workspace& work,
+                         const executor& threads = {}, float* logits = nullptr) const noexcept {
+    if (!has_vision()) return status::no_vision_tower;
+    const preprocess_config& p = config_.preprocess;
+    const std::size_t n = pictures.size();
+    result<array<std::uint8_t*>> rgb = array<std::uint8_t*>::make(n);
+    result<array<int>> grids = array<int>::make(2 * n);
+    result<array<std::size_t>> offsets = array<std::size_t>::make(n + 1);
+    if (!rgb || !grids || !offsets) return status::out_of_memory;
+    for (std::size_t i = 0; i < n; i++) {
+      if (pictures[i].empty()) return status::invalid_argument;
+      const result<preprocess_shape> s = preprocess_shape_of(p, pictures[i].width, pictures[i].height);
+      if (!s) return s.error();
+      if (config_.vision.naflex == 0 && (s->window.w != config_.vision.image_w || s->window.h != config_.vision.image_h))
+        return status::wrong_shape;
+      (*grids)[2 * i] = s->grid_h;
+      (*grids)[2 * i + 1] = s->grid_w;
+      (*offsets)[i + 1] = (*offsets)[i] + static_cast<std::size_t>(s->window.w) * static_cast<std::size_t>(s->window.h) * 3;
+    }
+    result<array<std::uint8_t>> pixels = array<std::uint8_t>::make((*offsets)[n]);
+    if (!pixels) return pixels.error();
+    const fp_env guard;
+    for (std::size_t i = 0; i < n; i++) {
+      (*rgb)[i] = pixels->data() + (*offsets)[i];
+      const result<preprocess_shape> s = preprocess_shape_of(p, pictures[i].width, pictures[i].height);
+      const status done = preprocess_into((*rgb)[i], pictures[i], p, *s, kernels_.resample, threads);
+      if (done != status::ok) return done;
+    }
+    nn::image_batch in;
+    in.count = static_cast<int>(n);
+    if (config_.vision.naflex != 0) {
+      in.rgbs = rgb->data();
+      in.grids = grids->data();
+    } else {
+      in.rgb = pixels->data();
+      in.height = config_.vision.image_h;
+      in.width = config_.vision.image_w;
+    }
+    return encode_batch(in, out, work, threads, logits);
+  }
+
+  /// Texts in UTF-8. Errors: no_text_tower, no_tokenizer, those of tokenizer::encode and encode_ids.
+  result<embeddings> encode_text(std::span<const std::string_view> texts, const executor& threads = {}) const noexcept {
+    if (!has_text()) return status::no_text_tower;
+    result<embeddings> e = embeddings::make(static_cast<int>(texts.size()), text_embed(), file_.embedding_space());
+    workspace work;
+    if (!e) return e;
+    const status s = encode_texts(texts, e->data(), work, threads);
+    if (s != status::ok) return s;
+    normalise(e->data(), e->rows(), e->width());
+    return e;
+  }
+  result<embeddings> encode_text(std::initializer_list<std::string_view> texts, const executor& threads = {}) const noexcept {
+    return encode_text(std::span<const std::string_view>(texts.begin(), texts.size()), threads);
+  }
+
+  /// Text features into `out` [n, E], before normalisation.
+  status encode_texts(std::span<const std::string_view> texts, float* out, workspace& work,
+                      const executor& threads = {}) const noexcept {
+    if (!has_text()) return status::no_text_tower;
+    if (!tokenizer_) return status::no_tokenizer;
+    const int context = config_.text.context;
+    result<array<std::int32_t>> ids = array<std::int32_t>::make(texts.size() * static_cast<std::size_t>(context));
+    if (!ids) return ids.error();
+    for (std::size_t i = 0; i < texts.size(); i++) {
+      const auto encoded = tokenizer_->encode(
+          texts[i], {ids->data() + i * static_cast<std::size_t>(context), static_cast<std::size_t>(context)});
+      if (!encoded) return encoded.error();
+    }
+    return encode_ids(ids->data(), static_cast<int>(texts.size()), context, out, work, threads);
+  }
+
+  /// Probabilities [images.rows(), texts.rows()]: CLIP's softmax over the texts of scale * cos, or SigLIP's sigmoid of
+  /// scale * cos + bias for each pair alone. different_embedding_space if the rows come from other models.
+  result<array<float>> scores(const embeddings& images, const embeddings& texts) const noexcept {
+    if (images.space() != texts.space() || images.width() != texts.width()) return status::different_embedding_space;
+    const auto n = static_cast<std::size_t>(texts.rows());
+    result<array<float>> p = array<float>::make(static_cast<std::size_t>(images.rows()) * n);
+    if (!p) return p;
+    const fp_env guard;
+    for (int i = 0; i < images.rows(); i++) {
+      float* row = p->data() + static_cast<std::size_t>(i) * n;
+      for (std::size_t j = 0; j < n; j++) {
+        double dot = 0;
+        for (int c = 0; c < images.width(); c++)
+          dot += static_cast<double>(images[i][static_cast<std::size_t>(c)]) *
+                 static_cast<double>(texts[static_cast<int>(j)][static_cast<std::size_t>(c)]);
+        row[j] = static_cast<float>(dot);
+      }
+      probabilities(row, row, static_cast<int>(n));
+    }
+    return p;
+  }
+
+  /// Cosines [n] of one image with n labels to probabilities, by this model's rule; `out` may be `cosines`.
+  void probabilities(const float* cosines, float* out, int n) const noexcept {
+    const double scale = config_.logit_scale, bias = config_.logit_bias;
+    if (config_.score == score_kind::sigmoid) {
+      for (int j = 0; j < n; j++) out[j] = static_cast<float>(1 / (1 + std::exp(-(scale * cosines[j] + bias))));
+      return;
+    }
+    softmax(cosines, out, n, scale);
+  }
+
+  /// softmax(scale * x); `out` may be `x`.
+  static void softmax(const float* x, float* out, int n, double scale) noexcept {
+    double most = -1e300, sum = 0;
+    for (int j = 0; j < n; j++) most = scale * x[j] > most ? scale * x[j] : most;
+    for (int j = 0; j < n; j++) {
+      const double e = std::exp(scale * x[j] - most);
+      out[j] = static_cast<float>(e);
+      sum += e;
+    }
+    for (int j = 0; j < n; j++) out[j] = static_cast<float>(out[j] / sum);
+  }
+
+  /// Rows of a batch that run through the tower together: enough to read the weights seldom, few enough for the caches.
+  static constexpr int batch_rows = 512;
+  static constexpr int max_tokens = 16384;
+
+ private:
+  status bind() noexcept {
+    detail::weight_binder binder(file_);
+    const vision_config& v = config_.vision;
+    if (v.kind == vision_kind::vit) {
+      result<array<nn::block_weights>> blocks = array<nn::block_weights>::make(static_cast<std::size_t>(v.encoder.layers));
+      if (!blocks) return blocks.error();
+      vision_blocks_ = std::move(*blocks);
+      binder.vision(v, vision_blocks_.data(), vision_);
+    } else if (v.kind == vision_kind::resnet) {
+      return status::bad_config;
+    }
+    if (has_text()) {
+      result<array<nn::block_weights>> blocks =
+          array<nn::block_weights>::make(static_cast<std::size_t>(config_.text.encoder.layers));
+      if (!blocks) return blocks.error();
+      text_blocks_ = std::move(*blocks);
+      binder.text(config_.text, text_blocks_.data(), text_);
+    }
+    return binder.error;
+  }
+
+  /// The part of a row of ids that has to be computed, and its pooled token.
+  nn::token_sequence sequence_of(const std::int32_t* ids, int context) const noexcept {
+    const text_config& t = config_.text;
+    int pooled = 0;
+    if (t.pool == pooling::argmax) {
+      for (int i = 1; i < context; i++) pooled = ids[i] > ids[pooled] ? i : pooled;
+    } else if (t.pool == pooling::eos) {
+      int i = 0;
+      while (i < context && ids[i] != t.eos_id) i++;
+      pooled = i < context ? i : 0;
+    } else if (t.pool == pooling::last) {
+      pooled = context - 1;
+    }
+    return {ids, t.encoder.causal != 0 ? pooled + 1 : context, pooled};
+  }
+
+  mapped_file mapping_;
+  packed_file file_;
+  model_config config_;
+  dynamic kernels_{kernel_table{}};
+  array<nn::block_weights> vision_blocks_, text_blocks_;
+  nn::vision_weights vision_;
+  nn::text_weights text_;
+  std::optional<ocellus::tokenizer> tokenizer_;
+};
+
+OCELLUS_END

@@ -1,0 +1,159 @@
+// Finds a model's tensors in a packed file, checks their shapes against the configuration, and makes the views that
+// the towers read. The names are those of tools/convert/model_source.hpp.
+#pragma once
+
+#include <ocellus/core/memory.hpp>
+#include <ocellus/format/reader.hpp>
+#include <ocellus/nn/tower.hpp>
+
+#include <cstring>
+#include <string_view>
+
+OCELLUS_BEGIN
+namespace detail {
+
+/// A tensor's name, put together from parts without the heap.
+struct tensor_name {
+  char text[56] = {};
+  std::size_t size = 0;
+  tensor_name& operator<<(std::string_view part) noexcept {
+    const std::size_t n = part.size() < sizeof(text) - 1 - size ? part.size() : sizeof(text) - 1 - size;
+    std::memcpy(text + size, part.data(), n);
+    size += n;
+    return *this;
+  }
+  tensor_name& operator<<(int number) noexcept {
+    char digits[12];
+    int n = 0;
+    do digits[n++] = static_cast<char>('0' + number % 10);
+    while ((number /= 10) != 0);
+    while (n > 0) *this << std::string_view(&digits[--n], 1);
+    return *this;
+  }
+  operator std::string_view() const noexcept { return {text, size}; }
+};
+
+/// Looks tensors up and remembers the first thing that was wrong.
+class weight_binder {
+ public:
+  explicit weight_binder(const packed_file& file) noexcept : file_(file) {}
+
+  status error = status::ok;
+
+  bool has(std::string_view name) const noexcept { return static_cast<bool>(file_.tensor(name)); }
+
+  /// An f32 tensor of exactly `count` elements; null where it is missing and not `needed`.
+  const float* values(std::string_view name, std::int64_t count, bool needed = true) noexcept {
+    const result<tensor_view> t = file_.tensor(name);
+    if (!t) {
+      if (needed) fail(status::missing_tensor);
+      return nullptr;
+    }
+    std::int64_t n = 1;
+    for (int i = 0; i < t->rank; i++) n *= t->shape[i];
+    if (t->type != dtype::f32 || t->layout != format::layout::rows) return fail(status::unsupported_dtype), nullptr;
+    if (n != count) return fail(status::wrong_shape), nullptr;
+    return static_cast<const float*>(t->data);
+  }
+
+  /// `name`.weight [n, k] in panels and, where it is there, `name`.bias [n].
+  nn::linear_weights linear(std::string_view name, int n, int k, bool needed = true) noexcept {
+    nn::linear_weights w;
+    const result<tensor_view> t = file_.tensor(tensor_name() << name << ".weight");
+    if (!t) {
+      if (needed) fail(status::missing_tensor);
+      return w;
+    }
+    if (t->layout != format::layout::panel16) return fail(status::unsupported_layout), w;
+    if (t->type > dtype::s8) return fail(status::unsupported_dtype), w;
+    if (t->shape[0] != n || t->shape[1] != k) return fail(status::wrong_shape), w;
+    if (t->type == dtype::s8 && k > 32768) return fail(status::wrong_shape), w;  // s32 accumulators: ops/gemm.hpp
+    w.data = t->data;
+    w.scales = t->scales;
+    w.sums = t->sums;
+    w.type = t->type;
+    w.n = n;
+    w.k = k;
+    w.bias = values(tensor_name() << name << ".bias", n, false);
+    return w;
+  }
+
+  /// `name`.weight and `name`.bias [c].
+  nn::norm_weights norm(std::string_view name, int c, bool needed = true) noexcept {
+    if (!needed && !has(tensor_name() << name << ".weight")) return {};
+    return {values(tensor_name() << name << ".weight", c), values(tensor_name() << name << ".bias", c)};
+  }
+
+  /// The blocks `prefix`.blocks.0 and on.
+  void blocks(std::string_view prefix, const encoder_config& e, nn::block_weights* out) noexcept {
+    const int inner = e.heads * e.head_width;
+    for (int l = 0; l < e.layers && error == status::ok; l++) {
+      const tensor_name base = tensor_name() << prefix << ".blocks." << l;
+      const auto at = [&base](std::string_view rest) { return tensor_name(base) << rest; };
+      nn::block_weights& w = out[l];
+      w.norm1 = norm(at(".norm1"), e.width);
+      w.norm2 = norm(at(".norm2"), e.width);
+      w.qkv = linear(at(".attn.qkv"), 3 * inner, e.width);
+      w.proj = linear(at(".attn.proj"), e.width, inner);
+      w.fc1 = linear(at(".mlp.fc1"), e.gated != 0 ? 2 * e.mlp : e.mlp, e.width);
+      w.fc2 = linear(at(".mlp.fc2"), e.width, e.mlp);
+      if (e.qk_norm != 0) {
+        w.q_norm = norm(at(".attn.q_norm"), e.head_width);
+        w.k_norm = norm(at(".attn.k_norm"), e.head_width);
+      }
+      if (e.attn_norm != 0) w.attn_norm = norm(at(".attn.norm"), inner);
+      if (e.mlp_norm != 0) w.mlp_norm = norm(at(".mlp.norm"), e.mlp);
+    }
+  }
+
+  void vision(const vision_config& v, nn::block_weights* blocks_out, nn::vision_weights& w) noexcept {
+    const int c = v.encoder.width, k = v.patch * v.patch * 3;
+    w.patch_u8 = has("vision.patch_embed_u8.weight");
+    w.patch_embed = linear(w.patch_u8 ? "vision.patch_embed_u8" : "vision.patch_embed", c, k);
+    if (w.patch_u8 && w.patch_embed.type != dtype::s8) fail(status::unsupported_dtype);
+    if (v.class_token != 0) w.class_token = values("vision.class_token", c);
+    if (v.registers > 0) w.registers = values("vision.registers", std::int64_t{v.registers} * c);
+    const int class_rows = v.class_token != 0 && v.class_position != 0 ? 1 : 0;
+    w.positions = values("vision.positions", (std::int64_t{v.grid_h} * v.grid_w + class_rows) * c, v.encoder.rope == 0);
+    if (v.pre_norm != 0) w.pre_norm = norm("vision.pre_norm", c);
+    blocks("vision", v.encoder, blocks_out);
+    w.blocks = blocks_out;
+    if (v.final_norm != 0) w.norm = norm("vision.norm", c);
+    if (v.pool == pooling::map) {
+      w.map.q = values("vision.map.q", c);
+      w.map.kv = linear("vision.map.kv", 2 * c, c);
+      w.map.proj = linear("vision.map.proj", c, c);
+      w.map.norm = norm("vision.map.norm", c);
+      w.map.fc1 = linear("vision.map.fc1", v.map_mlp, c);
+      w.map.fc2 = linear("vision.map.fc2", c, v.map_mlp);
+    }
+    w.proj = linear("vision.proj", v.embed, c, v.embed != c);
+    if (v.classes > 0) w.head = linear("vision.head", v.classes, c);
+  }
+
+  void text(const text_config& t, nn::block_weights* blocks_out, nn::text_weights& w) noexcept {
+    const int c = t.encoder.width;
+    const result<tensor_view> tokens = file_.tensor("text.tokens");
+    if (!tokens) return fail(status::missing_tensor);
+    if (tokens->layout != format::layout::rows || tokens->type > dtype::s8) return fail(status::unsupported_dtype);
+    if (tokens->rank != 2 || tokens->shape[0] != t.vocab || tokens->shape[1] != c) return fail(status::wrong_shape);
+    w.tokens = tokens->data;
+    w.token_type = tokens->type;
+    w.token_scales = tokens->scales;
+    w.positions = values("text.positions", std::int64_t{t.context} * c);
+    blocks("text", t.encoder, blocks_out);
+    w.blocks = blocks_out;
+    if (t.final_norm != 0) w.norm = norm("text.norm", c);
+    w.proj = linear("text.proj", t.embed, c, t.embed != c);
+  }
+
+  void fail(status s) noexcept {
+    if (error == status::ok) error = s;
+  }
+
+ private:
+  const packed_file& file_;
+};
+
+}  // namespace detail
+OCELLUS_END
