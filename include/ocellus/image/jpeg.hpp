@@ -9,11 +9,12 @@
 // a file that ends inside of a scan is status::truncated. Not taken: arithmetic coding, lossless, 12 bits, a height
 // given after the scan (DNL).
 //
-// References: ITU-T T.81; T.871 (JFIF); Loeffler, Ligtenberg, Moschytz 1989 (the DCT's factorisation);
-// libjpeg jidctint.c, jdsample.c, jdcolor.c for the roundings.
+// References: ITU-T T.81; T.871 (JFIF); libjpeg jdhuff.c, jdphuff.c, jdsample.c, jdcolor.c for roundings and damage.
 #pragma once
 
 #include <ocellus/image/decode.hpp>
+#include <ocellus/image/jpeg_idct.hpp>
+#include <ocellus/isa/target.hpp>
 
 #include <algorithm>
 #include <cstring>
@@ -74,17 +75,22 @@ struct jpeg_bits {
   bool at_marker = false;  // p is at a marker's 0xff
   bool at_end = false;     // p is at the end of the file
 
-  void fill() noexcept {
+  OCELLUS_INLINE void fill() noexcept {
     if (end - p >= 4 && !at_marker) {
-      const std::uint32_t v = static_cast<std::uint32_t>(p[0]) << 24 | static_cast<std::uint32_t>(p[1]) << 16 |
-                              static_cast<std::uint32_t>(p[2]) << 8 | p[3];
+      std::uint32_t v;
+      std::memcpy(&v, p, 4);
       if ((v & 0x80808080u & ~(v + 0x01010101u)) == 0) {  // no byte is 0xff
+        v = static_cast<std::uint32_t>(p[0]) << 24 | static_cast<std::uint32_t>(p[1]) << 16 |
+            static_cast<std::uint32_t>(p[2]) << 8 | p[3];
         buffer = buffer << 32 | v;
         count += 32;
         p += 4;
         return;
       }
     }
+    fill_slowly();
+  }
+  OCELLUS_NOINLINE void fill_slowly() noexcept {
     while (count <= 48) {
       int byte = 0;
       if (!at_marker && !at_end) byte = next_byte();
@@ -122,18 +128,18 @@ struct jpeg_bits {
   }
   bool truncated() const noexcept { return at_end && count < padding; }
 
-  int bits(int n) noexcept {  // n <= 16
+  OCELLUS_INLINE int bits(int n) noexcept {  // n <= 16
     if (count < n) fill();
     count -= n;
     return static_cast<int>(buffer >> count & ((1u << n) - 1u));
   }
   /// T.81 F.2.2.1: n bits, as a signed difference.
-  int extend(int n) noexcept {
+  OCELLUS_INLINE int extend(int n) noexcept {
     if (n == 0) return 0;
     const int v = bits(n);
     return v < 1 << (n - 1) ? v - (1 << n) + 1 : v;
   }
-  int symbol(const jpeg_huffman& h) noexcept {
+  OCELLUS_INLINE int symbol(const jpeg_huffman& h) noexcept {
     if (count < 16) fill();
     const auto look = static_cast<int>(buffer >> (count - 16) & 0xffff);
     const int entry = h.fast[look >> (16 - jpeg_huffman::fast_bits)];
@@ -169,64 +175,6 @@ struct jpeg_component {
   std::unique_ptr<std::int16_t[]> coefficients;  // progressive: [blocks_h, blocks_w, 64]
   std::unique_ptr<std::uint8_t[]> plane;         // [blocks_h * 8, blocks_w * 8]
   std::ptrdiff_t stride() const noexcept { return std::ptrdiff_t{blocks_w} * 8; }
-};
-
-// ------------------------------------------------------------------------------------------------ inverse DCT
-
-/// One dimension of the inverse DCT on eight values with stride `step`: constants have 13 fraction bits. Unsigned, since
-/// damaged files may overflow; sums of good ones do not.
-struct jpeg_idct {
-  using u32 = std::uint32_t;
-  static constexpr u32 fix(double x) noexcept { return static_cast<u32>(static_cast<std::int32_t>(x * 8192 + 0.5)); }
-  static u32 round_shift(u32 x, int n) noexcept {
-    return static_cast<u32>(static_cast<std::int32_t>(x + (1u << (n - 1))) >> n);
-  }
-
-  /// jidctint.c: even part, odd part, butterflies; results are shifted right by `shift`.
-  static void line(const u32 (&x)[8], u32 (&y)[8], int shift) noexcept {
-    const u32 e1 = (x[2] + x[6]) * fix(0.541196100);
-    const u32 e2 = e1 - x[6] * fix(1.847759065), e3 = e1 + x[2] * fix(0.765366865);
-    const u32 a = (x[0] + x[4]) << 13, b = (x[0] - x[4]) << 13;
-    const u32 even[4] = {a + e3, b + e2, b - e2, a - e3};
-    const u32 z1 = x[7] + x[1], z2 = x[5] + x[3], z3 = x[7] + x[3], z4 = x[5] + x[1];
-    const u32 z5 = (z3 + z4) * fix(1.175875602);
-    const u32 m1 = 0u - z1 * fix(0.899976223), m2 = 0u - z2 * fix(2.562915447);
-    const u32 m3 = z5 - z3 * fix(1.961570560), m4 = z5 - z4 * fix(0.390180644);
-    const u32 odd[4] = {x[1] * fix(1.501321110) + m1 + m4, x[3] * fix(3.072711026) + m2 + m3,
-                        x[5] * fix(2.053119869) + m2 + m4, x[7] * fix(0.298631336) + m1 + m3};
-    for (int i = 0; i < 4; i++) {
-      y[i] = round_shift(even[i] + odd[i], shift);
-      y[7 - i] = round_shift(even[i] - odd[i], shift);
-    }
-  }
-
-  static std::uint8_t sample(u32 x) noexcept {
-    const std::int32_t v = static_cast<std::int32_t>(x) + 128;
-    return static_cast<std::uint8_t>(v < 0 ? 0 : v > 255 ? 255 : v);
-  }
-
-  /// `coefficients` and `quant` are row-major; writes 8 x 8 samples.
-  static void block(const std::int16_t* coefficients, const std::uint16_t* quant, std::uint8_t* out,
-                    std::ptrdiff_t stride, bool dc_only) noexcept {
-    if (dc_only) {
-      const u32 dc = static_cast<u32>(coefficients[0]) * quant[0];
-      const std::uint8_t v = sample(round_shift(dc << 2, 5));
-      for (int y = 0; y < 8; y++) std::memset(out + y * stride, v, 8);
-      return;
-    }
-    u32 columns[8][8];  // [row, column] after the first pass, two fraction bits
-    for (int c = 0; c < 8; c++) {
-      u32 x[8], y[8];
-      for (int r = 0; r < 8; r++) x[r] = static_cast<u32>(coefficients[r * 8 + c]) * quant[r * 8 + c];
-      line(x, y, 11);
-      for (int r = 0; r < 8; r++) columns[r][c] = y[r];
-    }
-    for (int r = 0; r < 8; r++) {
-      u32 y[8];
-      line(columns[r], y, 18);
-      for (int c = 0; c < 8; c++) out[r * stride + c] = sample(y[c]);
-    }
-  }
 };
 
 // ------------------------------------------------------------------------------------------------ upsampling
@@ -285,13 +233,37 @@ struct jpeg_upsampler {
     }
     out[2 * last + 1] = in[last];
   }
+  static void sum_rows(const std::uint8_t* near, const std::uint8_t* far, std::int16_t* s, int n) noexcept {
+    int x = 0;
+#if defined(__SSE2__)
+    const __m128i zero = _mm_setzero_si128();
+    for (; x + 8 <= n; x += 8) {
+      const __m128i a = _mm_unpacklo_epi8(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(near + x)), zero);
+      const __m128i b = _mm_unpacklo_epi8(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(far + x)), zero);
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(s + x), _mm_add_epi16(_mm_add_epi16(a, a), _mm_add_epi16(a, b)));
+    }
+#endif
+    for (; x < n; x++) s[x] = static_cast<std::int16_t>(near[x] * 3 + far[x]);
+  }
   void between_both(const std::uint8_t* near, const std::uint8_t* far) noexcept {
     std::uint8_t* out = line.get();
     std::int16_t* s = sums.get();
     const int last = component->width - 1;
-    for (int x = 0; x <= last; x++) s[x] = static_cast<std::int16_t>(near[x] * 3 + far[x]);
+    sum_rows(near, far, s, last + 1);
     out[0] = static_cast<std::uint8_t>((s[0] * 4 + 8) >> 4);
-    for (int x = 0; x < last; x++) {
+    int x = 0;
+#if defined(__SSE2__)
+    for (; x + 8 <= last; x += 8) {
+      const __m128i left = _mm_loadu_si128(reinterpret_cast<const __m128i*>(s + x));
+      const __m128i right = _mm_loadu_si128(reinterpret_cast<const __m128i*>(s + x + 1));
+      const __m128i both = _mm_add_epi16(left, right);  // 3 a + b = 2 a + (a + b)
+      const __m128i odd = _mm_add_epi16(_mm_add_epi16(_mm_add_epi16(left, left), both), _mm_set1_epi16(7));
+      const __m128i even = _mm_add_epi16(_mm_add_epi16(_mm_add_epi16(right, right), both), _mm_set1_epi16(8));
+      const __m128i mixed = _mm_or_si128(_mm_srli_epi16(odd, 4), _mm_slli_epi16(_mm_srli_epi16(even, 4), 8));
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 2 * x + 1), mixed);
+    }
+#endif
+    for (; x < last; x++) {
       out[2 * x + 1] = static_cast<std::uint8_t>((s[x] * 3 + s[x + 1] + 7) >> 4);
       out[2 * x + 2] = static_cast<std::uint8_t>((s[x + 1] * 3 + s[x] + 8) >> 4);
     }
@@ -306,15 +278,48 @@ enum class jpeg_color : std::uint8_t { grey, rgb, ycc, cmyk, ycck };
 constexpr std::uint8_t jpeg_clip(int v) noexcept { return static_cast<std::uint8_t>(v < 0 ? 0 : v > 255 ? 255 : v); }
 
 /// JFIF's conversion with 16 fraction bits, rounded as jdcolor.c does.
+inline void jpeg_ycc_pixel(int y, int cb, int cr, std::uint8_t* out) noexcept {
+  constexpr int half = 1 << 15;
+  const int b = cb - 128, r = cr - 128;
+  out[0] = jpeg_clip(y + ((91881 * r + half) >> 16));
+  out[1] = jpeg_clip(y + ((-22554 * b - 46802 * r + half) >> 16));
+  out[2] = jpeg_clip(y + ((116130 * b + half) >> 16));
+}
+
 inline void jpeg_ycc_row(const std::uint8_t* y, const std::uint8_t* cb, const std::uint8_t* cr, int n,
                          std::uint8_t* out) noexcept {
-  constexpr int half = 1 << 15;
-  for (int x = 0; x < n; x++, out += 3) {
-    const int b = cb[x] - 128, r = cr[x] - 128;
-    out[0] = jpeg_clip(y[x] + ((91881 * r + half) >> 16));
-    out[1] = jpeg_clip(y[x] + ((-22554 * b - 46802 * r + half) >> 16));
-    out[2] = jpeg_clip(y[x] + ((116130 * b + half) >> 16));
+  int x = 0;
+#if defined(__SSE2__)
+  // Factors beyond 16 bits are split: 91881 = 65536 + 26345, -46802 = -65536 + 18734, 116130 = 2 * 65536 - 14942.
+  const auto weights = [](int a, int b) { return _mm_set1_epi32((b << 16) | (a & 0xffff)); };
+  const auto combine = [](__m128i a, __m128i b, __m128i w, __m128i bias) {  // (a w0 + b w1 + bias) >> 16
+    const __m128i low = _mm_add_epi32(_mm_madd_epi16(_mm_unpacklo_epi16(a, b), w), bias);
+    const __m128i high = _mm_add_epi32(_mm_madd_epi16(_mm_unpackhi_epi16(a, b), w), bias);
+    return _mm_packs_epi32(_mm_srai_epi32(low, 16), _mm_srai_epi32(high, 16));
+  };
+  const __m128i zero = _mm_setzero_si128(), level = _mm_set1_epi16(128), half = _mm_set1_epi32(1 << 15);
+  const auto load8 = [zero](const std::uint8_t* p) {
+    return _mm_unpacklo_epi8(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)), zero);
+  };
+  for (; x + 9 <= n; x += 8) {  // eight pixels; the stores reach two bytes into the ninth
+    const __m128i luma = load8(y + x);
+    const __m128i b = _mm_sub_epi16(load8(cb + x), level), r = _mm_sub_epi16(load8(cr + x), level);
+    const __m128i red = _mm_add_epi16(r, combine(r, zero, weights(26345, 0), half));
+    const __m128i green = _mm_sub_epi16(combine(b, r, weights(-22554, 18734), half), r);
+    const __m128i blue = _mm_add_epi16(_mm_add_epi16(b, b), combine(b, zero, weights(-14942, 0), half));
+    const __m128i red_blue = _mm_packus_epi16(_mm_add_epi16(luma, red), _mm_add_epi16(luma, blue));
+    const __m128i green8 = _mm_packus_epi16(_mm_add_epi16(luma, green), zero);
+    const __m128i rg = _mm_unpacklo_epi8(red_blue, green8), b0 = _mm_unpackhi_epi8(red_blue, zero);
+    const __m128i rgb0[2] = {_mm_unpacklo_epi16(rg, b0), _mm_unpackhi_epi16(rg, b0)};
+    std::uint64_t two[4];
+    std::memcpy(two, rgb0, sizeof two);
+    for (int i = 0; i < 4; i++) {  // R G B 0 R G B 0 to six bytes
+      const std::uint64_t packed = (two[i] & 0xffffff) | (two[i] >> 32 << 24);
+      std::memcpy(out + 3 * x + 6 * i, &packed, 8);
+    }
   }
+#endif
+  for (; x < n; x++) jpeg_ycc_pixel(y[x], cb[x], cr[x], out + 3 * x);
 }
 
 /// Adobe's inverted CMYK to RGB as Pillow: K - (255 - C) * K / 255, rounded.
@@ -615,14 +620,14 @@ class jpeg_decoder {
     const std::ptrdiff_t index = std::ptrdiff_t{y} * c.blocks_w + x;
     if (!progressive_) {
       std::int16_t block[64] = {};
-      const bool dc_only = baseline_block(c, block);
-      jpeg_idct::block(block, c.quant, c.plane.get() + y * 8 * c.stride() + x * 8, c.stride(), dc_only);
+      const bool flat = baseline_block(c, block);
+      transform(c, block, flat, x, y);
       return;
     }
     std::int16_t* block = c.coefficients.get() + index * 64;
     if (s.start == 0) {
       if (s.high == 0) {
-        block[0] = static_cast<std::int16_t>(static_cast<std::uint32_t>(next_dc(c)) << s.low);
+        block[0] = static_cast<std::int16_t>(static_cast<std::uint32_t>(next_dc(bits_, c)) << s.low);
       } else if (bits_.bits(1) != 0) {
         block[0] = static_cast<std::int16_t>(block[0] | 1 << s.low);
       }
@@ -633,31 +638,33 @@ class jpeg_decoder {
     }
   }
 
-  int next_dc(jpeg_component& c) noexcept {
-    const int n = bits_.symbol(dc_[c.dc]);
+  OCELLUS_INLINE int next_dc(jpeg_bits& bits, jpeg_component& c) noexcept {
+    const int n = bits.symbol(dc_[c.dc]);
     // Wraps like 16 bits: a damaged file may add up differences without end.
-    c.predictor = static_cast<std::int16_t>(c.predictor + bits_.extend(n > 15 ? 0 : n));
+    c.predictor = static_cast<std::int16_t>(c.predictor + bits.extend(n > 15 ? 0 : n));
     return c.predictor;
   }
 
   /// True if only the mean is there.
   bool baseline_block(jpeg_component& c, std::int16_t (&block)[64]) noexcept {
-    block[0] = static_cast<std::int16_t>(next_dc(c));
+    jpeg_bits bits = bits_;  // a copy lives in registers
+    block[0] = static_cast<std::int16_t>(next_dc(bits, c));
     const jpeg_huffman& h = ac_[c.ac];
-    bool dc_only = true;
+    bool flat = true;
     for (int k = 1; k < 64; k++) {
-      const int symbol = bits_.symbol(h), run = symbol >> 4, n = symbol & 15;
+      const int symbol = bits.symbol(h), run = symbol >> 4, n = symbol & 15;
       if (n == 0) {
         if (run != 15) break;
         k += 15;
         continue;
       }
       k += run;
-      const int v = bits_.extend(n);
+      const int v = bits.extend(n);
       block[jpeg_zigzag[k]] = static_cast<std::int16_t>(v);
-      dc_only = false;
+      flat = false;
     }
-    return dc_only;
+    bits_ = bits;
+    return flat;
   }
 
   /// T.81 G.1.2.2.
@@ -666,45 +673,48 @@ class jpeg_decoder {
       end_of_band_run_--;
       return;
     }
+    jpeg_bits bits = bits_;
     for (int k = s.start; k <= s.end; k++) {
-      const int symbol = bits_.symbol(h), run = symbol >> 4, n = symbol & 15;
+      const int symbol = bits.symbol(h), run = symbol >> 4, n = symbol & 15;
       if (n == 0) {
         if (run != 15) {
-          end_of_band_run_ = (1 << run) - 1 + (run > 0 ? bits_.bits(run) : 0);
-          return;
+          end_of_band_run_ = (1 << run) - 1 + (run > 0 ? bits.bits(run) : 0);
+          break;
         }
         k += 15;
         continue;
       }
       k += run;
-      const int v = bits_.extend(n);
+      const int v = bits.extend(n);
       block[jpeg_zigzag[k]] = static_cast<std::int16_t>(static_cast<std::uint32_t>(v) << s.low);
     }
+    bits_ = bits;
   }
 
   /// One more bit for a coefficient that is not zero.
-  void refine(std::int16_t& c, int bit) noexcept {
-    if (bits_.bits(1) != 0 && (c & bit) == 0) c = static_cast<std::int16_t>(c >= 0 ? c + bit : c - bit);
+  static OCELLUS_INLINE void refine(jpeg_bits& bits, std::int16_t& c, int bit) noexcept {
+    if (bits.bits(1) != 0 && (c & bit) == 0) c = static_cast<std::int16_t>(c >= 0 ? c + bit : c - bit);
   }
 
   /// T.81 G.1.2.3.
   void refine_ac(const scan& s, const jpeg_huffman& h, std::int16_t* block) noexcept {
     const int bit = 1 << s.low;
+    jpeg_bits bits = bits_;
     int k = s.start;
     if (end_of_band_run_ == 0) {
       for (; k <= s.end; k++) {
-        const int symbol = bits_.symbol(h), n = symbol & 15;
+        const int symbol = bits.symbol(h), n = symbol & 15;
         int run = symbol >> 4, fresh = 0;
         if (n != 0) {
-          fresh = bits_.bits(1) != 0 ? bit : -bit;
+          fresh = bits.bits(1) != 0 ? bit : -bit;
         } else if (run != 15) {
-          end_of_band_run_ = (1 << run) + (run > 0 ? bits_.bits(run) : 0);
+          end_of_band_run_ = (1 << run) + (run > 0 ? bits.bits(run) : 0);
           break;
         }
         for (; k <= s.end; k++) {  // passes `run` zeros, refining what lies between
           std::int16_t& c = block[jpeg_zigzag[k]];
           if (c != 0) {
-            refine(c, bit);
+            refine(bits, c, bit);
           } else if (run-- == 0) {
             break;
           }
@@ -715,9 +725,20 @@ class jpeg_decoder {
     if (end_of_band_run_ > 0) {
       for (; k <= s.end; k++) {
         std::int16_t& c = block[jpeg_zigzag[k]];
-        if (c != 0) refine(c, bit);
+        if (c != 0) refine(bits, c, bit);
       }
       end_of_band_run_--;
+    }
+    bits_ = bits;
+  }
+
+  /// `flat`: only the mean is not zero.
+  static void transform(jpeg_component& c, const std::int16_t* block, bool flat, int x, int y) noexcept {
+    std::uint8_t* out = c.plane.get() + y * 8 * c.stride() + x * 8;
+    if (flat) {
+      jpeg_idct::flat(block[0], c.quant[0], out, c.stride());
+    } else {
+      jpeg_idct::block(block, c.quant, out, c.stride());
     }
   }
 
@@ -726,9 +747,9 @@ class jpeg_decoder {
     for (int y = 0; y < c.blocks_h; y++) {
       for (int x = 0; x < c.blocks_w; x++) {
         const std::int16_t* block = c.coefficients.get() + (std::ptrdiff_t{y} * c.blocks_w + x) * 64;
-        bool dc_only = true;
-        for (int k = 1; k < 64; k++) dc_only = dc_only && block[k] == 0;
-        jpeg_idct::block(block, c.quant, c.plane.get() + y * 8 * c.stride() + x * 8, c.stride(), dc_only);
+        bool flat = true;
+        for (int k = 1; k < 64 && flat; k++) flat = block[k] == 0;
+        transform(c, block, flat, x, y);
       }
     }
     c.coefficients.reset();
