@@ -36,6 +36,7 @@ struct jpeg_huffman {
   static constexpr int fast_bits = 9;
   bool defined = false;
   std::uint16_t fast[1 << fast_bits] = {};  // length << 8 | symbol, 0 for longer codes
+  std::int16_t fast_ac[1 << fast_bits] = {};  // value << 8 | run << 4 | bits of code and value, where these fit; else 0
   std::int32_t limit[18] = {};              // first code beyond length n, left-aligned to 16 bits
   std::int32_t offset[17] = {};             // index of a code's symbol minus the code
   std::uint8_t symbols[256] = {};
@@ -61,7 +62,20 @@ struct jpeg_huffman {
     }
     limit[17] = INT32_MAX;
     defined = true;
+    build_fast_ac();
     return true;
+  }
+
+  /// Short codes with short values behind them take one lookup.
+  void build_fast_ac() noexcept {
+    for (int i = 0; i < 1 << fast_bits; i++) {
+      const int length = fast[i] >> 8, run = fast[i] >> 4 & 15, n = fast[i] & 15;
+      fast_ac[i] = 0;
+      if (length == 0 || n == 0 || length + n > fast_bits) continue;
+      int v = i >> (fast_bits - length - n) & ((1 << n) - 1);
+      if (v < 1 << (n - 1)) v += 1 - (1 << n);
+      if (v >= -128 && v <= 127) fast_ac[i] = static_cast<std::int16_t>(v * 256 + run * 16 + length + n);
+    }
   }
 };
 
@@ -652,6 +666,15 @@ class jpeg_decoder {
     const jpeg_huffman& h = ac_[c.ac];
     bool flat = true;
     for (int k = 1; k < 64; k++) {
+      if (bits.count < 16) bits.fill();
+      const int quick = h.fast_ac[bits.buffer >> (bits.count - jpeg_huffman::fast_bits) & ((1 << jpeg_huffman::fast_bits) - 1)];
+      if (quick != 0) {
+        k += quick >> 4 & 15;
+        bits.count -= quick & 15;
+        block[jpeg_zigzag[k]] = static_cast<std::int16_t>(quick >> 8);
+        flat = false;
+        continue;
+      }
       const int symbol = bits.symbol(h), run = symbol >> 4, n = symbol & 15;
       if (n == 0) {
         if (run != 15) break;
