@@ -5,17 +5,37 @@ Usage: corpus.py TOPIC FOLDER; without the data it says so and leaves the folder
 nothing). Files over 256 KiB are left out: the fuzzers look for faults in parsers, not for patience.
 """
 import hashlib
+import io
 import os
 import pathlib
 import sys
 import tarfile
+import zipfile
+import zlib
 
 ROOT = pathlib.Path(__file__).parents[2]
 SHARED = pathlib.Path(os.environ.get("OCELLUS_SHARED", ROOT.parent / "shared"))
 LARGEST = 256 * 1024
 
 # Which members of the archive of good and damaged checkpoints a topic starts from, by their endings.
-CHECKPOINTS = {"checkpoint": (".pt", ".bin", ".pth", ".safetensors", ".npz"), "json": (".json",)}
+CHECKPOINTS = {
+    "checkpoint": (".pt", ".bin", ".pth", ".safetensors", ".npz"),
+    "json": (".json",),
+    "npz": (".npz",),
+    "safetensors": (".safetensors",),
+    "unpickler": (".pt",),
+    "zip": (".pt", ".npz"),
+}
+
+
+def pickle_of(data):
+    """The data.pkl of a PyTorch archive, or the bytes themselves where there is none."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+            return archive.read(name)[:LARGEST]
+    except (zipfile.BadZipFile, zlib.error, EOFError, StopIteration, RuntimeError, NotImplementedError):
+        return data
 
 
 def seeds(topic):
@@ -23,7 +43,8 @@ def seeds(topic):
         with tarfile.open(SHARED / "badinput" / "checkpoints.tar.xz") as archive:
             for member in archive:
                 if member.isfile() and member.size <= LARGEST and member.name.endswith(CHECKPOINTS[topic]):
-                    yield archive.extractfile(member).read()
+                    data = archive.extractfile(member).read()
+                    yield pickle_of(data) if topic == "unpickler" else data
     if topic == "image":
         for path in (SHARED / "badinput" / "images" / "files").rglob("*"):
             if path.is_file() and path.stat().st_size <= LARGEST:
