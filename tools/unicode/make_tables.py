@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes include/ocellus/text/unicode_tables.hpp and include/ocellus/text/html_entities.hpp from Python's own data.
+"""Writes unicode_tables.hpp and html_entities.hpp in include/ocellus/text from Python's own data.
 
 Usage: python3 tools/unicode/make_tables.py    (from the top of the repository; needs Python 3.11, Unicode 14)
 

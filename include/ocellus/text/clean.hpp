@@ -12,6 +12,7 @@
 
 #include <ocellus/text/blob.hpp>
 #include <ocellus/text/html_entities.hpp>
+#include <ocellus/text/mojibake.hpp>
 #include <ocellus/text/unicode.hpp>
 
 #include <algorithm>
@@ -356,6 +357,7 @@ inline void fix_segment(text32& text, bool unescape) noexcept {
   // once.
   constexpr int exact_passes = 16;
   constexpr int most_passes = 64;
+  int repairs = 64;  // steps of fix_encoding in all passes; each halves what it repairs
   text32 before;
   text32 out;
   for (int pass = 0; pass < most_passes; ++pass) {
@@ -363,6 +365,7 @@ inline void fix_segment(text32& text, bool unescape) noexcept {
     before.append(text.data(), text.size());
     if (unescape && pass < exact_passes) ftfy_unescape(text);
     if (unescape && pass >= exact_passes) ftfy_unescape_nested(text);
+    fix_encoding(text, repairs);
     out.clear();
     fold_letters(text, out);
     remove_controls(out);
@@ -370,7 +373,7 @@ inline void fix_segment(text32& text, bool unescape) noexcept {
     text.swap(out);
     if (before.failed() || out.failed()) text.fail();
     if (text.failed()) return;
-    if (text.size() == before.size() && std::equal(text.begin(), text.end(), before.begin())) return;
+    if (same(text, before)) return;
   }
 }
 
