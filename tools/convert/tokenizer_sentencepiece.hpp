@@ -43,7 +43,15 @@ struct sentencepiece_vocabulary {
   std::optional<int> context;  ///< of the files beside the vocabulary
 };
 
-/// SentencePiece's protobuf file.
+inline constexpr std::size_t sentencepiece_most_pieces = 1'000'000;
+
+/// The byte that a piece of the form "<0x41>" stands for, or -1.
+int sentencepiece_byte(std::string_view text);
+
+/// True if the text is one code point.
+bool is_one_letter(std::string_view text);
+
+/// Reads SentencePiece's protobuf file. Fields that do not matter here are skipped.
 outcome<sentencepiece_vocabulary> parse_sentencepiece_model(std::string_view bytes);
 
 /// The blob. Errors name the piece that is wrong.
