@@ -12,10 +12,14 @@
 //   4. generic vector code lives in .inl files, included once inside each kernel set;
 //   5. no vector functor from outside: fused epilogues are a closed set of tags;
 //   6. no namespace-scope or static vector constants;
-//   7. everything is a member of the set's struct, so that its symbol is unique.
+//   7. everything is a member of the set's struct, so that its symbol is unique;
+//   8. float arithmetic is written with operators, vectors too: clang gives _mm256_add_ps and std::sqrt, which are
+//      defined outside the region, the flags of the command line. strict_sqrt and strict_fma are below.
 #pragma once
 
 #include <ocellus/config.hpp>
+
+#include <math.h>
 
 #define OCELLUS_PRAGMA_(x) _Pragma(#x)
 
@@ -67,3 +71,44 @@
 #else
 #define OCELLUS_KEEP(acc) static_cast<void>(acc)
 #endif
+
+// Marks a product as rounded. clang's -ffast-math fuses a product into a sum in its back end, where no pragma reaches;
+// the empty asm ends the pattern and costs nothing. gcc obeys the region's pragma.
+#if defined(__clang__)
+#define OCELLUS_ROUNDED(product) OCELLUS_KEEP(product)
+#else
+#define OCELLUS_ROUNDED(product) static_cast<void>(product)
+#endif
+
+OCELLUS_STRICT_FP_BEGIN
+OCELLUS_BEGIN
+
+#if defined(__clang__) && defined(__FAST_MATH__)
+// -ffast-math of clang turns a root into an estimate and splits fma(a, b, c) in two wherever it sees the call, whatever
+// the pragmas say (clang 14). It does not see through a pointer that it cannot know.
+inline float strict_sqrt(float x) noexcept {
+  float (*root)(float) = &::sqrtf;
+  __asm__("" : "+r"(root));
+  return root(x);
+}
+inline float strict_fma(float a, float b, float c) noexcept {
+  float (*fused)(float, float, float) = &::fmaf;
+  __asm__("" : "+r"(fused));
+  return fused(a, b, c);
+}
+OCELLUS_INLINE float strict_product(float a, float b) noexcept {
+  float product = a * b;
+  OCELLUS_ROUNDED(product);
+  return product;
+}
+#else
+/// The correctly rounded square root, whatever the flags of the translation unit.
+OCELLUS_INLINE float strict_sqrt(float x) noexcept { return __builtin_sqrtf(x); }
+/// a * b + c rounded once, whatever the flags of the translation unit.
+OCELLUS_INLINE float strict_fma(float a, float b, float c) noexcept { return __builtin_fmaf(a, b, c); }
+/// a * b rounded, never fused into a sum.
+OCELLUS_INLINE float strict_product(float a, float b) noexcept { return a * b; }
+#endif
+
+OCELLUS_END
+OCELLUS_STRICT_FP_END

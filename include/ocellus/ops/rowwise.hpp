@@ -7,6 +7,9 @@
 
 OCELLUS_BEGIN
 
+/// Floats of scratch that layer_norm_u8 needs at `y`, for rows of c values.
+constexpr std::size_t layer_norm_scratch(int c) noexcept { return 4 * static_cast<std::size_t>(round_up(c, 16)); }
+
 /// y[r] = (x[r] - mean) * rstd * gain + bias over rows of C values [Ba 2016], and its quantised form.
 struct layer_norm_args {
   const float* x = nullptr;  ///< [rows, C]
@@ -25,7 +28,7 @@ struct layer_norm_args {
 };
 
 /// Dynamic quantisation of each row to u8: x ~ scale * (q - zero).
-///   lo = min(0, min x), hi = max(0, max x), scale = (hi - lo) / 255, inv = 255 / (hi - lo) (0 for a row of zeros),
+///   lo = min(0, min x), hi = max(0, max x), scale = (hi - lo) / 255, inv = 255 / (hi - lo), or 0 if hi - lo < 1e-30,
 ///   zero = round(-lo * inv), q = clamp(round(x * inv) + zero, 0, 255), rounding half to even.
 struct quantize_args {
   const float* x = nullptr;  ///< [rows, C]

@@ -54,7 +54,7 @@ static void attention_f32(const attention_args& t) noexcept {
   }
 }
 
-/// One row to s8: q = clamp(round(x * 127 / max|x|), -127, 127); returns the scale max|x| / 127.
+/// One row to s8: q = clamp(round(x * 127 / max|x|), -127, 127), zeros if max|x| < 1e-30; returns max|x| / 127.
 static OCELLUS_INLINE float quantize_row_s8(std::int8_t* q, const float* x, int c) noexcept {
   vec m = vec::zero();
   for (int i = 0; i < c; i += 16) {
@@ -62,7 +62,7 @@ static OCELLUS_INLINE float quantize_row_s8(std::int8_t* q, const float* x, int 
     m = vec::max(m, vec::max(v, vec::zero() - v));
   }
   const float most = m.hmax();
-  const vec inv = vec::set(most > 0 ? 127.f / most : 0.f);
+  const vec inv = vec::set(most >= 1e-30f ? 127.f / most : 0.f);
   for (int i = 0; i < c; i += 16) (load_tail(x, i, c) * inv).to_s8(q + i);
   return most / 127.f;
 }
@@ -137,7 +137,7 @@ static void attention_s8(const attention_args& t) noexcept {
         m = vec::max(m, p);
       }
       const float most = m.hmax();
-      const vec inv = vec::set(most > 0 ? 255.f / most : 0.f);
+      const vec inv = vec::set(most >= 1e-30f ? 255.f / most : 0.f);
       for (int j = 0; j < keys; j += 16) (vec::load(s + j) * inv).to_u8(probs + r * tk_pad + j, 0);
       factor[r] = (most / 255.f) / sum;
     }

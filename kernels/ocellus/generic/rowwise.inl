@@ -107,7 +107,7 @@ static OCELLUS_INLINE void layer_norm_row(float* y, const float* x, const float*
     const vec d = vec::first_n(vec::load_n(x + i, c - i) - mean_v, c - i);
     q = q + d * d;
   }
-  const vec rstd = vec::set(1.f / std::sqrt(q.sum() / static_cast<float>(c) + eps));
+  const vec rstd = vec::set(1.f / strict_sqrt(q.sum() / static_cast<float>(c) + eps));
   for (i = 0; i < c; i += 16) {
     const vec d = (load_tail(x, i, c) - mean_v) * rstd;
     store_tail(d * load_tail(gain, i, c) + load_tail(bias, i, c), y, i, c);
@@ -128,9 +128,9 @@ static OCELLUS_INLINE void quantize_row_u8(std::uint8_t* q, float& scale, std::i
     hi = vec::max(hi, v);
   }
   const float low = lo.hmin(), range = hi.hmax() - low;
-  const float inv = range > 0 ? 255.f / range : 0.f;
+  const float inv = range >= 1e-30f ? 255.f / range : 0.f;
   scale = range / 255.f;
-  zero = round_even(-low * inv);
+  zero = round_even(strict_product(-low, inv));
   const vec inv_v = vec::set(inv);
   for (int i = 0; i < c; i += 16) (load_tail(x, i, c) * inv_v).to_u8(q + i, zero);
 }
@@ -153,7 +153,7 @@ static void l2_normalize(float* y, const float* x, int c) noexcept {
     const vec v = load_tail(x, i, c);
     s = s + v * v;
   }
-  const float norm = std::sqrt(s.sum());
+  const float norm = strict_sqrt(s.sum());
   const vec inv = vec::set(1.f / (norm > 1e-12f ? norm : 1e-12f));
   for (int i = 0; i < c; i += 16) store_tail(load_tail(x, i, c) * inv, y, i, c);
 }

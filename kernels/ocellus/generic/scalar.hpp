@@ -9,7 +9,6 @@
 #include <ocellus/ops/rowwise.hpp>
 
 #include <bit>
-#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
@@ -21,9 +20,17 @@ namespace kernels {
 struct scalar {
   static constexpr isa id = isa::scalar;
 
+  /// Whether gemm_f16 and gemm_bf16 are inside law 2; sets with fp16 or bf16 arithmetic hide these with false.
+  static constexpr bool exact_f16 = true, exact_bf16 = true;
+
   /// Nearest integer, half to even, for |x| < 2^22, whatever the rounding flags of the compiler.
   static OCELLUS_INLINE std::int32_t round_even(float x) noexcept {
-    return std::bit_cast<std::int32_t>(x + 12582912.f) - 0x4b400000;
+    return wrap(std::int64_t{std::bit_cast<std::int32_t>(x + 12582912.f)} - 0x4b400000);
+  }
+
+  /// The low 32 bits, as vector registers keep them: a damaged file must not overflow an int.
+  static OCELLUS_INLINE std::int32_t wrap(std::int64_t x) noexcept {
+    return static_cast<std::int32_t>(static_cast<std::uint32_t>(x));
   }
 
   /// Sixteen f32 lanes.
@@ -71,7 +78,7 @@ struct scalar {
     }
     vec operator*(const vec& b) const noexcept {
       vec r;
-      for (int i = 0; i < 16; i++) r.v[i] = v[i] * b.v[i];
+      for (int i = 0; i < 16; i++) r.v[i] = strict_product(v[i], b.v[i]);
       return r;
     }
     vec operator/(const vec& b) const noexcept {
@@ -117,7 +124,7 @@ struct scalar {
     /// clamp(round(x) + zero, 0, 255) of each lane.
     void to_u8(std::uint8_t* q, std::int32_t zero_point) const noexcept {
       for (int i = 0; i < 16; i++) {
-        const std::int32_t r = round_even(v[i]) + zero_point;
+        const std::int32_t r = wrap(round_even(v[i]) + static_cast<std::int64_t>(zero_point));
         q[i] = static_cast<std::uint8_t>(r < 0 ? 0 : r > 255 ? 255 : r);
       }
     }
@@ -131,7 +138,7 @@ struct scalar {
     /// float(acc - zero_point * sums) of sixteen integers.
     static vec dequantize(const std::int32_t* acc, const std::int32_t* sums, std::int32_t zero_point) noexcept {
       vec r;
-      for (int i = 0; i < 16; i++) r.v[i] = static_cast<float>(acc[i] - zero_point * sums[i]);
+      for (int i = 0; i < 16; i++) r.v[i] = static_cast<float>(wrap(acc[i] - static_cast<std::int64_t>(zero_point) * sums[i]));
       return r;
     }
     /// out[4 * i + r] = row r's byte i, i < 16: four rows become one row of a panel<16, 4>.
@@ -168,7 +175,7 @@ struct scalar {
         float w[16];
         for (int c = 0; c < 16; c++) w[c] = panel_value(b + static_cast<std::size_t>(p) * panel_stride, d, c);
         for (int r = 0; r < MR; r++)
-          for (int c = 0; c < 16; c++) acc[r][p * 16 + c] = std::fma(a[r * lda + d], w[c], acc[r][p * 16 + c]);
+          for (int c = 0; c < 16; c++) acc[r][p * 16 + c] = strict_fma(a[r * lda + d], w[c], acc[r][p * 16 + c]);
       }
     for (int r = 0; r < MR; r++) std::memcpy(out + r * ldo, acc[r], sizeof(acc[r]));
   }

@@ -48,17 +48,22 @@ struct avx2 : scalar {
               _mm256_blendv_ps(b.hi, a.hi, _mm256_castsi256_ps(mask8(n - 8)))};
     }
     static OCELLUS_INLINE vec first_n(vec a, int n) noexcept { return select_n(a, zero(), n); }
-    OCELLUS_INLINE vec operator+(vec b) const noexcept { return {_mm256_add_ps(lo, b.lo), _mm256_add_ps(hi, b.hi)}; }
-    OCELLUS_INLINE vec operator-(vec b) const noexcept { return {_mm256_sub_ps(lo, b.lo), _mm256_sub_ps(hi, b.hi)}; }
-    OCELLUS_INLINE vec operator*(vec b) const noexcept { return {_mm256_mul_ps(lo, b.lo), _mm256_mul_ps(hi, b.hi)}; }
-    OCELLUS_INLINE vec operator/(vec b) const noexcept { return {_mm256_div_ps(lo, b.lo), _mm256_div_ps(hi, b.hi)}; }
+    OCELLUS_INLINE vec operator+(vec b) const noexcept { return {lo + b.lo, hi + b.hi}; }
+    OCELLUS_INLINE vec operator-(vec b) const noexcept { return {lo - b.lo, hi - b.hi}; }
+    OCELLUS_INLINE vec operator*(vec b) const noexcept {
+      vec r{lo * b.lo, hi * b.hi};
+      OCELLUS_ROUNDED(r.lo);
+      OCELLUS_ROUNDED(r.hi);
+      return r;
+    }
+    OCELLUS_INLINE vec operator/(vec b) const noexcept { return {lo / b.lo, hi / b.hi}; }
     static OCELLUS_INLINE vec min(vec a, vec b) noexcept { return {_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi)}; }
     static OCELLUS_INLINE vec max(vec a, vec b) noexcept { return {_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)}; }
     OCELLUS_INLINE float sum() const noexcept {
-      const __m256 s8 = _mm256_add_ps(lo, hi);
-      const __m128 s4 = _mm_add_ps(_mm256_castps256_ps128(s8), _mm256_extractf128_ps(s8, 1));
-      const __m128 s2 = _mm_add_ps(s4, _mm_movehl_ps(s4, s4));
-      return _mm_cvtss_f32(_mm_add_ss(s2, _mm_movehdup_ps(s2)));
+      const __m256 s8 = lo + hi;
+      const __m128 s4 = _mm256_castps256_ps128(s8) + _mm256_extractf128_ps(s8, 1);
+      const __m128 s2 = s4 + _mm_movehl_ps(s4, s4);
+      return _mm_cvtss_f32(s2 + _mm_movehdup_ps(s2));
     }
     OCELLUS_INLINE float hmax() const noexcept {
       const __m256 s8 = _mm256_max_ps(lo, hi);

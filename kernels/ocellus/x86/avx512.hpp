@@ -31,10 +31,14 @@ struct avx512 : avx2 {
     OCELLUS_INLINE void store_n(float* p, int n) const noexcept { _mm512_mask_storeu_ps(p, mask16(n), x); }
     static OCELLUS_INLINE vec select_n(vec a, vec b, int n) noexcept { return {_mm512_mask_blend_ps(mask16(n), b.x, a.x)}; }
     static OCELLUS_INLINE vec first_n(vec a, int n) noexcept { return {_mm512_maskz_mov_ps(mask16(n), a.x)}; }
-    OCELLUS_INLINE vec operator+(vec b) const noexcept { return {_mm512_add_ps(x, b.x)}; }
-    OCELLUS_INLINE vec operator-(vec b) const noexcept { return {_mm512_sub_ps(x, b.x)}; }
-    OCELLUS_INLINE vec operator*(vec b) const noexcept { return {_mm512_mul_ps(x, b.x)}; }
-    OCELLUS_INLINE vec operator/(vec b) const noexcept { return {_mm512_div_ps(x, b.x)}; }
+    OCELLUS_INLINE vec operator+(vec b) const noexcept { return {x + b.x}; }
+    OCELLUS_INLINE vec operator-(vec b) const noexcept { return {x - b.x}; }
+    OCELLUS_INLINE vec operator*(vec b) const noexcept {
+      vec r{x * b.x};
+      OCELLUS_ROUNDED(r.x);
+      return r;
+    }
+    OCELLUS_INLINE vec operator/(vec b) const noexcept { return {x / b.x}; }
     static OCELLUS_INLINE vec min(vec a, vec b) noexcept { return {_mm512_min_ps(a.x, b.x)}; }
     static OCELLUS_INLINE vec max(vec a, vec b) noexcept { return {_mm512_max_ps(a.x, b.x)}; }
     OCELLUS_INLINE avx2::vec halves() const noexcept {

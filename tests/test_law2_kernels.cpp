@@ -1,0 +1,330 @@
+// Law 2: every kernel set gives the scalar set's bits. Built twice: as it is, and with -ffast-math.
+#include "kernel_testing.hpp"
+
+#include <ocellus/core/fp_env.hpp>
+
+#include <doctest/doctest.h>
+
+using namespace kernel_testing;
+
+namespace {
+
+constexpr float canary = -7777.25f;
+
+const kernel_table scalar_table = make_table<kernels::scalar>();
+
+struct shape {
+  int n, k;
+};
+
+void compare_gemm(dtype type, int n, int k, int m_most, activation act, bool with_residual, bool with_bias, rng& random) {
+  const fp_env strict;
+  weights w(type, n, k, random);
+  inputs x(m_most, k, random);
+  const int ldc = n + 3;
+  const std::size_t total = static_cast<std::size_t>(m_most) * static_cast<std::size_t>(ldc);
+  std::vector<float> residual(total), expected(total, canary), got(total);
+  fill_normal(residual, random);
+  gemm_args g = make_gemm(x, w);
+  g.ldc = g.ldr = ldc;
+  g.act = act;
+  if (with_residual) g.residual = residual.data();
+  if (!with_bias) g.bias = nullptr;
+  g.c = expected.data();
+  run_gemm(scalar_table, type, g);
+  for (const kernel_set& set : kernel_sets()) {
+    if (!set.available || set.name == "scalar" || !exact(set, type)) continue;
+    for (int m = 1; m <= m_most; m++) {
+      std::fill(got.begin(), got.end(), canary);
+      g.m = m;
+      g.c = got.data();
+      run_gemm(set.table, type, g);
+      const std::size_t used = static_cast<std::size_t>(m) * static_cast<std::size_t>(ldc);
+      std::ptrdiff_t at = first_difference(got.data(), expected.data(), used);
+      for (std::size_t i = used; i < total && at < 0; i++)
+        if (got[i] != canary) at = static_cast<std::ptrdiff_t>(i);
+      if (at >= 0) {
+        FAIL_CHECK("gemm_" << std::string(to_string(type)) << " " << set.name << " M=" << m << " N=" << n << " K=" << k << " act="
+                           << static_cast<int>(act) << " row " << at / ldc << " column " << at % ldc << ": "
+                           << got[static_cast<std::size_t>(at)] << " is not " << expected[static_cast<std::size_t>(at)]);
+        return;
+      }
+    }
+  }
+}
+
+}  // namespace
+
+TEST_CASE("the kernel sets that ran and those that this CPU lacks") { MESSAGE(coverage()); }
+
+TEST_CASE("gemm: every set equals scalar bit for bit, M in 1..29, N and K around the edges of panels") {
+  rng random(1);
+  for (const dtype type : {dtype::f32, dtype::f16, dtype::bf16, dtype::s8})
+    for (const int n : {1, 15, 16, 17, 31, 32, 33, 48, 63, 80, 97})
+      for (const int k : {1, 3, 4, 5, 8, 64, 75}) compare_gemm(type, n, k, 29, activation::none, n % 2 != 0, k % 2 != 0, random);
+}
+
+TEST_CASE("gemm: every set equals scalar bit for bit at model depths") {
+  rng random(2);
+  for (const dtype type : {dtype::f32, dtype::f16, dtype::bf16, dtype::s8})
+    for (const shape s : {shape{40, 768}, shape{96, 1152}, shape{33, 3072}})
+      compare_gemm(type, s.n, s.k, 15, activation::none, true, true, random);
+  compare_gemm(dtype::s8, 32, 3072, 200, activation::none, true, true, random);  // several row blocks
+  compare_gemm(dtype::f32, 32, 768, 200, activation::none, false, true, random);
+}
+
+TEST_CASE("gemm: every set equals scalar bit for bit with each activation fused") {
+  rng random(3);
+  for (const dtype type : {dtype::f32, dtype::f16, dtype::bf16, dtype::s8})
+    for (int act = 0; act <= 5; act++) {
+      compare_gemm(type, 72, 64, 13, static_cast<activation>(act), act % 2 == 0, true, random);
+      compare_gemm(type, 39, 16, 5, static_cast<activation>(act), act % 2 != 0, false, random);
+    }
+}
+
+TEST_CASE("gemm: a part of the panels computes that part of the columns and nothing else") {
+  const fp_env strict;
+  rng random(4);
+  for (const dtype type : {dtype::f32, dtype::f16, dtype::bf16, dtype::s8}) {
+    const int m = 7, n = 150, k = 40;
+    weights w(type, n, k, random);
+    inputs x(m, k, random);
+    std::vector<float> expected(static_cast<std::size_t>(m * n)), got(expected.size());
+    gemm_args g = make_gemm(x, w);
+    g.ldc = n;
+    g.c = expected.data();
+    run_gemm(scalar_table, type, g);
+    for (const kernel_set& set : kernel_sets()) {
+      if (!set.available || !exact(set, type)) continue;
+      for (int begin = 0; begin < 10; begin++)
+        for (int end = begin + 1; end <= 10; end++) {
+          std::fill(got.begin(), got.end(), canary);
+          g.c = got.data();
+          g.panel_begin = begin;
+          g.panel_end = end;
+          run_gemm(set.table, type, g);
+          bool same = true;
+          for (int i = 0; i < m; i++)
+            for (int j = 0; j < n; j++) {
+              const std::size_t at = static_cast<std::size_t>(i * n + j);
+              same = same && got[at] == (j / 16 >= begin && j / 16 < end ? expected[at] : canary);
+            }
+          CHECK_MESSAGE(same, "gemm_" << std::string(to_string(type)) << " " << set.name << " panels " << begin << ".." << end);
+        }
+    }
+  }
+}
+
+TEST_CASE("gemm: denormal, huge and negative-zero operands keep the scalar set's bits") {
+  const fp_env strict;
+  rng random(5);
+  for (const dtype type : {dtype::f32, dtype::f16, dtype::bf16}) {
+    const int m = 13, n = 48, k = 24;
+    weights w(type, n, k, random);
+    inputs x(m, k, random);
+    for (std::size_t i = 0; i < x.a.size(); i++) {
+      const float odd[] = {1e-40f, -1e-42f, -0.f, 1e-38f, 3e30f, -2e-30f, 0.f, 1.17549435e-38f};
+      if (i % 3 != 0) x.a[i] = odd[i % 8];
+    }
+    std::vector<float> expected(static_cast<std::size_t>(m * n)), got(expected.size());
+    gemm_args g = make_gemm(x, w);
+    g.ldc = n;
+    g.c = expected.data();
+    run_gemm(scalar_table, type, g);
+    for (const kernel_set& set : kernel_sets()) {
+      if (!set.available || !exact(set, type)) continue;
+      g.c = got.data();
+      run_gemm(set.table, type, g);
+      CHECK_MESSAGE(first_difference(got.data(), expected.data(), got.size()) < 0, "gemm_" << std::string(to_string(type)) << " " << set.name);
+    }
+  }
+}
+
+TEST_CASE("attention: every set equals scalar bit for bit, f32 and s8, causal or not, with or without key rows") {
+  const fp_env strict;
+  rng random(6);
+  for (const int d : {16, 24, 64, 72, 80, 88, 104})
+    for (const int tk : {1, 3, 16, 17, 33, 50, 77})
+      for (const int tq : {1, 2, 5, 13, 29, 50}) {
+        const int ld = d + 3;
+        const std::size_t rows = static_cast<std::size_t>(std::max(tq, tk) + 1);
+        guarded<float> q(rows * static_cast<std::size_t>(ld), 15), k(q.size(), 15), v(q.size(), 15);
+        fill_normal(q, random);
+        fill_normal(k, random);
+        fill_normal(v, random);
+        std::vector<int> order(static_cast<std::size_t>(tk));
+        for (int j = 0; j < tk; j++) order[static_cast<std::size_t>(j)] = (j * 7 + 3) % tk;
+        guarded<float> scratch(attention_scratch(tk, d) / sizeof(float));
+        std::vector<float> expected(rows * static_cast<std::size_t>(ld), canary), got(expected.size());
+        attention_args t;
+        t.q = q.data();
+        t.k = k.data();
+        t.v = v.data();
+        t.ldq = t.ldk = t.ldv = t.ldo = ld;
+        t.tq = tq;
+        t.tk = tk;
+        t.d = d;
+        t.scale = 1.f / std::sqrt(static_cast<float>(d));
+        // The scratch must be aligned to 64 bytes and end at the guard page: its size is a multiple of 64.
+        t.scratch = scratch.data();
+        for (const bool causal : {false, true})
+          for (const bool permuted : {false, true}) {
+            if (causal && tk < tq) continue;
+            t.causal = causal;
+            t.causal_offset = tk - tq;
+            t.key_rows = permuted ? order.data() : nullptr;
+            for (const bool s8 : {false, true}) {
+              const auto run = [&](const kernel_table& table, std::vector<float>& out) {
+                std::fill(out.begin(), out.end(), canary);
+                std::memset(scratch.data(), 0xff, scratch.size() * sizeof(float));  // NaN: stale scratch must not count
+                t.out = out.data();
+                s8 ? table.attention_s8(t) : table.attention_f32(t);
+              };
+              run(scalar_table, expected);
+              for (const kernel_set& set : kernel_sets()) {
+                if (!set.available || set.name == "scalar") continue;
+                run(set.table, got);
+                const std::ptrdiff_t at = first_difference(got.data(), expected.data(), got.size());
+                if (at >= 0)
+                  FAIL_CHECK("attention_" << (s8 ? "s8 " : "f32 ") << set.name << " D=" << d << " tk=" << tk << " tq=" << tq
+                                          << " causal=" << causal << " permuted=" << permuted << " row " << at / ld
+                                          << " column " << at % ld << ": " << got[static_cast<std::size_t>(at)]
+                                          << " is not " << expected[static_cast<std::size_t>(at)]);
+              }
+            }
+          }
+      }
+}
+
+TEST_CASE("row-wise operations: every set equals scalar bit for bit") {
+  const fp_env strict;
+  rng random(7);
+  for (const int c : {1, 2, 15, 16, 17, 33, 64, 100, 768, 1152}) {
+    const int rows = 11, ld = c + 1;
+    const auto row_bytes = static_cast<std::size_t>(round_up(c, 16));
+    const std::size_t total = weights::size(rows, ld);
+    guarded<float> x(weights::size(rows - 1, ld) + weights::size(c, 1)), gain(weights::size(c, 1)), bias(weights::size(c, 1));
+    fill_normal(x, random, 3);
+    fill_normal(gain, random);
+    fill_normal(bias, random);
+    for (int i = 0; i < c; i++) x[static_cast<std::size_t>(2 * ld + i)] = 0;                    // a row of zeros
+    for (int i = 0; i < c; i++) x[static_cast<std::size_t>(3 * ld + i)] = -1 - 0.25f * static_cast<float>(i % 7);  // all negative
+    for (int i = 0; i < c; i++) x[static_cast<std::size_t>(4 * ld + i)] = 1e-41f * static_cast<float>(i % 9);      // denormal
+
+    struct results {
+      std::vector<float> norm, scale, scale_q, unit, scratch;
+      std::vector<std::uint8_t> q, plain;
+      std::vector<std::int32_t> zero, zero_q;
+      std::vector<std::vector<float>> acts;
+    };
+    const auto run = [&](const kernel_table& t) {
+      results r;
+      r.norm.assign(total, canary);
+      r.scale.assign(rows, 0);
+      r.scale_q = r.scale;
+      r.zero.assign(rows, 0);
+      r.zero_q = r.zero;
+      r.q.assign(rows * (row_bytes + 16), 99);
+      r.plain = r.q;
+      r.unit.assign(static_cast<std::size_t>(c), canary);
+      r.scratch.assign(layer_norm_scratch(c), 0);
+      layer_norm_args n;
+      n.x = x.data();
+      n.ldx = ld;
+      n.gain = gain.data();
+      n.bias = bias.data();
+      n.rows = rows;
+      n.c = c;
+      n.y = r.norm.data();
+      n.ldy = ld;
+      t.layer_norm(n);
+      n.y = r.scratch.data();
+      n.q = r.q.data();
+      n.ldq = static_cast<std::ptrdiff_t>(row_bytes + 16);
+      n.scale = r.scale.data();
+      n.zero = r.zero.data();
+      t.layer_norm_u8(n);
+      quantize_args z;
+      z.x = x.data();
+      z.ldx = ld;
+      z.rows = rows;
+      z.c = c;
+      z.q = r.plain.data();
+      z.ldq = n.ldq;
+      z.scale = r.scale_q.data();
+      z.zero = r.zero_q.data();
+      t.quantize_u8(z);
+      t.l2_normalize(r.unit.data(), x.data(), c);
+      for (int act = 0; act <= 5; act++) {
+        std::vector<float> y(total, canary);
+        t.activate_rows(y.data(), ld, x.data(), ld, rows, c, static_cast<activation>(act));
+        r.acts.push_back(y);
+        y.assign(total, canary);
+        if (c > 1) t.gate_rows(y.data(), ld, x.data(), ld, rows, c / 2, static_cast<activation>(act));
+        r.acts.push_back(y);
+      }
+      // bytes past the padded row are nobody's; those from C to its end are the kernel's
+      for (std::size_t row = 0; row < static_cast<std::size_t>(rows); row++)
+        for (std::size_t i = static_cast<std::size_t>(c); i < row_bytes; i++)
+          r.q[row * (row_bytes + 16) + i] = r.plain[row * (row_bytes + 16) + i] = 0;
+      return r;
+    };
+    const results expected = run(scalar_table);
+    for (const kernel_set& set : kernel_sets()) {
+      if (!set.available) continue;
+      const results got = run(set.table);
+      INFO(set.name << " C=" << c);
+      CHECK(first_difference(got.norm.data(), expected.norm.data(), total) < 0);
+      CHECK(first_difference(got.scale.data(), expected.scale.data(), rows) < 0);
+      CHECK(first_difference(got.scale_q.data(), expected.scale_q.data(), rows) < 0);
+      CHECK(got.zero == expected.zero);
+      CHECK(got.zero_q == expected.zero_q);
+      CHECK(got.q == expected.q);
+      CHECK(got.plain == expected.plain);
+      CHECK(first_difference(got.unit.data(), expected.unit.data(), static_cast<std::size_t>(c)) < 0);
+      for (std::size_t i = 0; i < got.acts.size(); i++)
+        CHECK_MESSAGE(first_difference(got.acts[i].data(), expected.acts[i].data(), total) < 0, "activation " << i / 2);
+    }
+  }
+}
+
+TEST_CASE("activations: every set equals scalar bit for bit on every bf16 value") {
+  const fp_env strict;
+  std::vector<float> x;
+  for (std::uint32_t code = 0; code < 65536; code++) {
+    const float v = to_f32(bf16{static_cast<std::uint16_t>(code)});
+    if ((std::bit_cast<std::uint32_t>(v) & 0x7f800000u) != 0x7f800000u) x.push_back(v);
+  }
+  const int n = static_cast<int>(x.size());
+  std::vector<float> expected(x.size()), got(x.size());
+  for (int act = 0; act <= 5; act++) {
+    scalar_table.activate_rows(expected.data(), n, x.data(), n, 1, n, static_cast<activation>(act));
+    for (const kernel_set& set : kernel_sets()) {
+      if (!set.available) continue;
+      set.table.activate_rows(got.data(), n, x.data(), n, 1, n, static_cast<activation>(act));
+      const std::ptrdiff_t at = first_difference(got.data(), expected.data(), x.size());
+      CHECK_MESSAGE(at < 0, set.name << " activation " << act << " of " << x[static_cast<std::size_t>(at < 0 ? 0 : at)]);
+    }
+  }
+}
+
+TEST_CASE("fp_env keeps denormals whatever the program set, and gives the program its state back") {
+  volatile float tiny = 1e-30f;
+#if defined(__SSE__)
+  const unsigned before = _mm_getcsr();
+  _mm_setcsr(0x1f80u | 0x8040u | 0x2000u);  // flush, denormals are zero, round down
+  {
+    const fp_env strict;
+    volatile float product = tiny;
+    product = product * 1e-10f;
+    CHECK(std::bit_cast<std::uint32_t>(static_cast<float>(product)) != 0);
+  }
+  CHECK(_mm_getcsr() == (0x1f80u | 0x8040u | 0x2000u));
+  _mm_setcsr(before);
+#else
+  const fp_env strict;
+  volatile float product = tiny;
+  product = product * 1e-10f;
+  CHECK(std::bit_cast<std::uint32_t>(static_cast<float>(product)) != 0);
+#endif
+}
