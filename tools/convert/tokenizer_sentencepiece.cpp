@@ -124,9 +124,7 @@ outcome<void> add_specials(const vocabulary& v, text_style style, const id_map& 
 outcome<void> add_unigram(const vocabulary& v, tables& t) {
   std::vector<double_array_entry> entries;
   std::vector<double_array_entry> user_defined;
-  // The library starts the largest score with the smallest positive float.
   float lowest = std::numeric_limits<float>::max();
-  float highest = std::numeric_limits<float>::min();
   for (std::size_t i = 0; i < v.pieces.size(); ++i) {
     const vocabulary::piece& p = v.pieces[i];
     const auto id = static_cast<std::uint32_t>(i);
@@ -134,7 +132,6 @@ outcome<void> add_unigram(const vocabulary& v, tables& t) {
     if (p.text.empty()) continue;
     if (p.type == piece_type::normal) {
       lowest = std::min(lowest, p.score);
-      highest = std::max(highest, p.score);
       entries.emplace_back(p.text, id);
     } else if (p.type == piece_type::user_defined) {
       entries.emplace_back(p.text, id | spm_user_defined);
@@ -147,7 +144,6 @@ outcome<void> add_unigram(const vocabulary& v, tables& t) {
   }
   if (entries.empty()) return fail("it holds no pieces but special ones");
   t.info.unknown_score = lowest - 10.0f;  // the library's kUnkPenalty
-  t.info.user_defined_score = highest;
   auto pieces = build_double_array(std::move(entries));
   if (!pieces) return pieces.failure();
   auto kept = build_double_array(std::move(user_defined));

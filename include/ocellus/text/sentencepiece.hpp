@@ -112,9 +112,8 @@ class spm_unigram {
       const std::uint32_t value = pieces_.value(at);
       const std::uint32_t id = value & id_mask;
       if (value == double_array::no_value || id >= scores_.size()) continue;
-      // The library's bonus for user-defined pieces, so that they win.
-      const float bonus = static_cast<float>(i) * text_.info().user_defined_score - 0.1f;
-      offer(i, value & spm_user_defined ? bonus : scores_[id], id);
+      // The library rates user-defined pieces by their length alone, so that they nearly always win.
+      offer(i, value & spm_user_defined ? 0.1f * static_cast<float>(i - 1) : scores_[id], id);
       farthest = i;
       has_single = has_single || i == single;
     }

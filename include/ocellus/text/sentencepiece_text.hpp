@@ -29,13 +29,12 @@ struct spm_info {
   std::uint32_t flags;          ///< spm_*; unknown bits are refused
   std::uint32_t longest_piece;  ///< bytes, at most spm_max_piece
   float unknown_score;          ///< log probability of a letter that is no piece
-  float user_defined_score;     ///< per byte of a user-defined piece
   std::uint32_t letter_probes;  ///< most slots to look at in the table of letters
   std::uint32_t merge_probes;   ///< and in that of merges
-  std::uint32_t reserved[2];
+  std::uint32_t reserved[3];
 };
 static_assert(offsetof(spm_info, unknown_score) == 8);
-static_assert(offsetof(spm_info, letter_probes) == 16);
+static_assert(offsetof(spm_info, letter_probes) == 12);
 static_assert(sizeof(spm_info) == 32);
 
 inline constexpr std::uint32_t spm_max_piece = 255;        ///< bytes
