@@ -22,6 +22,7 @@
 #pragma once
 
 #include "outcome.hpp"
+#include "tokenizer.hpp"
 
 #include <ocellus/models/config.hpp>
 
@@ -60,6 +61,7 @@ struct model_source {
   ocellus::model_config config;
   std::vector<config_switch> switches;
   std::vector<planned_tensor> tensors;
+  tokenizer_options tokenizer;           ///< whose tokenizer the text tower was trained with
   std::vector<std::string> class_names;  ///< of a classifier head, may be empty
   std::vector<std::string> notes;        ///< worth telling the user, one line each
 };

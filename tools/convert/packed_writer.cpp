@@ -48,27 +48,34 @@ outcome<void> packed_writer::align() {
   return append(zeros, static_cast<std::size_t>((format::alignment - offset_ % format::alignment) % format::alignment));
 }
 
-outcome<void> packed_writer::add_tensor(format::tensor_header header, const void* data, std::span<const float> scales,
-                                        std::span<const std::int32_t> sums) {
-  format::checksum sum;
+outcome<void> packed_writer::begin_tensor(format::tensor_header& header) {
+  if (tensors_.count(header.name) != 0) return error{std::string("tensor written twice: ") + header.name};
   if (auto done = align(); !done) return done;
   header.offset = offset_;
-  sum.add(static_cast<const unsigned char*>(data), header.bytes);
-  if (auto done = append(data, header.bytes); !done) return done;
-  if (!scales.empty()) {
+  sum_ = {};
+  return {};
+}
+
+outcome<void> packed_writer::add_elements(const void* data, std::size_t bytes) {
+  sum_.part(static_cast<const unsigned char*>(data), bytes);
+  return append(data, bytes);
+}
+
+outcome<void> packed_writer::end_tensor(format::tensor_header header, std::span<const float> scales,
+                                        std::span<const std::int32_t> sums) {
+  if (offset_ != header.offset + header.bytes) return error{std::string("wrong size of tensor ") + header.name};
+  sum_.end(header.bytes);
+  const auto beside = [this](const void* data, std::size_t bytes, std::uint64_t& offset) -> outcome<void> {
+    if (bytes == 0) return {};
     if (auto done = align(); !done) return done;
-    header.scales = offset_;
-    sum.add(reinterpret_cast<const unsigned char*>(scales.data()), scales.size_bytes());
-    if (auto done = append(scales.data(), scales.size_bytes()); !done) return done;
-  }
-  if (!sums.empty()) {
-    if (auto done = align(); !done) return done;
-    header.sums = offset_;
-    sum.add(reinterpret_cast<const unsigned char*>(sums.data()), sums.size_bytes());
-    if (auto done = append(sums.data(), sums.size_bytes()); !done) return done;
-  }
-  header.checksum = sum.state;
-  if (!tensors_.emplace(header.name, header).second) return error{std::string("tensor written twice: ") + header.name};
+    offset = offset_;
+    sum_.add(static_cast<const unsigned char*>(data), bytes);
+    return append(data, bytes);
+  };
+  if (auto done = beside(scales.data(), scales.size_bytes(), header.scales); !done) return done;
+  if (auto done = beside(sums.data(), sums.size_bytes(), header.sums); !done) return done;
+  header.checksum = sum_.state;
+  tensors_.emplace(header.name, header);
   return {};
 }
 
@@ -87,8 +94,56 @@ outcome<format::tensor_header> header_of(std::string_view name, dtype type, form
   return h;
 }
 
-std::int8_t to_s8(float x, float inverse) {
-  return static_cast<std::int8_t>(std::clamp(std::nearbyint(x * inverse), -127.f, 127.f));
+/// One panel of 16 rows of W, row by row in runs that stay in L1. `rows` is less than 16 in the last panel; the caller
+/// has zeroed the rest.
+template <dtype T, class Out, class Convert>
+void pack_panel(Out* out, const float* w, int rows, int k, Convert convert) {
+  constexpr int group = panel_group(T), run = 256;
+  for (int d0 = 0; d0 < k; d0 += run) {
+    const int d1 = std::min(d0 + run, k);
+    for (int c = 0; c < rows; c++) {
+      const float* row = w + static_cast<std::ptrdiff_t>(c) * k;
+      Out* to = out + c * group;
+      int d = d0;
+      for (; d + group <= d1; d += group)
+        for (int g = 0; g < group; g++)
+          to[static_cast<std::ptrdiff_t>(d / group) * (panel_width * group) + g] = convert(row[d + g], c);
+      for (; d < d1; d++)
+        to[static_cast<std::ptrdiff_t>(d / group) * (panel_width * group) + d % group] = convert(row[d], c);
+    }
+  }
+}
+
+/// x * inverse, rounded half to even, in [-127, 127]. Adding 1.5 * 2^23 leaves no fraction bits.
+inline float quantised(float x, float inverse) {
+  const float y = std::min(std::max(x * inverse, -127.f), 127.f);
+  return (y + 12582912.f) - 12582912.f;
+}
+
+float largest(const float* x, int n) {
+  float lanes[16] = {};
+  int i = 0;
+  for (; i + 16 <= n; i += 16)
+    for (int j = 0; j < 16; j++) lanes[j] = std::max(lanes[j], std::fabs(x[i + j]));
+  float most = *std::max_element(lanes, lanes + 16);
+  for (; i < n; i++) most = std::max(most, std::fabs(x[i]));
+  return most;
+}
+
+std::vector<float> row_scales_of(int n, int k, const float* w) {
+  std::vector<float> scales(static_cast<std::size_t>(n));
+  for (int i = 0; i < n; i++)
+    scales[static_cast<std::size_t>(i)] = largest(w + static_cast<std::ptrdiff_t>(i) * k, k) / 127.f;
+  return scales;
+}
+
+/// 1 / scale; 0 for a row of zeros, and of values so small that the reciprocal would overflow.
+float inverse_of(float scale) { return scale > 1e-37f ? 1.f / scale : 0.f; }
+
+/// A value that 16 bits would turn into an infinity is an error rather than a silent change of the model.
+error overflow(std::string_view name, float value) {
+  return {"tensor " + printable(name) + " has the value " + std::to_string(value) +
+          ", which f16 cannot hold: use --dtype bf16 or f32"};
 }
 
 }  // namespace
@@ -97,7 +152,9 @@ outcome<void> packed_writer::add_rows(std::string_view name, dtype type, std::sp
                                       const void* data, std::span<const float> scales) {
   auto header = header_of(name, type, format::layout::rows, shape);
   if (!header) return header.failure();
-  return add_tensor(*header, data, scales, {});
+  if (auto done = begin_tensor(*header); !done) return done;
+  if (auto done = add_elements(data, header->bytes); !done) return done;
+  return end_tensor(*header, scales, {});
 }
 
 outcome<void> packed_writer::add_f32(std::string_view name, std::span<const std::uint32_t> shape,
@@ -105,49 +162,90 @@ outcome<void> packed_writer::add_f32(std::string_view name, std::span<const std:
   return add_rows(name, dtype::f32, shape, data.data());
 }
 
+outcome<void> packed_writer::add_table(std::string_view name, dtype type, int n, int k, const float* w) {
+  const std::uint32_t shape[] = {static_cast<std::uint32_t>(n), static_cast<std::uint32_t>(k)};
+  if (type == dtype::f32) return add_rows(name, type, shape, w);
+  auto header = header_of(name, type, format::layout::rows, shape);
+  if (!header) return header.failure();
+  if (auto done = begin_tensor(*header); !done) return done;
+  const std::vector<float> scales = type == dtype::s8 ? row_scales_of(n, k, w) : std::vector<float>();
+  constexpr int rows_at_once = 64;  // a multiple of 8 bytes whatever k is: the checksum is taken in words
+  std::vector<unsigned char> packed(static_cast<std::size_t>(rows_at_once) * static_cast<std::size_t>(k) * size_of(type));
+  for (int row = 0; row < n; row += rows_at_once) {
+    const int rows = std::min(rows_at_once, n - row);
+    const float* from = w + static_cast<std::ptrdiff_t>(row) * k;
+    const std::ptrdiff_t count = static_cast<std::ptrdiff_t>(rows) * k;
+    if (type == dtype::f16) {
+      if (const float most = largest(from, static_cast<int>(count)); most >= 65520.f) return overflow(name, most);
+      auto* to = reinterpret_cast<f16*>(packed.data());
+      for (std::ptrdiff_t i = 0; i < count; i++) to[i] = to_f16(from[i]);
+    } else if (type == dtype::bf16) {
+      auto* to = reinterpret_cast<bf16*>(packed.data());
+      for (std::ptrdiff_t i = 0; i < count; i++) to[i] = to_bf16(from[i]);
+    } else {
+      auto* to = reinterpret_cast<std::int8_t*>(packed.data());
+      for (int r = 0; r < rows; r++) {
+        const float inverse = inverse_of(scales[static_cast<std::size_t>(row + r)]);
+        const std::ptrdiff_t begin = static_cast<std::ptrdiff_t>(r) * k;
+        for (int d = 0; d < k; d++) to[begin + d] = static_cast<std::int8_t>(quantised(from[begin + d], inverse));
+      }
+    }
+    if (auto done = add_elements(packed.data(), static_cast<std::size_t>(count) * size_of(type)); !done) return done;
+  }
+  return end_tensor(*header, scales, {});
+}
+
 outcome<void> packed_writer::add_matrix(std::string_view name, dtype type, int n, int k, const float* w,
                                         std::span<const float> scales) {
+  if (type != dtype::f32 && type != dtype::f16 && type != dtype::bf16 && type != dtype::s8)
+    return error{"matrices are f32, f16, bf16 or s8"};
   const std::uint32_t shape[] = {static_cast<std::uint32_t>(n), static_cast<std::uint32_t>(k)};
   auto header = header_of(name, type, format::layout::panel16, shape);
   if (!header) return header.failure();
-  std::vector<unsigned char> packed(header->bytes);
-  std::vector<float> row_scales;
+  if (auto done = begin_tensor(*header); !done) return done;
+  std::vector<float> row_scales(scales.begin(), scales.end());
   std::vector<std::int32_t> sums;
-  switch (type) {
-    case dtype::f32:
-      pack_panels<dtype::f32>(reinterpret_cast<float*>(packed.data()), w, k, n, k, [](float x) { return x; });
-      break;
-    case dtype::f16:
-      pack_panels<dtype::f16>(reinterpret_cast<f16*>(packed.data()), w, k, n, k, [](float x) { return to_f16(x); });
-      break;
-    case dtype::bf16:
-      pack_panels<dtype::bf16>(reinterpret_cast<bf16*>(packed.data()), w, k, n, k, [](float x) { return to_bf16(x); });
-      break;
-    case dtype::s8: {
-      row_scales.assign(scales.begin(), scales.end());
-      if (row_scales.empty()) {
-        row_scales.resize(static_cast<std::size_t>(n));
-        for (int i = 0; i < n; i++) {
-          float most = 0;
-          for (int j = 0; j < k; j++) most = std::max(most, std::fabs(w[static_cast<std::ptrdiff_t>(i) * k + j]));
-          row_scales[static_cast<std::size_t>(i)] = most / 127.f;
-        }
-      }
-      sums.assign(static_cast<std::size_t>(n), 0);
-      auto* out = reinterpret_cast<std::int8_t*>(packed.data());
-      for (int i = 0; i < n; i++) {
-        const float scale = row_scales[static_cast<std::size_t>(i)], inverse = scale > 0 ? 1.f / scale : 0.f;
-        for (int j = 0; j < k; j++) {
-          const std::int8_t q = to_s8(w[static_cast<std::ptrdiff_t>(i) * k + j], inverse);
-          out[packed_index(dtype::s8, i, j, k)] = q;
-          sums[static_cast<std::size_t>(i)] += q;
-        }
-      }
-      break;
-    }
-    default: return error{"matrices are f32, f16, bf16 or s8"};
+  if (type == dtype::s8) {
+    if (row_scales.empty()) row_scales = row_scales_of(n, k, w);
+    sums.assign(static_cast<std::size_t>(n), 0);
   }
-  return add_tensor(*header, packed.data(), row_scales, sums);
+  // One panel at a time: a matrix of a few hundred MB needs no second one beside it.
+  std::vector<unsigned char> panel(panel_elements(type, k) * size_of(type));
+  for (int row = 0; row < n; row += panel_width) {
+    const int rows = std::min(panel_width, n - row);
+    const float* from = w + static_cast<std::ptrdiff_t>(row) * k;
+    if (rows < panel_width) std::fill(panel.begin(), panel.end(), static_cast<unsigned char>(0));
+    switch (type) {
+      case dtype::f32:
+        pack_panel<dtype::f32>(reinterpret_cast<float*>(panel.data()), from, rows, k, [](float x, int) { return x; });
+        break;
+      case dtype::f16:
+        for (int c = 0; c < rows; c++)
+          if (const float most = largest(from + static_cast<std::ptrdiff_t>(c) * k, k); most >= 65520.f)
+            return overflow(name, most);
+        pack_panel<dtype::f16>(reinterpret_cast<f16*>(panel.data()), from, rows, k,
+                               [](float x, int) { return to_f16(x); });
+        break;
+      case dtype::bf16:
+        pack_panel<dtype::bf16>(reinterpret_cast<bf16*>(panel.data()), from, rows, k,
+                                [](float x, int) { return to_bf16(x); });
+        break;
+      default: {
+        float inverse[panel_width];
+        for (int c = 0; c < rows; c++) inverse[c] = inverse_of(row_scales[static_cast<std::size_t>(row + c)]);
+        std::int32_t* sum = sums.data() + row;
+        pack_panel<dtype::s8>(reinterpret_cast<std::int8_t*>(panel.data()), from, rows, k,
+                              [&](float x, int c) { return static_cast<std::int8_t>(quantised(x, inverse[c])); });
+        const auto* q = reinterpret_cast<const std::int8_t*>(panel.data());
+        for (std::size_t i = 0; i < panel.size(); i += panel_width * 4)
+          for (int c = 0; c < rows; c++)
+            for (int g = 0; g < 4; g++) sum[c] += q[i + static_cast<std::size_t>(c * 4 + g)];
+        break;
+      }
+    }
+    if (auto done = add_elements(panel.data(), panel.size()); !done) return done;
+  }
+  return end_tensor(*header, row_scales, sums);
 }
 
 void packed_writer::add_section(format::section kind, std::span<const std::byte> bytes, bool required) {

@@ -32,9 +32,13 @@ class packed_writer {
                          const void* data, std::span<const float> scales = {});
 
   /// A matrix W[n, k] (row-major f32) as panels of `type`. For s8 each row is quantised with its own symmetric scale
-  /// max|w| / 127, or with `scales` when given, half to even; sums of the quantised columns are stored beside it.
+  /// max|w| / 127, or with `scales` when given, half to even; the sums of its quantised values are stored beside it.
+  /// Values beyond the range of f16 are an error.
   outcome<void> add_matrix(std::string_view name, ocellus::dtype type, int n, int k, const float* w,
                            std::span<const float> scales = {});
+
+  /// A table W[n, k] in rows of `type`: token embeddings. s8 rows have a scale each, as in add_matrix.
+  outcome<void> add_table(std::string_view name, ocellus::dtype type, int n, int k, const float* w);
 
   /// f32 rows, the common case of biases, gains and tables.
   outcome<void> add_f32(std::string_view name, std::span<const std::uint32_t> shape, std::span<const float> data);
@@ -51,12 +55,15 @@ class packed_writer {
  private:
   outcome<void> append(const void* data, std::size_t bytes);
   outcome<void> align();
-  outcome<void> add_tensor(ocellus::format::tensor_header header, const void* data, std::span<const float> scales,
+  outcome<void> begin_tensor(ocellus::format::tensor_header& header);
+  outcome<void> add_elements(const void* data, std::size_t bytes);  // a multiple of 8 bytes in all calls but the last
+  outcome<void> end_tensor(ocellus::format::tensor_header header, std::span<const float> scales,
                            std::span<const std::int32_t> sums);
 
   std::filesystem::path path_, temporary_;
   std::FILE* file_ = nullptr;
   std::uint64_t offset_ = 0;
+  ocellus::format::checksum sum_;  // of the tensor being written
   std::map<std::string, ocellus::format::tensor_header> tensors_;
   std::map<std::uint32_t, std::pair<std::vector<std::byte>, bool>> sections_;
 };

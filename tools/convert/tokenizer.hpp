@@ -34,7 +34,7 @@ struct tokenizer_options {
   std::optional<text_style> style =
       {};  ///< default: transformers' for its files, open_clip's for merge lists
   std::optional<text_cleaning>
-      cleaning;                        ///< open_clip styles; default: lower for CLIP, canonicalize for SigLIP
+      cleaning = {};                   ///< open_clip styles; default: lower for CLIP, canonicalize for SigLIP
   std::optional<int> context = {};     ///< default: the files' own, else 77 for CLIP and 64 for SigLIP
   std::optional<int> pad = {};         ///< id of the padding; default: the style's
   std::optional<int> vocab_size = {};  ///< rows of the text embedding: more pieces than these are an error

@@ -103,13 +103,18 @@ static_assert(offsetof(tensor_header, dims) == 60 && offsetof(tensor_header, off
 struct checksum {
   std::uint64_t state = 14695981039346656037ull;
 
-  /// `bytes` must be a multiple of 8 in all calls but the last.
   constexpr void add(const unsigned char* data, std::size_t bytes) noexcept {
+    part(data, bytes);
+    end(bytes);
+  }
+
+  /// The same in pieces: part() for each, of a multiple of 8 bytes but the last, then end() with their total.
+  constexpr void part(const unsigned char* data, std::size_t bytes) noexcept {
     std::size_t i = 0;
     for (; i + 8 <= bytes; i += 8) word(load(data + i, 8));
     if (i < bytes) word(load(data + i, bytes - i));
-    word(bytes);
   }
+  constexpr void end(std::uint64_t bytes) noexcept { word(bytes); }
 
  private:
   static constexpr std::uint64_t load(const unsigned char* p, std::size_t n) noexcept {

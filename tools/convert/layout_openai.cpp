@@ -1,0 +1,275 @@
+// OpenAI's layout: visual.conv1, visual.transformer.resblocks.N, transformer.resblocks.N, token_embedding.weight, ...
+// Reference: clip/model.py, build_model(), which reads the architecture from the shapes.
+#include "layouts.hpp"
+
+#include <cmath>
+
+namespace ocellus::convert {
+
+using namespace ocellus;
+
+int square_side(plan& p, std::int64_t rows, const std::string& what) {
+  if (rows < 1 || rows > (1 << 20)) {
+    p.fail(what + " has no rows for patches");
+    return 1;
+  }
+  const int side = static_cast<int>(std::lround(std::sqrt(static_cast<double>(rows))));
+  if (static_cast<std::int64_t>(side) * side != rows)
+    p.fail(what + " has " + std::to_string(rows) + " rows for patches, which make no square grid");
+  return side;
+}
+
+void set_image(vision_config& v, int height, int width, int patch) {
+  v.patch = patch;
+  v.image_h = height;
+  v.image_w = width;
+  v.grid_h = height / patch;
+  v.grid_w = width / patch;
+}
+
+void read_logit_scale(plan& p, const std::string& scale, const std::string& bias) {
+  const double log_scale = p.scalar(scale);
+  // exp(7) is 1097: trained scales are clamped at 100 (ln 100 = 4.6); beyond 20 the softmax has lost its meaning.
+  if (!(log_scale > -20 && log_scale < 20))
+    p.fail("tensor " + printable(scale) + " is " + std::to_string(log_scale) + ", which is no logarithm of a scale");
+  p.config().logit_scale = static_cast<float>(std::exp(log_scale));
+  p.note_switch("logit_scale", std::to_string(p.config().logit_scale), "exp of tensor " + scale);
+  if (p.has(bias)) {
+    p.config().logit_bias = static_cast<float>(p.scalar(bias));
+    p.note_switch("logit_bias", std::to_string(p.config().logit_bias), "tensor " + bias);
+  }
+}
+
+void add_resblocks(plan& p, const std::string& tower, const std::string& source, const encoder_config& e) {
+  const std::int64_t width = e.width, inner = static_cast<std::int64_t>(e.heads) * e.head_width;
+  for (int i = 0; i < e.layers && p.ok(); i++) {
+    const std::string to = tower + "blocks." + std::to_string(i) + ".", from = source + std::to_string(i) + ".";
+    const auto scaled = [&](piece part, const std::string& gain) {
+      return p.has(gain) ? part.times(gain) : part;
+    };
+    p.norm(to + "norm1", from + "ln_1", width);
+    p.matrix(to + "attn.qkv.weight", {3 * inner, width}, piece{from + "attn.in_proj_weight", {3 * inner, width}});
+    p.exact(to + "attn.qkv.bias", {3 * inner}, piece{from + "attn.in_proj_bias", {3 * inner}});
+    p.matrix(to + "attn.proj.weight", {width, inner},
+             scaled({from + "attn.out_proj.weight", {width, inner}}, from + "ls_1.gamma"));
+    p.exact(to + "attn.proj.bias", {width}, scaled({from + "attn.out_proj.bias", {width}}, from + "ls_1.gamma"));
+    p.norm(to + "norm2", from + "ln_2", width);
+    p.linear(to + "mlp.fc1", from + "mlp.c_fc", e.mlp, width);
+    p.matrix(to + "mlp.fc2.weight", {width, e.mlp},
+             scaled({from + "mlp.c_proj.weight", {width, e.mlp}}, from + "ls_2.gamma"));
+    p.exact(to + "mlp.fc2.bias", {width}, scaled({from + "mlp.c_proj.bias", {width}}, from + "ls_2.gamma"));
+  }
+}
+
+void add_clip_text(plan& p, const std::string& prefix, bool projection_is_linear) {
+  const text_config& t = p.config().text;
+  const std::int64_t width = t.encoder.width;
+  p.table("text.tokens", {t.vocab, width}, piece{prefix + "token_embedding.weight", {t.vocab, width}});
+  p.exact("text.positions", {t.context, width}, piece{prefix + "positional_embedding", {t.context, width}});
+  add_resblocks(p, "text.", prefix + "transformer.resblocks.", t.encoder);
+  p.norm("text.norm", prefix + "ln_final", width);
+  if (projection_is_linear) {
+    p.linear("text.proj", prefix + "text_projection", t.embed, width, p.has(prefix + "text_projection.bias"));
+  } else if (p.has(prefix + "text_projection")) {
+    p.matrix("text.proj.weight", {t.embed, width},
+             piece{prefix + "text_projection", {width, t.embed}}.transposed());
+  }
+}
+
+namespace {
+
+/// Divides by 64, OpenAI's head width, or says what to do.
+int heads_of(plan& p, std::int64_t width, const char* what) {
+  if (width % 64 != 0)
+    p.fail(std::string(what) + " has width " + std::to_string(width) +
+           ", and the number of heads cannot be told (OpenAI's are 64 wide): give the model's configuration by --config");
+  return static_cast<int>(std::max<std::int64_t>(width / 64, 1));
+}
+
+constexpr const char* fixed = "fixed by OpenAI's layout";
+
+void read_vit(plan& p) {
+  vision_config& v = p.config().vision;
+  encoder_config& e = v.encoder;
+  const std::string block = "visual.transformer.resblocks.";
+  v.kind = vision_kind::vit;
+  v.pool = pooling::cls;
+  v.class_token = v.pre_norm = 1;
+  e.width = static_cast<std::int32_t>(p.dim("visual.conv1.weight", 0));
+  const int patch = static_cast<int>(p.dim("visual.conv1.weight", 3));
+  e.layers = p.count(block, ".attn.in_proj_weight");
+  e.heads = heads_of(p, e.width, "the vision tower");
+  e.head_width = 64;
+  e.mlp = static_cast<std::int32_t>(p.dim(block + "0.mlp.c_fc.weight", 0));
+  e.act = activation::quick_gelu;
+  const int grid = square_side(p, p.dim("visual.positional_embedding", 0) - 1, "visual.positional_embedding");
+  v.embed = static_cast<std::int32_t>(p.dim("visual.proj", 1));
+  if (!p.ok() || patch < 1 || patch > 256) return p.fail("visual.conv1.weight has no patches");
+  set_image(v, grid * patch, grid * patch, patch);
+
+  const std::int64_t width = e.width;
+  p.matrix("vision.patch_embed.weight", {width, patch * patch * 3},
+           piece{"visual.conv1.weight", {width, 3, patch, patch}}.convolution());
+  p.exact("vision.class_token", {width}, piece{"visual.class_embedding", {width}});
+  p.exact("vision.positions", {grid * grid + 1, width}, piece{"visual.positional_embedding", {grid * grid + 1, width}});
+  p.norm("vision.pre_norm", "visual.ln_pre", width);
+  add_resblocks(p, "vision.", block, e);
+  p.norm("vision.norm", "visual.ln_post", width);
+  p.matrix("vision.proj.weight", {v.embed, width}, piece{"visual.proj", {width, v.embed}}.transposed());
+
+  p.note_switch("vision.width", std::to_string(e.width), "shape of visual.conv1.weight");
+  p.note_switch("vision.patch", std::to_string(patch), "shape of visual.conv1.weight");
+  p.note_switch("vision.image_size", std::to_string(v.image_h), "shape of visual.positional_embedding");
+  p.note_switch("vision.layers", std::to_string(e.layers), "names of " + block + "N");
+  p.note_switch("vision.mlp", std::to_string(e.mlp), "shape of " + block + "0.mlp.c_fc.weight");
+  p.note_switch("vision.heads", std::to_string(e.heads), std::string(fixed) + ": width / 64");
+  p.note_switch("vision.act", to_string(e.act), fixed);
+  p.note_switch("vision.eps", "1e-05", fixed);
+  p.note_switch("vision.pool", "class token", fixed);
+  p.note_switch("embed", std::to_string(v.embed), "shape of visual.proj");
+}
+
+}  // namespace
+
+void add_clip_resnet(plan& p) {
+  vision_config& v = p.config().vision;
+  v.kind = vision_kind::resnet;
+  v.pool = pooling::attention;
+  v.final_norm = 0;
+  v.resnet_width = static_cast<std::int32_t>(p.dim("visual.layer1.0.conv1.weight", 0));
+  for (int stage = 0; stage < 4; stage++) {
+    const std::string layer = "visual.layer" + std::to_string(stage + 1) + ".";
+    v.resnet_layers[stage] = p.count(layer, ".conv1.weight");
+    if (v.resnet_layers[stage] == 0) return p.fail("tensor " + layer + "0.conv1.weight is missing");
+  }
+  const std::int64_t width = v.resnet_width, out = width * 32;
+  const int grid = square_side(p, p.dim("visual.attnpool.positional_embedding", 0) - 1,
+                               "visual.attnpool.positional_embedding");
+  v.embed = static_cast<std::int32_t>(p.dim("visual.attnpool.c_proj.weight", 0));
+  v.image_h = v.image_w = grid * 32;
+  v.grid_h = v.grid_w = grid;
+  v.patch = 32;
+  v.encoder.width = static_cast<std::int32_t>(out);
+  v.encoder.act = activation::relu;
+
+  // y = gain * (conv(x) - mean) / sqrt(var + eps) + bias, so the weights of each output take the factor
+  // gain / sqrt(var + eps) and what is left is a bias.
+  const auto convolution = [&p](const std::string& to, const std::string& conv, const std::string& norm,
+                                std::int64_t n, std::int64_t channels, std::int64_t side) {
+    const piece gain{norm + ".weight", {n}}, bias{norm + ".bias", {n}}, mean{norm + ".running_mean", {n}},
+        variance{norm + ".running_var", {n}};
+    const auto factor = [](float g, float v) { return static_cast<double>(g) / std::sqrt(static_cast<double>(v) + 1e-5); };
+    p.computed(to + ".weight", storage::matrix, {n, side * side * channels},
+               {piece{conv + ".weight", {n, channels, side, side}}.convolution(), gain, variance},
+               [factor](const std::vector<std::vector<float>>& in, std::vector<float>& w) {
+                 const std::size_t rows = in[1].size(), k = w.size() / rows;
+                 for (std::size_t i = 0; i < w.size(); i++)
+                   w[i] = static_cast<float>(static_cast<double>(in[0][i]) * factor(in[1][i / k], in[2][i / k]));
+               });
+    p.computed(to + ".bias", storage::exact, {n}, {gain, bias, mean, variance},
+               [factor](const std::vector<std::vector<float>>& in, std::vector<float>& b) {
+                 for (std::size_t i = 0; i < b.size(); i++)
+                   b[i] = static_cast<float>(static_cast<double>(in[1][i]) -
+                                             static_cast<double>(in[2][i]) * factor(in[0][i], in[3][i]));
+               });
+  };
+  p.ignore_suffix(".num_batches_tracked");
+  const std::int64_t stem[] = {3, width / 2, width / 2, width};
+  for (int i = 0; i < 3; i++) {
+    const std::string number = std::to_string(i + 1);
+    convolution("vision.stem." + std::to_string(i), "visual.conv" + number, "visual.bn" + number, stem[i + 1], stem[i], 3);
+  }
+  std::int64_t in = width;
+  for (int stage = 0; stage < 4; stage++) {
+    const std::int64_t planes = width << stage;
+    for (int b = 0; b < v.resnet_layers[stage] && p.ok(); b++) {
+      const std::string from = "visual.layer" + std::to_string(stage + 1) + "." + std::to_string(b) + ".";
+      const std::string to = "vision.stages." + std::to_string(stage) + "." + std::to_string(b) + ".";
+      convolution(to + "conv1", from + "conv1", from + "bn1", planes, in, 1);
+      convolution(to + "conv2", from + "conv2", from + "bn2", planes, planes, 3);
+      convolution(to + "conv3", from + "conv3", from + "bn3", planes * 4, planes, 1);
+      if (b == 0) convolution(to + "down", from + "downsample.0", from + "downsample.1", planes * 4, in, 1);
+      in = planes * 4;
+    }
+  }
+  const std::string pool = "visual.attnpool.";
+  p.exact("vision.attnpool.positions", {grid * grid + 1, out}, piece{pool + "positional_embedding", {grid * grid + 1, out}});
+  p.linear("vision.attnpool.q", pool + "q_proj", out, out);
+  p.matrix("vision.attnpool.kv.weight", {2 * out, out},
+           {piece{pool + "k_proj.weight", {out, out}}, piece{pool + "v_proj.weight", {out, out}}});
+  p.exact("vision.attnpool.kv.bias", {2 * out}, {piece{pool + "k_proj.bias", {out}}, piece{pool + "v_proj.bias", {out}}});
+  p.linear("vision.attnpool.proj", pool + "c_proj", v.embed, out);
+
+  std::string layers;
+  for (const int n : v.resnet_layers) layers += (layers.empty() ? "" : ", ") + std::to_string(n);
+  p.note_switch("vision.stages", layers, "names of visual.layerS.N");
+  p.note_switch("vision.width", std::to_string(width), "shape of visual.layer1.0.conv1.weight");
+  p.note_switch("vision.image_size", std::to_string(v.image_h), "shape of visual.attnpool.positional_embedding");
+  p.note_switch("vision.pool", "attention with the mean as query", "CLIP's ModifiedResNet");
+  p.note_switch("vision.batch_norm_eps", "1e-05", "CLIP's ModifiedResNet");
+  p.note_switch("embed", std::to_string(v.embed), "shape of visual.attnpool.c_proj.weight");
+}
+
+outcome<model_source> read_openai(const checkpoint& file) {
+  plan p(file, "openai");
+  model_config& m = p.config();
+  for (const char* prefix : {"visual.", "transformer."}) p.own(prefix);
+  if (p.has("visual.layer1.0.conv1.weight")) {
+    add_clip_resnet(p);
+    const int width = m.vision.resnet_width;
+    m.vision.encoder.heads = heads_of(p, std::int64_t{width} * 32, "the attention pool");
+    m.vision.encoder.head_width = 64;
+    p.note_switch("vision.heads", std::to_string(m.vision.encoder.heads), std::string(fixed) + ": width * 32 / 64");
+  } else {
+    read_vit(p);
+  }
+
+  text_config& t = m.text;
+  encoder_config& e = t.encoder;
+  t.present = 1;
+  t.pool = pooling::argmax;
+  e.width = static_cast<std::int32_t>(p.dim("ln_final.weight", 0));
+  e.layers = p.count("transformer.resblocks.", ".attn.in_proj_weight");
+  e.heads = heads_of(p, e.width, "the text tower");
+  e.head_width = 64;
+  e.mlp = static_cast<std::int32_t>(p.dim("transformer.resblocks.0.mlp.c_fc.weight", 0));
+  e.act = activation::quick_gelu;
+  e.causal = 1;
+  t.vocab = static_cast<std::int32_t>(p.dim("token_embedding.weight", 0));
+  t.context = static_cast<std::int32_t>(p.dim("positional_embedding", 0));
+  t.embed = static_cast<std::int32_t>(p.dim("text_projection", 1));
+  add_clip_text(p, "", false);
+  p.note_switch("text.width", std::to_string(e.width), "shape of ln_final.weight");
+  p.note_switch("text.layers", std::to_string(e.layers), "names of transformer.resblocks.N");
+  p.note_switch("text.mlp", std::to_string(e.mlp), "shape of transformer.resblocks.0.mlp.c_fc.weight");
+  p.note_switch("text.heads", std::to_string(e.heads), std::string(fixed) + ": width / 64");
+  p.note_switch("text.act", to_string(e.act), fixed);
+  p.note_switch("text.eps", "1e-05", fixed);
+  p.note_switch("text.causal", "true", fixed);
+  p.note_switch("text.pool", "at the highest id", fixed);
+  p.note_switch("text.vocab", std::to_string(t.vocab), "shape of token_embedding.weight");
+  p.note_switch("text.context", std::to_string(t.context), "shape of positional_embedding");
+  if (p.ok() && m.vision.embed != t.embed)
+    p.fail("the towers project to different sizes: images to " + std::to_string(m.vision.embed) + ", texts to " +
+           std::to_string(t.embed));
+
+  for (const char* buffer : {"input_resolution", "context_length", "vocab_size"}) p.ignore(buffer);
+  if (const tensor_info* t_res = file.find("input_resolution"); t_res != nullptr && p.ok()) {
+    std::vector<std::int64_t> stated;
+    if (file.read_i64(*t_res, stated) && stated.size() == 1 && stated[0] != m.vision.image_h)
+      p.fail("input_resolution says " + std::to_string(stated[0]) + " pixels, the positions are for " +
+             std::to_string(m.vision.image_h));
+  }
+  read_logit_scale(p, "logit_scale", "logit_bias");
+  m.score = score_kind::softmax;
+  preprocess_config& pre = m.preprocess;
+  pre.size_h = pre.size_w = pre.crop_h = pre.crop_w = m.vision.image_h;
+  p.note_switch("preprocess", "shortest side to " + std::to_string(pre.size_h) + " bicubic, centre crop (offset rounded)",
+                fixed);
+  p.note_switch("preprocess.mean", "0.48145466, 0.4578275, 0.40821073", fixed);
+  p.note_switch("preprocess.std", "0.26862954, 0.26130258, 0.27577711", fixed);
+  p.model().tokenizer = {.style = text_style::clip_openclip, .context = t.context, .vocab_size = t.vocab};
+  return p.finish();
+}
+
+}  // namespace ocellus::convert

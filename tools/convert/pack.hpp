@@ -1,0 +1,29 @@
+// The packing stage: streams the tensors of a plan into a packed file, each in the data type that suits it.
+#pragma once
+
+#include "model_source.hpp"
+#include "packed_writer.hpp"
+#include "progress.hpp"
+
+#include <cstdint>
+#include <map>
+#include <string>
+
+namespace ocellus::convert {
+
+struct pack_options {
+  ocellus::dtype type = ocellus::dtype::f32;  ///< of matrices and tables: f32, f16, bf16, s8
+};
+
+struct pack_result {
+  std::uint64_t fingerprint = 0;           ///< of the weights in f32, whatever the container, the order or the data type
+  std::map<std::string, int> type_counts;  ///< data type -> tensors
+};
+
+/// How a tensor of the plan is stored. The one place where precision is decided.
+ocellus::dtype choose_type(const planned_tensor& tensor, const pack_options& options);
+
+/// Reads, checks (finite values, announced shapes) and writes all tensors, one in memory at a time.
+outcome<pack_result> pack(const model_source& model, const pack_options& options, packed_writer& out, progress& bar);
+
+}  // namespace ocellus::convert
