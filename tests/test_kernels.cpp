@@ -1,0 +1,298 @@
+// The oracle chain's first link: the scalar set against formulas in double by Eigen. Bounds come from the data: a chain
+// of K fused multiply-adds errs by at most K u sum |a b| [Higham 2002, section 3.1], u = 2^-24. The second link, from
+// scalar to each set, is bit equality: test_law2_kernels.cpp.
+#include "kernel_testing.hpp"
+
+#include <ocellus/core/fp_env.hpp>
+
+#include <doctest/doctest.h>
+
+#include <Eigen/Core>
+
+#include <cmath>
+#include <limits>
+
+using namespace kernel_testing;
+using Eigen::MatrixXd;
+
+namespace {
+
+constexpr double u = 0x1p-24;
+
+template <class T>
+MatrixXd matrix(const T* p, int rows, int cols, std::ptrdiff_t ld) {
+  MatrixXd m(rows, cols);
+  for (int i = 0; i < rows; i++)
+    for (int j = 0; j < cols; j++) m(i, j) = static_cast<double>(p[i * ld + j]);
+  return m;
+}
+
+/// The worst |got - expected| / bound, which must not exceed 1; and the bound must say something.
+void check_bound(const char* what, const MatrixXd& got, const MatrixXd& expected, const MatrixXd& bound) {
+  Eigen::Index row = 0, column = 0;
+  const double worst = ((got - expected).array().abs() / (bound.array() + 1e-300)).maxCoeff(&row, &column);
+  INFO(what << ": row " << row << " column " << column << " is " << got(row, column) << ", expected "
+            << expected(row, column) << " within " << bound(row, column));
+  CHECK(worst <= 1);
+  CHECK(bound.mean() < 0.1 * expected.array().abs().maxCoeff());
+}
+
+double gelu(double x) { return 0.5 * x * (1 + std::erf(x / std::sqrt(2.0))); }
+double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
+double activate(double x, activation act) {
+  switch (act) {
+    case activation::none: return x;
+    case activation::quick_gelu: return x * sigmoid(1.702 * x);
+    case activation::gelu: return gelu(x);
+    case activation::gelu_tanh:
+      return 0.5 * x * (1 + std::tanh(std::sqrt(2 / std::acos(-1.0)) * (x + 0.044715 * x * x * x)));
+    case activation::silu: return x * sigmoid(x);
+    case activation::relu: return x > 0 ? x : 0;
+  }
+  return x;
+}
+
+}  // namespace
+
+TEST_CASE("gemm of the scalar set is the matrix product, within the bound of a chain of K fused multiply-adds") {
+  const fp_env strict;
+  rng random(11);
+  for (const dtype type : {dtype::f32, dtype::f16, dtype::bf16})
+    for (const int k : {1, 5, 64, 75, 768}) {
+      const int m = 9, n = 35;
+      weights w(type, n, k, random);
+      inputs x(m, k, random);
+      std::vector<float> c(static_cast<std::size_t>(m * n)), residual(c.size());
+      fill_normal(residual, random);
+      gemm_args g = make_gemm(x, w);
+      g.c = c.data();
+      g.ldc = g.ldr = n;
+      g.residual = residual.data();
+      run_gemm(make_table<kernels::scalar>(), type, g);
+      const MatrixXd a = matrix(x.a.data(), m, k, x.ld), b = matrix(w.w.data(), n, k, k), r = matrix(residual.data(), m, n, n);
+      const MatrixXd bias = matrix(w.bias.data(), 1, n, n).replicate(m, 1);
+      const MatrixXd product = a * b.transpose(), size = a.cwiseAbs() * b.cwiseAbs().transpose();
+      const MatrixXd bound = (k * u * size + 2.01 * u * (product.cwiseAbs() + bias.cwiseAbs() + r.cwiseAbs())) * 1.001;
+      check_bound(to_string(type), matrix(c.data(), m, n, n), product + bias + r, bound);
+    }
+}
+
+TEST_CASE("gemm_s8 of the scalar set is exact in its integers and rounds four times after them") {
+  const fp_env strict;
+  rng random(12);
+  for (const int k : {1, 3, 4, 5, 64, 75, 3072}) {
+    const int m = 9, n = 35;
+    weights w(dtype::s8, n, k, random);
+    inputs x(m, k, random);
+    std::vector<float> c(static_cast<std::size_t>(m * n)), residual(c.size());
+    fill_normal(residual, random);
+    gemm_args g = make_gemm(x, w);
+    g.c = c.data();
+    g.ldc = g.ldr = n;
+    g.residual = residual.data();
+    run_gemm(make_table<kernels::scalar>(), dtype::s8, g);
+    MatrixXd expected(m, n), bound(m, n);
+    for (int i = 0; i < m; i++)
+      for (int j = 0; j < n; j++) {
+        std::int64_t sum = 0;
+        for (int d = 0; d < k; d++)
+          sum += (x.q[static_cast<std::size_t>(i * x.ldq + d)] - x.zero[static_cast<std::size_t>(i)]) *
+                 static_cast<std::int64_t>(w.w[static_cast<std::size_t>(j * k + d)]);
+        const double product = static_cast<double>(sum) * x.scale[static_cast<std::size_t>(i)] * w.scale[static_cast<std::size_t>(j)];
+        const double bias = w.bias[static_cast<std::size_t>(j)], r = residual[static_cast<std::size_t>(i * n + j)];
+        expected(i, j) = product + bias + r;
+        bound(i, j) = 5.01 * u * (std::abs(product) + std::abs(bias) + std::abs(r));
+      }
+    check_bound("s8", matrix(c.data(), m, n, n), expected, bound);
+  }
+}
+
+TEST_CASE("attention_f32 of the scalar set is softmax(scale Q K^T) V, within a bound from the data") {
+  const fp_env strict;
+  rng random(13);
+  for (const int d : {16, 64, 72})
+    for (const bool causal : {false, true}) {
+      const int tk = 50, tq = 50;
+      const auto size = static_cast<std::size_t>(tk * d);
+      guarded<float> q(size, 15), k(size, 15), v(size, 15), scratch(attention_scratch(tk, d) / 4);
+      fill_normal(q, random);
+      fill_normal(k, random);
+      fill_normal(v, random);
+      std::vector<float> out(size), out_s8(size);
+      attention_args t;
+      t.q = q.data();
+      t.k = k.data();
+      t.v = v.data();
+      t.out = out.data();
+      t.ldq = t.ldk = t.ldv = t.ldo = d;
+      t.tq = tq;
+      t.tk = tk;
+      t.d = d;
+      t.causal = causal;
+      t.scale = 1 / std::sqrt(static_cast<float>(d));
+      t.scratch = scratch.data();
+      kernels::scalar::attention_f32(t);
+      t.out = out_s8.data();
+      kernels::scalar::attention_s8(t);
+
+      const MatrixXd qd = matrix(q.data(), tq, d, d), kd = matrix(k.data(), tk, d, d), vd = matrix(v.data(), tk, d, d);
+      const MatrixXd s = qd * kd.transpose() * static_cast<double>(t.scale);
+      const MatrixXd s_size = qd.cwiseAbs() * kd.cwiseAbs().transpose() * static_cast<double>(t.scale);
+      // what quantising q to u8 (step range / 255) and k to s8 (step max / 127) does to a score, at most
+      const Eigen::VectorXd q_step = (qd.rowwise().maxCoeff().cwiseMax(0) - qd.rowwise().minCoeff().cwiseMin(0)) / 255;
+      const Eigen::VectorXd k_step = kd.cwiseAbs().rowwise().maxCoeff() / 127, v_step = vd.cwiseAbs().rowwise().maxCoeff() / 127;
+      MatrixXd expected(tq, d), bound(tq, d), bound_s8(tq, d);
+      for (int i = 0; i < tq; i++) {
+        const int seen = causal ? i + 1 : tk;
+        const Eigen::RowVectorXd row = s.row(i).head(seen);
+        Eigen::RowVectorXd p = (row.array() - row.maxCoeff()).exp();
+        p /= p.sum();
+        expected.row(i) = p * vd.topRows(seen);
+        const double score_error = ((d + 2) * u * s_size.row(i).head(seen)).maxCoeff() + 3 * u * (row.maxCoeff() - row.minCoeff());
+        const double relative = 2 * (std::expm1(2 * score_error) + 4e-7) + (2 * seen + 4) * u;
+        const Eigen::RowVectorXd weight = p * vd.topRows(seen).cwiseAbs();
+        bound.row(i) = relative * weight;
+        // half a step each; a probability may move by half of 1/255 of the largest product with a v step
+        const Eigen::RowVectorXd q_abs = qd.row(i).cwiseAbs();
+        double score_s8 = 0;
+        for (int j = 0; j < seen; j++)
+          score_s8 = std::max(score_s8, static_cast<double>(t.scale) * (0.5 * k_step(j) * q_abs.sum() + 0.5 * q_step(i) *
+                                        (kd.row(j).cwiseAbs().sum() + 0.5 * d * k_step(j))));
+        const double most = (p.transpose().array() * v_step.head(seen).array()).maxCoeff();
+        const double growth = std::expm1(2 * score_s8);
+        for (int c = 0; c < d; c++)
+          bound_s8(i, c) = bound(i, c) + growth * weight(c) + (1 + growth) * (0.5 * (p.transpose().array() * v_step.head(seen).array()).sum() +
+                           0.5 / 255 * most * 127 * seen);
+      }
+      check_bound("attention_f32", matrix(out.data(), tq, d, d), expected, bound);
+      const MatrixXd got = matrix(out_s8.data(), tq, d, d);
+      CHECK(((got - expected).array().abs() <= bound_s8.array()).all());
+      const double cosine = (got.array() * expected.array()).sum() / (got.norm() * expected.norm());
+      CHECK(cosine > 0.9995);
+    }
+}
+
+TEST_CASE("layer_norm of the scalar set is (x - mean) / sqrt(var + eps) * gain + bias") {
+  const fp_env strict;
+  rng random(14);
+  for (const int c : {16, 100, 768, 1152}) {
+    const int rows = 5;
+    guarded<float> x(weights::size(rows, c)), gain(weights::size(c, 1)), bias(weights::size(c, 1));
+    fill_normal(x, random, 3);
+    for (float& v : x) v += 1;
+    fill_normal(gain, random);
+    fill_normal(bias, random);
+    std::vector<float> y(x.size()), scratch(layer_norm_scratch(c)), scale(rows);
+    std::vector<std::uint8_t> q(weights::size(rows, round_up(c, 16)));
+    std::vector<std::int32_t> zero(rows);
+    layer_norm_args a;
+    a.x = x.data();
+    a.gain = gain.data();
+    a.bias = bias.data();
+    a.ldx = a.ldy = c;
+    a.rows = rows;
+    a.c = c;
+    a.y = y.data();
+    kernels::scalar::layer_norm(a);
+    a.y = scratch.data();
+    a.q = q.data();
+    a.ldq = round_up(c, 16);
+    a.scale = scale.data();
+    a.zero = zero.data();
+    kernels::scalar::layer_norm_u8(a);
+    const MatrixXd xd = matrix(x.data(), rows, c, c);
+    const Eigen::VectorXd mean = xd.rowwise().mean();
+    const MatrixXd centred = xd.colwise() - mean;
+    const Eigen::VectorXd deviation = (centred.array().square().rowwise().mean() + 1e-5).sqrt();
+    const MatrixXd g = matrix(gain.data(), 1, c, c).replicate(rows, 1), b = matrix(bias.data(), 1, c, c).replicate(rows, 1);
+    const MatrixXd unit = centred.array().colwise() / deviation.array();
+    const MatrixXd expected = unit.cwiseProduct(g) + b;
+    // sixteen lanes of C/16 additions and a tree of four: (C/16 + 4) u relative to the sum of magnitudes
+    const double chain = (c / 16 + 6) * u;
+    const Eigen::VectorXd mean_error = chain * xd.cwiseAbs().rowwise().mean();
+    MatrixXd bound(rows, c);
+    for (int i = 0; i < rows; i++)
+      for (int j = 0; j < c; j++)
+        bound(i, j) = std::abs(g(i, j)) * ((mean_error(i) + u * std::abs(xd(i, j))) / deviation(i) * (1 + std::abs(unit(i, j))) +
+                                           (chain + 4 * u) * std::abs(unit(i, j))) + 2 * u * (std::abs(expected(i, j)) + std::abs(b(i, j)));
+    check_bound("layer_norm", matrix(y.data(), rows, c, c), expected, bound);
+    for (int i = 0; i < rows; i++)  // dequantised: within half a step, and a half for the zero point's rounding
+      for (int j = 0; j < c; j++) {
+        const auto r = static_cast<std::size_t>(i);
+        const double back = scale[r] * static_cast<double>(q[weights::size(i, round_up(c, 16)) + static_cast<std::size_t>(j)] - zero[r]);
+        CHECK(std::abs(back - static_cast<double>(y[weights::size(i, c) + static_cast<std::size_t>(j)])) <= 1.0001 * static_cast<double>(scale[r]));
+      }
+  }
+}
+
+TEST_CASE("activations stay within 5e-7 of the formula, relative to the larger of |x| and 1") {
+  const fp_env strict;
+  std::vector<float> x;
+  for (float v = -30; v < 30; v += 0.00037f) x.push_back(v);
+  std::vector<float> y(x.size());
+  const int n = static_cast<int>(x.size());
+  for (int act = 0; act <= 5; act++) {
+    kernels::scalar::activate_rows(y.data(), n, x.data(), n, 1, n, static_cast<activation>(act));
+    double worst = 0, at = 0;
+    for (std::size_t i = 0; i < x.size(); i++) {
+      const double v = x[i], e = std::abs(y[i] - activate(v, static_cast<activation>(act))) / std::max(std::abs(v), 1.0);
+      if (e > worst) {
+        worst = e;
+        at = v;
+      }
+    }
+    INFO("activation " << act << ": " << worst << " at " << at);
+    CHECK(worst <= 5e-7);
+  }
+}
+
+TEST_CASE("f16 and bf16 conversions are exact and round to nearest even, every code and every midpoint") {
+  for (std::uint32_t code = 0; code < 0x10000; code++) {
+    const f16 h{static_cast<std::uint16_t>(code)};
+    const std::uint32_t exponent = (code >> 10) & 31, mantissa = code & 0x3ff;
+    const float sign = code & 0x8000 ? -1.f : 1.f;
+    if (exponent == 31) {
+      CHECK((mantissa == 0 ? std::isinf(to_f32(h)) : std::isnan(to_f32(h))));
+    } else {
+      const double value = exponent == 0 ? std::ldexp(mantissa, -24) : std::ldexp(mantissa + 1024., static_cast<int>(exponent) - 25);
+      CHECK(to_f32(h) == sign * static_cast<float>(value));
+      CHECK(std::signbit(to_f32(h)) == (code >= 0x8000));
+      CHECK(to_f16(to_f32(h)).bits == code);
+      if (exponent < 30 || mantissa < 0x3ff) {  // the midpoint to the next code goes to the even one
+        const float next = to_f32(f16{static_cast<std::uint16_t>(code + 1)}), middle = (to_f32(h) + next) / 2;
+        CHECK(to_f16(middle).bits == (code % 2 == 0 ? code : code + 1));
+        CHECK(to_f16(std::nextafter(middle, to_f32(h))).bits == code);
+        CHECK(to_f16(std::nextafter(middle, next)).bits == code + 1);
+      }
+    }
+    const bf16 b{static_cast<std::uint16_t>(code)};
+    if (std::isnan(to_f32(b))) {
+      CHECK(std::isnan(to_f32(to_bf16(to_f32(b)))));
+    } else {
+      CHECK(to_bf16(to_f32(b)).bits == code);
+      const std::uint32_t bits = code << 16;
+      if ((code & 0x7f80) != 0x7f80) {
+        CHECK(to_bf16(std::bit_cast<float>(bits | 0x8000)).bits == (code % 2 == 0 ? code : code + 1));
+        CHECK(to_bf16(std::bit_cast<float>(bits | 0x7fff)).bits == code);
+        CHECK(to_bf16(std::bit_cast<float>(bits | 0x8001)).bits == code + 1);
+      }
+    }
+  }
+}
+
+TEST_CASE("packed_index and pack_panels are inverse, and padding is zero") {
+  rng random(15);
+  for (const dtype type : {dtype::f32, dtype::bf16, dtype::s8})
+    for (const int n : {1, 16, 35})
+      for (const int k : {1, 5, 8, 33}) {
+        std::vector<std::uint8_t> seen(packed_elements(type, n, k));
+        for (int c = 0; c < n; c++)
+          for (int d = 0; d < k; d++) seen[packed_index(type, c, d, k)]++;
+        int once = 0;
+        for (const std::uint8_t s : seen) {
+          CHECK(s <= 1);
+          once += s;
+        }
+        CHECK(once == n * k);
+      }
+}
