@@ -91,9 +91,9 @@ inline std::uint8_t bmp_channel(std::uint32_t pixel, std::uint32_t mask) noexcep
   return widen_bits(v, n);
 }
 
-/// RLE4 and RLE8 to one index per pixel, [height, width], in the order of the file. Runs may not leave the picture; what
-/// is left out stays 0.
-inline void bmp_expand_rle(bytes& in, const bmp_header& h, std::uint8_t* indices) noexcept {
+/// RLE4 and RLE8 to one index per pixel, [height, width], in the order of the file. What runs beyond the picture is lost,
+/// what is left out stays 0. Errors: truncated (neither an end mark nor the last row).
+inline status bmp_expand_rle(bytes& in, const bmp_header& h, std::uint8_t* indices) noexcept {
   const bool nibbles = h.compression == 2;
   std::int64_t x = 0, y = 0;
   const auto set = [&](int index) {
@@ -102,14 +102,14 @@ inline void bmp_expand_rle(bytes& in, const bmp_header& h, std::uint8_t* indices
   };
   while (!in.overrun && y < h.height) {
     const int count = in.u8(), code = in.u8();
-    if (in.overrun) return;
+    if (in.overrun) break;
     if (count > 0) {
       for (int i = 0; i < count; i++) set(nibbles ? (i % 2 == 0 ? code >> 4 : code & 15) : code);
     } else if (code == 0) {  // end of line
       x = 0;
       y++;
     } else if (code == 1) {  // end of bitmap
-      return;
+      return status::ok;
     } else if (code == 2) {  // delta
       x += in.u8();
       y += in.u8();
@@ -123,6 +123,7 @@ inline void bmp_expand_rle(bytes& in, const bmp_header& h, std::uint8_t* indices
       if (used % 2 == 1) in.skip(1);
     }
   }
+  return in.overrun && y < h.height - 1 ? status::truncated : status::ok;
 }
 
 inline void bmp_convert_row(const bmp_header& h, const std::uint8_t* row, std::uint8_t* out) noexcept {
@@ -174,7 +175,8 @@ inline result<image> decode_bmp(std::span<const std::uint8_t> file, const load_o
     }
     indices = allocate<std::uint8_t>(h.width * h.height);
     if (!indices) return status::out_of_memory;
-    bmp_expand_rle(in, h, indices.get());
+    const status s = bmp_expand_rle(in, h, indices.get());
+    if (s != status::ok) return s;
     h.bits = 8;
   } else if (needed > static_cast<std::int64_t>(in.left())) {
     return status::truncated;

@@ -12,7 +12,7 @@
 // Damaged files give a status; where libjpeg goes on with damaged data, so does this. Where it differs from Pillow:
 //   - GIF frames that do not cover the canvas lie on the file's background colour;
 //   - PNG and GIF checksums and data behind the picture are not looked at;
-//   - BMP bit fields of any layout are taken; RLE data that ends early leaves colour 0.
+//   - BMP bit fields of any layout are taken; pixels that RLE data leaves out have colour 0.
 #pragma once
 
 #include <ocellus/image/bmp.hpp>

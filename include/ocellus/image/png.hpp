@@ -60,7 +60,6 @@ OCELLUS_END
 #pragma GCC diagnostic ignored "-Wold-style-cast"
 #pragma GCC diagnostic ignored "-Wshadow"
 #pragma GCC diagnostic ignored "-Wunused-but-set-variable"
-#pragma GCC diagnostic ignored "-Wuseless-cast"
 #endif
 namespace ocellus::stb {
 #include <stb/stb_image.h>

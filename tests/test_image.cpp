@@ -1,0 +1,419 @@
+// The image side: Pillow's resize byte for byte, normalisation, decoders, orientation, damaged files.
+#include "json.hpp"
+#include "kernel_testing.hpp"
+
+#include <ocellus/core/thread_pool.hpp>
+#include <ocellus/image/load.hpp>
+#include <ocellus/image/preprocess.hpp>
+#include <ocellus/image/save.hpp>
+
+#include <doctest/doctest.h>
+
+#include <chrono>
+#include <cmath>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <random>
+#include <string>
+#include <vector>
+
+namespace {
+
+using namespace ocellus;
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+fs::path shared() {
+  const char* folder = std::getenv("OCELLUS_SHARED");
+  return folder != nullptr ? fs::path(folder) : fs::path(OCELLUS_SOURCE_DIR) / ".." / "shared";
+}
+
+/// An index.json, or null with a message if it is not there.
+json read_index(const fs::path& path) {
+  std::ifstream in(path);
+  if (!in) {
+    MESSAGE("skipped: no " << path.string() << " (set OCELLUS_SHARED)");
+    return {};
+  }
+  return json::parse(in);
+}
+
+std::vector<std::uint8_t> read_file(const fs::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  REQUIRE_MESSAGE(in, path.string());
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+image load(const fs::path& path) {
+  result<image> picture = load_image(path.string().c_str());
+  REQUIRE_MESSAGE(picture, path.string() << ": " << to_string(picture.error()));
+  return std::move(*picture);
+}
+
+/// The largest difference of two pictures; 256 if their sizes differ.
+int difference(image_view a, image_view b) {
+  if (a.width != b.width || a.height != b.height) return 256;
+  int most = 0;
+  for (int y = 0; y < a.height; y++) {
+    for (int x = 0; x < a.width * 3; x++) most = std::max(most, std::abs(a.row(y)[x] - b.row(y)[x]));
+  }
+  return most;
+}
+
+image noise(int width, int height, unsigned seed) {
+  std::mt19937 random(seed);
+  result<image> made = image::create(width, height);
+  REQUIRE(made);
+  for (std::size_t i = 0; i < made->size_bytes(); i++) {
+    // Extremes as often as not: they drive bicubic's overshoot into the clip.
+    const auto v = static_cast<unsigned>(random());
+    made->pixels()[i] = static_cast<std::uint8_t>((v & 0x300) == 0 ? v & 0xff : (v & 0x100) != 0 ? 255 : 0);
+  }
+  return std::move(*made);
+}
+
+/// The resize passes of the sets of list.def that this CPU can run (scalar last), and SSE4.1's.
+struct resample_set {
+  std::string name;
+  resample_kernels kernels;
+};
+
+std::vector<resample_set> resample_sets() {
+  std::vector<resample_set> sets;
+#if defined(__x86_64__)
+  if (detect_cpu().sse41) sets.push_back({"sse41", resample_kernels_of<kernels::resample_sse41>()});
+#endif
+  for (const kernel_testing::kernel_set& set : kernel_testing::kernel_sets()) {
+    if (set.available && set.name != "sse41") sets.push_back({set.name, set.table.resample});
+  }
+  return sets;
+}
+
+preprocess_config config_of(const json& p) {
+  preprocess_config c;
+  const std::string mode = p["resize"];
+  c.resize = mode == "shortest" ? resize_mode::shortest : mode == "squash" ? resize_mode::squash : resize_mode::naflex;
+  c.filter = p["filter"] == "bicubic" ? resize_filter::bicubic : resize_filter::bilinear;
+  c.size_h = c.size_w = p.value("size", 0);
+  c.crop_h = c.crop_w = p.value("crop", 0);
+  c.crop_offset = p.value("crop_offset", "round") == "round" ? crop_rounding::round : crop_rounding::floor;
+  c.patch = p.value("patch", 0);
+  c.max_patches = p.value("max_patches", 0);
+  return c;
+}
+
+TEST_CASE("preprocessing equals Pillow byte for byte, in both orders of the passes and on every kernel set") {
+  const fs::path folder = shared() / "preprocess";
+  const json index = read_index(folder / "index.json");
+  if (index.is_null()) return;
+  int compared = 0;
+  for (const json& entry : index["images"]) {
+    CAPTURE(entry["source"].get<std::string>());
+    CAPTURE(entry["mode"].get<std::string>());
+    const image source = load(folder / entry["source"].get<std::string>());
+    const image new_order = load(folder / entry["expected"].get<std::string>());
+    const image old_order = load(folder / entry.value("expected_hfirst", entry["expected"].get<std::string>()));
+    preprocess_config c = config_of(entry["params"]);
+    if (entry.contains("patches_hw")) {
+      const result<preprocess_shape> s = preprocess_shape_of(c, source.width(), source.height());
+      REQUIRE(s);
+      CHECK(s->grid_h == entry["patches_hw"][0].get<int>());
+      CHECK(s->grid_w == entry["patches_hw"][1].get<int>());
+    }
+    for (const resample_set& set : resample_sets()) {
+      CAPTURE(set.name);
+      c.order = resize_order::horizontal_first;
+      const result<image> a = preprocess(source, c, set.kernels);
+      REQUIRE(a);
+      CHECK(difference(*a, old_order) == 0);
+      c.order = resize_order::pillow13;
+      const result<image> b = preprocess(source, c, set.kernels);
+      REQUIRE(b);
+      CHECK(difference(*b, new_order) == 0);
+    }
+    compared++;
+  }
+  MESSAGE(compared << " pictures compared; " << kernel_testing::coverage());
+}
+
+TEST_CASE("normalisation equals PyTorch's float32") {
+  const fs::path folder = shared() / "preprocess";
+  const json index = read_index(folder / "index.json");
+  if (index.is_null()) return;
+  for (const json& entry : index["tensors"]) {
+    const image picture = load(folder / entry["expected_image"].get<std::string>());
+    preprocess_config c;
+    for (std::size_t i = 0; i < 3; i++) {
+      c.mean[i] = entry["mean"][i].get<float>();
+      c.std[i] = entry["std"][i].get<float>();
+    }
+    std::vector<float> values(static_cast<std::size_t>(picture.width() * picture.height() * 3));
+    normalise(picture, c, values.data());
+    const std::vector<std::uint8_t> npy = read_file(folder / entry["tensor"].get<std::string>());
+    REQUIRE(npy.size() > values.size() * 4);
+    CHECK(std::memcmp(npy.data() + npy.size() - values.size() * 4, values.data(), values.size() * 4) == 0);
+  }
+}
+
+/// Both passes of a resize from in to out on one kernel set; the source ends where nobody may read.
+std::vector<std::uint8_t> resized(const resample_set& set, const image& source, resize_window w,
+                                  resize_filter filter, resize_order order, const executor& threads = {}) {
+  kernel_testing::guarded<std::uint8_t> guarded(source.size_bytes());
+  std::memcpy(guarded.data(), source.pixels(), source.size_bytes());
+  std::vector<std::uint8_t> out(static_cast<std::size_t>(w.w * w.h * 3) + 8, 0xa5);
+  const image_view view(guarded.data(), source.width(), source.height());
+  REQUIRE(resize_into(out.data(), w.w * 3, view, w, filter, order, set.kernels, threads) == status::ok);
+  for (std::size_t i = out.size() - 8; i < out.size(); i++) CHECK(out[i] == 0xa5);
+  return out;
+}
+
+TEST_CASE("resize: every kernel set equals scalar bit for bit, whole and cropped, and stays inside of its buffers") {
+  const std::vector<resample_set> sets = resample_sets();
+  const resample_set& scalar = sets.back();
+  REQUIRE(scalar.name == "scalar");
+  std::mt19937 random(1);
+  const auto up_to = [&](unsigned n) { return static_cast<int>(random() % n) + 1; };
+  for (int round = 0; round < 250; round++) {
+    const image source = noise(up_to(round % 5 == 0 ? 400 : 40), up_to(round % 7 == 0 ? 400 : 40), static_cast<unsigned>(random()));
+    resize_window w;
+    w.resized_w = round % 11 == 0 ? source.width() : up_to(60);
+    w.resized_h = round % 13 == 0 ? source.height() : up_to(60);
+    w.w = up_to(static_cast<unsigned>(w.resized_w));
+    w.h = up_to(static_cast<unsigned>(w.resized_h));
+    w.x = up_to(static_cast<unsigned>(w.resized_w - w.w + 1)) - 1;
+    w.y = up_to(static_cast<unsigned>(w.resized_h - w.h + 1)) - 1;
+    const auto filter = round % 2 == 0 ? resize_filter::bicubic : resize_filter::bilinear;
+    const auto order = round % 3 == 0 ? resize_order::pillow13 : resize_order::horizontal_first;
+    const std::vector<std::uint8_t> expected = resized(scalar, source, w, filter, order);
+    for (const resample_set& set : sets) {
+      CHECK_MESSAGE(resized(set, source, w, filter, order) == expected, set.name << " round " << round);
+    }
+    // The window is a cut of the whole.
+    resize_window whole = w;
+    whole.x = whole.y = 0;
+    whole.w = w.resized_w;
+    whole.h = w.resized_h;
+    const std::vector<std::uint8_t> all = resized(scalar, source, whole, filter, order);
+    bool same = true;
+    for (int y = 0; y < w.h; y++) {
+      same = same && std::memcmp(expected.data() + y * w.w * 3,
+                                 all.data() + ((w.y + y) * whole.w + w.x) * 3, static_cast<std::size_t>(w.w * 3)) == 0;
+    }
+    CHECK_MESSAGE(same, "round " << round);
+  }
+}
+
+TEST_CASE("resize: threads change nothing") {
+  thread_pool pool(3);
+  const std::vector<resample_set> sets = resample_sets();
+  const image source = noise(301, 257, 7);
+  const resize_window w{97, 83, 3, 5, 80, 70};
+  for (const auto order : {resize_order::horizontal_first, resize_order::pillow13}) {
+    CHECK(resized(sets.front(), source, w, resize_filter::bicubic, order, pool.executor()) ==
+          resized(sets.back(), source, w, resize_filter::bicubic, order));
+  }
+}
+
+TEST_CASE("resize: hand-computed cases") {
+  const resample_kernels kernels = resample_kernels_of<kernels::resample_scalar>();
+  const std::uint8_t two[6] = {0, 100, 255, 100, 200, 255};
+  // Two pixels to one: the triangle gives both half the weight.
+  const result<image> half =
+      resize({two, 2, 1}, {1, 1, 0, 0, 1, 1}, resize_filter::bilinear, resize_order::horizontal_first, kernels);
+  REQUIRE(half);
+  CHECK(half->pixels()[0] == 50);
+  CHECK(half->pixels()[1] == 150);
+  CHECK(half->pixels()[2] == 255);
+  // Two to four: at 0.25 and 0.75 between the centres, and the edge itself outside.
+  const result<image> four =
+      resize({two, 2, 1}, {4, 1, 0, 0, 4, 1}, resize_filter::bilinear, resize_order::horizontal_first, kernels);
+  REQUIRE(four);
+  const int expected[4] = {0, 25, 75, 100};
+  for (int i = 0; i < 4; i++) CHECK(four->pixels()[3 * i] == expected[i]);
+  // A size that stays is a copy.
+  const result<image> same =
+      resize({two, 2, 1}, {2, 1, 1, 0, 1, 1}, resize_filter::bicubic, resize_order::horizontal_first, kernels);
+  REQUIRE(same);
+  CHECK(same->pixels()[0] == 100);
+}
+
+TEST_CASE("preprocess_shape_of: sizes, crops and NaFlex grids") {
+  preprocess_config c;
+  const auto window = [&](int w, int h) { return preprocess_shape_of(c, w, h)->window; };
+  CHECK(window(4032, 3024).resized_w == 298);  // int(224 * 4032 / 3024) = int(298.67)
+  CHECK(window(4032, 3024).x == 37);
+  CHECK(window(227, 224).x == 2);  // 1.5 rounds to the even 2
+  CHECK(window(225, 224).x == 0);  // 0.5 to 0
+  c.crop_offset = crop_rounding::floor;
+  CHECK(window(227, 224).x == 1);
+  c.crop_h = c.crop_w = 300;
+  CHECK(preprocess_shape_of(c, 100, 100).error() == status::invalid_argument);
+  CHECK(preprocess_shape_of(c, 0, 100).error() == status::invalid_argument);
+  c.crop_h = c.crop_w = 0;
+  CHECK(preprocess_shape_of(c, 1, 1 << 30).error() == status::image_too_large);
+  c.resize = resize_mode::naflex;
+  const auto grid = preprocess_shape_of(c, 1000, 3);
+  REQUIRE(grid);
+  CHECK(grid->grid_h == 1);
+  CHECK(grid->grid_w == 256);
+  c.max_patches = 0;
+  CHECK(preprocess_shape_of(c, 10, 10).error() == status::invalid_argument);
+}
+
+TEST_CASE("decoding equals Pillow's convert(\"RGB\") within the tolerance of each file") {
+  const fs::path folder = shared() / "preprocess";
+  const json index = read_index(folder / "decode" / "index.json");
+  if (index.is_null()) return;
+  int decoded = 0, refused = 0, exact = 0;
+  for (const json& entry : index["files"]) {
+    const std::string name = entry["file"];
+    CAPTURE(name);
+    const result<image> picture = load_image((folder / name).string().c_str());
+    if (entry.contains("optional") || !picture) {
+      CHECK_MESSAGE(entry.contains("optional"), to_string(picture.error()));
+      refused++;
+      continue;
+    }
+    const int d = difference(*picture, load(folder / entry["expected"].get<std::string>()));
+    CHECK(d <= entry.value("max_abs_diff", 0));
+    decoded++;
+    exact += d == 0 ? 1 : 0;
+    if (entry.contains("expected_oriented")) {
+      load_options options;
+      options.exif_orientation = true;
+      const result<image> turned = load_image((folder / name).string().c_str(), options);
+      REQUIRE(turned);
+      CHECK(difference(*turned, load(folder / entry["expected_oriented"].get<std::string>())) <=
+            entry.value("max_abs_diff", 0));
+    }
+  }
+  MESSAGE(decoded << " decoded, " << exact << " of them exactly; " << refused << " optional ones not compared");
+}
+
+TEST_CASE("damaged pictures end in a picture or a status, quickly") {
+  const fs::path folder = shared() / "badinput" / "images";
+  const json index = read_index(folder / "index.json");
+  if (index.is_null()) return;
+  int taken = 0, refused = 0;
+  for (const json& entry : index["files"]) {
+    const std::string name = entry["file"];
+    CAPTURE(name);
+    const auto start = std::chrono::steady_clock::now();
+    const result<image> picture = load_image((folder / name).string().c_str());
+    const auto took = std::chrono::steady_clock::now() - start;
+    CHECK(took < std::chrono::seconds(5));
+    (picture ? taken : refused)++;
+    if (name.find("bomb") != std::string::npos && name.find("itxt") == std::string::npos) {
+      CHECK(picture.error() == status::image_too_large);
+    }
+  }
+  MESSAGE(taken << " decoded, " << refused << " refused");
+}
+
+TEST_CASE("a picture cut at any byte ends in a picture or a status") {
+  const fs::path folder = shared() / "preprocess" / "decode" / "files";
+  for (const std::string name : {"m-q80-s420-prog-77x53.jpg", "m-rst.jpg", "m-p16.png", "m-p-interlace.gif", "m-rgba-rle.tga",
+                           "m-1.bmp", "pal8rle.bmp", "m-p2.pgm", "m-p6-16.ppm"}) {
+    if (!fs::exists(folder / name)) {
+      MESSAGE("skipped: no " << name << " (set OCELLUS_SHARED)");
+      continue;
+    }
+    const std::vector<std::uint8_t> whole = read_file(folder / name);
+    for (std::size_t n = 0; n < whole.size(); n += whole.size() > 2000 ? 7 : 1) {
+      kernel_testing::guarded<std::uint8_t> cut(std::max<std::size_t>(n, 1));
+      std::memcpy(cut.data(), whole.data(), n);
+      const result<image> picture = decode_image({cut.data(), n});
+      // Half of a picture is never taken for the whole.
+      if (n < whole.size() / 2) CHECK_MESSAGE(!picture, name << " cut to " << n);
+    }
+  }
+}
+
+TEST_CASE("decoders refuse by the header what the limits forbid") {
+  const std::string huge = "P6 30000 30000 255\n";
+  const std::span<const std::uint8_t> bytes(reinterpret_cast<const std::uint8_t*>(huge.data()), huge.size());
+  CHECK(decode_image(bytes).error() == status::image_too_large);
+  const std::string small = "P3 2 1 15 # two pixels\n15 0 7 0 15 8";
+  const std::span<const std::uint8_t> two(reinterpret_cast<const std::uint8_t*>(small.data()), small.size());
+  const result<image> picture = decode_image(two);
+  REQUIRE(picture);
+  CHECK(picture->pixels()[0] == 255);
+  CHECK(picture->pixels()[2] == 119);
+  CHECK(picture->pixels()[5] == 136);
+  load_options options;
+  options.max_pixels = 1;
+  CHECK(decode_image(two, options).error() == status::image_too_large);
+  options = {};
+  options.max_bytes = 5;
+  CHECK(decode_image(two, options).error() == status::image_too_large);
+  CHECK(decode_image({}).error() == status::empty_file);
+  CHECK(load_image("no/such/file.jpg").error() == status::file_not_found);
+  CHECK(load_image(".").error() == status::cannot_read);
+}
+
+TEST_CASE("JPEG: the SIMD inverse DCT equals the scalar one, also on values that no good file has") {
+  std::mt19937 random(3);
+  for (int round = 0; round < 20000; round++) {
+    std::int16_t coefficients[64];
+    std::uint16_t quant[64];
+    const int range = 1 << (round % 15);
+    for (int i = 0; i < 64; i++) {
+      coefficients[i] = static_cast<std::int16_t>(static_cast<int>(random() % static_cast<unsigned>(2 * range)) - range);
+      quant[i] = static_cast<std::uint16_t>(random() % (round % 2 == 0 ? 65536u : 4u));
+    }
+    std::uint8_t a[64], b[64];
+    detail::jpeg_idct::block(coefficients, quant, a, 8);
+    detail::jpeg_idct::block_scalar(coefficients, quant, b, 8);
+    REQUIRE(std::memcmp(a, b, 64) == 0);
+    for (int i = 1; i < 64; i++) coefficients[i] = 0;
+    detail::jpeg_idct::flat(coefficients[0], quant[0], a, 8);
+    detail::jpeg_idct::block_scalar(coefficients, quant, b, 8);
+    REQUIRE(std::memcmp(a, b, 64) == 0);
+  }
+}
+
+TEST_CASE("JPEG: the SIMD colour rows equal the formula for every pair of chroma") {
+  std::vector<std::uint8_t> y(256), cb(256), cr(256), out(256 * 3);
+  for (int b = 0; b < 256; b++) {
+    for (std::size_t i = 0; i < 256; i++) {
+      y[i] = static_cast<std::uint8_t>(i * 37 + static_cast<std::size_t>(b) * 11);
+      cb[i] = static_cast<std::uint8_t>(b);
+      cr[i] = static_cast<std::uint8_t>(i);
+    }
+    detail::jpeg_ycc_row(y.data(), cb.data(), cr.data(), 256, out.data());
+    for (std::size_t i = 0; i < 256; i++) {
+      std::uint8_t pixel[3];
+      detail::jpeg_ycc_pixel(y[i], cb[i], cr[i], pixel);
+      REQUIRE(std::memcmp(pixel, out.data() + 3 * i, 3) == 0);
+    }
+  }
+}
+
+TEST_CASE("orient: each orientation and its inverse give the picture back") {
+  const image source = noise(5, 3, 9);
+  const int inverse[9] = {0, 1, 2, 3, 4, 5, 8, 7, 6};
+  for (int o = 1; o <= 8; o++) {
+    const result<image> turned = orient(source, o);
+    REQUIRE(turned);
+    CHECK(turned->width() == (o >= 5 ? 3 : 5));
+    const result<image> back = orient(*turned, inverse[o]);
+    REQUIRE(back);
+    CHECK(difference(*back, source) == 0);
+  }
+  CHECK(orient(source, 9).error() == status::invalid_argument);
+}
+
+TEST_CASE("a picture saved as PNG loads as it was, and a failed save leaves nothing behind") {
+  const fs::path folder = fs::temp_directory_path() / ("ocellus-test-image-" + std::to_string(::getpid()));
+  fs::create_directories(folder);
+  const image source = noise(37, 21, 4);
+  const std::string path = (folder / "saved.png").string();
+  REQUIRE(save_png(path.c_str(), source) == status::ok);
+  CHECK(difference(load(path), source) == 0);
+  CHECK(save_png((folder / "none" / "saved.png").string().c_str(), source) == status::cannot_write);
+  CHECK(std::distance(fs::directory_iterator(folder), fs::directory_iterator()) == 1);
+  fs::remove_all(folder);
+}
+
+}  // namespace
