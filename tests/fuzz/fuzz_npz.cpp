@@ -18,7 +18,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   }
   for (const convert::found_tensor& tensor : found->tensors) {
     const convert::zip_entry& entry = archive->entries()[*tensor.entry];
-    if (tensor.begin > entry.size || tensor.span > (entry.size - tensor.begin) / tensor.element_bytes) __builtin_trap();
+    if (tensor.begin > entry.size || tensor.span > (entry.size - tensor.begin) / tensor.element_bytes)
+      __builtin_trap();
   }
   return 0;
 }

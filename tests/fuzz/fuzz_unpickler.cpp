@@ -1,4 +1,5 @@
-// Any bytes as a pickle, with and without the names of TorchScript; every number in the result must lie in its table.
+// Any bytes as a pickle, with and without the names of TorchScript; every number in the result must lie in
+// its table.
 #include "pickle.hpp"
 
 #include <cstddef>
@@ -49,7 +50,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       }
     }
     for (const auto& tensor : pickle->tensors) {
-      if (tensor.storage >= pickle->storages.size() || tensor.shape.size() != tensor.strides.size()) __builtin_trap();
+      if (tensor.storage >= pickle->storages.size() || tensor.shape.size() != tensor.strides.size())
+        __builtin_trap();
     }
     for (const auto& object : pickle->objects) check(*pickle, object.state);
   }

@@ -25,7 +25,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     if (!whole) continue;
     if (whole->size() != entry.size || !front) __builtin_trap();
     std::uint64_t got = 0;
-    const auto part = archive->read(entry, entry.size / 3, entry.size / 2, [&](auto bytes) { got += bytes.size(); });
+    const auto part =
+        archive->read(entry, entry.size / 3, entry.size / 2, [&](auto bytes) { got += bytes.size(); });
     if (!part || got != entry.size / 2) __builtin_trap();
   }
   return 0;

@@ -32,8 +32,8 @@ outcome<void> byte_source::read(std::uint64_t offset, std::span<std::byte> out) 
     return {};
   }
   while (!out.empty()) {
-    const ssize_t got = ::pread(*file_, out.data(), std::min<std::size_t>(out.size(), 1 << 30),
-                                static_cast<off_t>(offset));
+    const ssize_t got =
+        ::pread(*file_, out.data(), std::min<std::size_t>(out.size(), 1 << 30), static_cast<off_t>(offset));
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) return error{std::string("reading failed: ") + std::strerror(errno)};
     if (got == 0) return error{"the file became shorter while it was read"};
@@ -92,8 +92,8 @@ void sha256::block(const std::byte* data) noexcept {
   }
   auto [a, b, c, d, e, f, g, h] = state_;
   for (std::size_t i = 0; i < 64; ++i) {
-    const std::uint32_t t1 = h + (std::rotr(e, 6) ^ std::rotr(e, 11) ^ std::rotr(e, 25)) + ((e & f) ^ (~e & g)) +
-                             round_constants[i] + w[i];
+    const std::uint32_t t1 = h + (std::rotr(e, 6) ^ std::rotr(e, 11) ^ std::rotr(e, 25)) +
+                             ((e & f) ^ (~e & g)) + round_constants[i] + w[i];
     const std::uint32_t t2 =
         (std::rotr(a, 2) ^ std::rotr(a, 13) ^ std::rotr(a, 22)) + ((a & b) ^ (a & c) ^ (b & c));
     h = g;

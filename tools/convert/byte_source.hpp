@@ -1,7 +1,7 @@
 // Bytes at an offset: a file read with pread, or memory. Every read is checked against the size.
 //
-// Not mmap: a mapped file that shrinks while it is read kills the process, and mapped pages count as resident memory,
-// which for a checkpoint of several GB hides what the converter itself needs.
+// Not mmap: a mapped file that shrinks while it is read kills the process, and mapped pages count as resident
+// memory, which for a checkpoint of several GB hides what the converter itself needs.
 #pragma once
 
 #include "outcome.hpp"

@@ -72,7 +72,8 @@ outcome<void> place_tensor(found_tensor& tensor, std::uint64_t first, std::uint6
   if (shape.size() > max_rank) return in_tensor(name, "has " + std::to_string(shape.size()) + " dimensions");
   std::uint64_t elements = 1, contiguous = 1;
   for (const std::int64_t size : shape) {
-    if (size < 0 || !multiply_checked(elements, static_cast<std::uint64_t>(size), elements) || elements > INT64_MAX) {
+    if (size < 0 || !multiply_checked(elements, static_cast<std::uint64_t>(size), elements) ||
+        elements > INT64_MAX) {
       return in_tensor(name, "its shape overflows");
     }
   }
@@ -80,7 +81,8 @@ outcome<void> place_tensor(found_tensor& tensor, std::uint64_t first, std::uint6
   bool in_order = true;
   for (std::size_t axis = shape.size(); axis-- > 0 && elements > 0;) {
     const auto size = static_cast<std::uint64_t>(shape[axis]);
-    const auto stride = tensor.strides.empty() ? contiguous : static_cast<std::uint64_t>(tensor.strides[axis]);
+    const auto stride =
+        tensor.strides.empty() ? contiguous : static_cast<std::uint64_t>(tensor.strides[axis]);
     std::uint64_t reach = 0;
     if (!multiply_checked(size - 1, stride, reach) || !add_checked(last, reach, last)) {
       return in_tensor(name, "its strides overflow");
@@ -102,7 +104,7 @@ outcome<void> place_tensor(found_tensor& tensor, std::uint64_t first, std::uint6
   return {};
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
+// Opening ----------------------------------------------------------------------------------------------------
 
 struct checkpoint::state {
   struct source {
@@ -138,7 +140,8 @@ namespace {
 /// What a file that is no checkpoint is, from its first bytes, for those who downloaded something else.
 std::string unknown_file(std::string_view front) {
   const auto starts = [&](std::string_view text) { return front.starts_with(text); };
-  if (starts("version https://git-lfs")) return "a Git LFS pointer, not the file itself: fetch it with git lfs pull";
+  if (starts("version https://git-lfs"))
+    return "a Git LFS pointer, not the file itself: fetch it with git lfs pull";
   if (starts("<")) return "a web page or XML, not a checkpoint: the download went wrong";
   if (starts("\x93NUMPY")) return "a single .npy array; a checkpoint is an .npz of many";
   if (starts("GGUF")) return "a GGUF file; convert the original checkpoint instead";
@@ -152,7 +155,8 @@ outcome<contents> read_zip(const zip_archive& archive) {
   bool arrays = false;
   for (const zip_entry& entry : archive.entries()) {
     if (entry.name == "data.pkl" || entry.name.ends_with("/data.pkl")) return read_pytorch_zip(archive);
-    if (entry.name.ends_with("/model.json")) return error{"a TorchScript archive of torch before 1.4; save it again with a newer one"};
+    if (entry.name.ends_with("/model.json"))
+      return error{"a TorchScript archive of torch before 1.4; save it again with a newer one"};
     arrays |= entry.name.ends_with(".npy");
   }
   if (arrays) return read_npz(archive);
@@ -231,12 +235,14 @@ outcome<void> checkpoint::state::open_file(const fs::path& path) {
 
 namespace {
 
-// A shard's name in an index is a plain file name, and the file, if it is a link, leads to no other folder; but Hugging
-// Face's cache is made of links (models--x/snapshots/<revision>/name -> ../../blobs/<hash>).
+// A shard's name in an index is a plain file name, and the file, if it is a link, leads to no other folder;
+// but Hugging Face's cache is made of links (models--x/snapshots/<revision>/name -> ../../blobs/<hash>).
 outcome<fs::path> shard_path(const fs::path& folder, const std::string& name) {
-  const auto bad = [&](const char* what) { return error{"the index names the shard \"" + printable(name) + "\", " + what}; };
-  if (name.empty() || name == "." || name == ".." || name.find('/') != name.npos || name.find('\\') != name.npos ||
-      name.find('\0') != name.npos) {
+  const auto bad = [&](const char* what) {
+    return error{"the index names the shard \"" + printable(name) + "\", " + what};
+  };
+  if (name.empty() || name == "." || name == ".." || name.find('/') != name.npos ||
+      name.find('\\') != name.npos || name.find('\0') != name.npos) {
     return bad("which is no plain file name");
   }
   std::error_code problem;
@@ -244,8 +250,10 @@ outcome<fs::path> shard_path(const fs::path& folder, const std::string& name) {
   if (problem) return error{"the folder of the index cannot be read"};
   const fs::path target = fs::canonical(folder / name, problem);
   if (problem) return bad("which is missing");
-  const fs::path cache = home.parent_path().filename() == "snapshots" ? home.parent_path().parent_path() / "blobs" : home;
-  if (target.parent_path() != home && target.parent_path() != cache) return bad("which is a link out of its folder");
+  const fs::path cache =
+      home.parent_path().filename() == "snapshots" ? home.parent_path().parent_path() / "blobs" : home;
+  if (target.parent_path() != home && target.parent_path() != cache)
+    return bad("which is a link out of its folder");
   return folder / name;
 }
 
@@ -253,14 +261,16 @@ outcome<fs::path> shard_path(const fs::path& folder, const std::string& name) {
 
 outcome<void> checkpoint::state::open_index(const fs::path& path) {
   const outcome<nlohmann::json> json = read_json(path, {.depth = 8});
-  if (!json) return error{"the shard index " + printable(path.filename().string()) + ": " + json.failure().what};
+  if (!json)
+    return error{"the shard index " + printable(path.filename().string()) + ": " + json.failure().what};
   if (!json->is_object() || !json->contains("weight_map") || !(*json)["weight_map"].is_object()) {
     return error{"the shard index " + printable(path.filename().string()) + " has no weight_map"};
   }
   const nlohmann::json& map = (*json)["weight_map"];
   std::set<std::string> names;
   for (const auto& [tensor, shard] : map.items()) {
-    if (!shard.is_string()) return error{"the shard index gives no file name for \"" + printable(tensor) + "\""};
+    if (!shard.is_string())
+      return error{"the shard index gives no file name for \"" + printable(tensor) + "\""};
     names.insert(shard.get<std::string>());
     if (names.size() > max_shards) return error{"the shard index names more than 1000 files"};
   }
@@ -271,7 +281,8 @@ outcome<void> checkpoint::state::open_index(const fs::path& path) {
   for (const std::string& name : names) {
     const outcome<fs::path> shard = shard_path(path.parent_path().empty() ? "." : path.parent_path(), name);
     if (!shard) return shard.failure();
-    if (auto added = open_file(*shard); !added) return error{"shard " + printable(name) + ": " + added.failure().what};
+    if (auto added = open_file(*shard); !added)
+      return error{"shard " + printable(name) + ": " + added.failure().what};
     all_safetensors &= kind == container::safetensors;
   }
   for (const auto& item : map.items()) {
@@ -290,12 +301,15 @@ outcome<void> checkpoint::state::open_folder(const fs::path& folder) {
                                    "pytorch_model.bin",           "pytorch_model.bin.index.json"};
   std::error_code problem;
   for (const fs::path name : known) {
-    if (fs::exists(folder / name, problem)) return name.extension() == ".json" ? open_index(folder / name) : open_file(folder / name);
+    if (fs::exists(folder / name, problem))
+      return name.extension() == ".json" ? open_index(folder / name) : open_file(folder / name);
   }
   std::vector<fs::path> others;
-  for (fs::directory_iterator at(folder, problem), end; !problem && at != end && others.size() < 3; at.increment(problem)) {
+  for (fs::directory_iterator at(folder, problem), end; !problem && at != end && others.size() < 3;
+       at.increment(problem)) {
     const fs::path ending = at->path().extension();
-    if (ending == ".safetensors" || ending == ".pt" || ending == ".pth" || ending == ".bin" || ending == ".npz") {
+    if (ending == ".safetensors" || ending == ".pt" || ending == ".pth" || ending == ".bin" ||
+        ending == ".npz") {
       others.push_back(at->path());
     }
   }
@@ -303,7 +317,8 @@ outcome<void> checkpoint::state::open_folder(const fs::path& folder) {
   if (others.size() == 1) return open_file(others[0]);
   if (others.size() > 1) return error{"the folder holds several checkpoints: name the file"};
   return error{
-      "the folder holds no weights: looked for model.safetensors, open_clip_model.safetensors, open_clip_pytorch_model.bin, "
+      "the folder holds no weights: looked for model.safetensors, open_clip_model.safetensors, "
+      "open_clip_pytorch_model.bin, "
       "pytorch_model.bin, each with .index.json too, and *.safetensors, *.pt, *.pth, *.bin, *.npz"};
 }
 
@@ -326,9 +341,9 @@ outcome<checkpoint> checkpoint::open(const fs::path& path) {
     const auto made = std::make_shared<state>();
     std::error_code problem;
     const bool folder = fs::is_directory(path, problem);
-    outcome<void> opened = folder                                                 ? made->open_folder(path)
+    outcome<void> opened = folder                                              ? made->open_folder(path)
                            : path.filename().string().ends_with(".index.json") ? made->open_index(path)
-                                                                                  : made->open_file(path);
+                                                                               : made->open_file(path);
     if (opened) opened = made->finish();
     if (!opened) return opened.failure();
     checkpoint result;
@@ -367,9 +382,10 @@ std::uint64_t checkpoint::bytes() const noexcept {
   return sum;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
+// Reading tensors ------------------------------------------------------------------------------------------
 
-// Streams the elements from the tensor's first to its last in storage order. `convert(bytes)` gets whole elements.
+// Streams the elements from the tensor's first to its last in storage order. `convert(bytes)` gets whole
+// elements.
 template <class Convert>
 outcome<void> checkpoint::state::read_span(const found_tensor& from, const Convert& convert) const {
   const source& file = sources[from.source];
@@ -392,9 +408,11 @@ outcome<void> checkpoint::state::read_span(const found_tensor& from, const Conve
     };
     return file.archive->read(file.archive->entries()[*from.entry], from.begin, bytes, pass);
   }
-  std::vector<std::byte> buffer(static_cast<std::size_t>(std::min<std::uint64_t>(bytes, std::size_t{256} << 10)));
+  std::vector<std::byte> buffer(
+      static_cast<std::size_t>(std::min<std::uint64_t>(bytes, std::size_t{256} << 10)));
   for (std::uint64_t at = 0; at < bytes;) {
-    const auto piece = std::span(buffer).first(static_cast<std::size_t>(std::min<std::uint64_t>(buffer.size(), bytes - at)));
+    const auto piece =
+        std::span(buffer).first(static_cast<std::size_t>(std::min<std::uint64_t>(buffer.size(), bytes - at)));
     if (auto got = file.bytes.read(from.begin + at, piece); !got) return got;
     convert(std::span<const std::byte>(piece));
     at += piece.size();
@@ -449,7 +467,8 @@ float from_f16(std::uint16_t h) noexcept {
     const float magnitude = static_cast<float>(mantissa) * 0x1p-24f;
     return sign != 0 ? -magnitude : magnitude;
   }
-  const std::uint32_t bits = exponent == 31 ? 0x7f800000u | mantissa << 13 : (exponent + 112) << 23 | mantissa << 13;
+  const std::uint32_t bits =
+      exponent == 31 ? 0x7f800000u | mantissa << 13 : (exponent + 112) << 23 | mantissa << 13;
   return std::bit_cast<float>(sign | bits);
 }
 
@@ -460,15 +479,21 @@ outcome<void> checkpoint::read_f32(const tensor_info& tensor, std::vector<float>
   return guarded([&]() -> outcome<void> {
     out.clear();
     switch (from.info.type) {
-      case dtype::f32: return state_->read(from, out, [](const std::byte* p) { return std::bit_cast<float>(load_u32(p)); });
-      case dtype::f16: return state_->read(from, out, [](const std::byte* p) { return from_f16(load_u16(p)); });
+      case dtype::f32:
+        return state_->read(from, out, [](const std::byte* p) { return std::bit_cast<float>(load_u32(p)); });
+      case dtype::f16:
+        return state_->read(from, out, [](const std::byte* p) { return from_f16(load_u16(p)); });
       case dtype::bf16:
-        return state_->read(
-            from, out, [](const std::byte* p) { return std::bit_cast<float>(static_cast<std::uint32_t>(load_u16(p)) << 16); });
+        return state_->read(from, out, [](const std::byte* p) {
+          return std::bit_cast<float>(static_cast<std::uint32_t>(load_u16(p)) << 16);
+        });
       case dtype::f64:
-        return state_->read(
-            from, out, [](const std::byte* p) { return static_cast<float>(std::bit_cast<double>(load_u64(p))); });
-      default: return in_tensor(from.info.name, std::string("weights must be floating point, but it is ") + to_string(from.info.type));
+        return state_->read(from, out, [](const std::byte* p) {
+          return static_cast<float>(std::bit_cast<double>(load_u64(p)));
+        });
+      default:
+        return in_tensor(from.info.name, std::string("weights must be floating point, but it is ") +
+                                             to_string(from.info.type));
     }
   });
 }
@@ -478,13 +503,26 @@ outcome<void> checkpoint::read_i64(const tensor_info& tensor, std::vector<std::i
   return guarded([&]() -> outcome<void> {
     out.clear();
     switch (from.info.type) {
-      case dtype::i64: return state_->read(from, out, [](const std::byte* p) { return static_cast<std::int64_t>(load_u64(p)); });
-      case dtype::i32: return state_->read(from, out, [](const std::byte* p) { return std::int64_t{static_cast<std::int32_t>(load_u32(p))}; });
-      case dtype::i16: return state_->read(from, out, [](const std::byte* p) { return std::int64_t{static_cast<std::int16_t>(load_u16(p))}; });
-      case dtype::i8: return state_->read(from, out, [](const std::byte* p) { return std::int64_t{static_cast<std::int8_t>(*p)}; });
+      case dtype::i64:
+        return state_->read(from, out,
+                            [](const std::byte* p) { return static_cast<std::int64_t>(load_u64(p)); });
+      case dtype::i32:
+        return state_->read(from, out, [](const std::byte* p) {
+          return std::int64_t{static_cast<std::int32_t>(load_u32(p))};
+        });
+      case dtype::i16:
+        return state_->read(from, out, [](const std::byte* p) {
+          return std::int64_t{static_cast<std::int16_t>(load_u16(p))};
+        });
+      case dtype::i8:
+        return state_->read(from, out,
+                            [](const std::byte* p) { return std::int64_t{static_cast<std::int8_t>(*p)}; });
       case dtype::u8:
-      case dtype::boolean: return state_->read(from, out, [](const std::byte* p) { return std::to_integer<std::int64_t>(*p); });
-      default: return in_tensor(from.info.name, std::string("should hold integers, but it is ") + to_string(from.info.type));
+      case dtype::boolean:
+        return state_->read(from, out, [](const std::byte* p) { return std::to_integer<std::int64_t>(*p); });
+      default:
+        return in_tensor(from.info.name,
+                         std::string("should hold integers, but it is ") + to_string(from.info.type));
     }
   });
 }
@@ -519,7 +557,8 @@ outcome<void> check_finite(std::string_view name, std::span<const float> values)
   });
   if (bad == values.end()) return {};
   const bool nan = (std::bit_cast<std::uint32_t>(*bad) & 0x007fffffu) != 0;
-  return in_tensor(name, std::string(nan ? "NaN" : "an infinite value") + " at element " + std::to_string(bad - values.begin()));
+  return in_tensor(name, std::string(nan ? "NaN" : "an infinite value") + " at element " +
+                             std::to_string(bad - values.begin()));
 }
 
 }  // namespace ocellus::convert

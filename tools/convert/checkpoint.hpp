@@ -6,14 +6,15 @@
 //   std::vector<float> w;
 //   if (auto read = file->read_f32(*conv, w); !read) return read.failure();
 //
-// Containers: PyTorch zip (.pt .pth .bin), TorchScript archives, torch.save's older format without zip, safetensors,
-// NumPy .npz, and sharded safetensors or .bin with their index. Which model the tensors make up is the layouts' work.
+// Containers: PyTorch zip (.pt .pth .bin), TorchScript archives, torch.save's older format without zip,
+// safetensors, NumPy .npz, and sharded safetensors or .bin with their index. Which model the tensors make up
+// is the layouts' work.
 //
-// Opening reads directories, headers and pickles and checks every size and offset against the file; tensor data is read
-// by read_f32 and read_i64 only, one tensor at a time and in pieces, so that a large checkpoint needs little more
-// memory than its largest tensor. The file is untrusted: nothing in it is executed, no name in it is used as a path
-// (but the plain file names of a shard index, which must lie in the index's folder), and what its headers announce is never
-// allocated before it is checked against the bytes that are there.
+// Opening reads directories, headers and pickles and checks every size and offset against the file; tensor
+// data is read by read_f32 and read_i64 only, one tensor at a time and in pieces, so that a large checkpoint
+// needs little more memory than its largest tensor. The file is untrusted: nothing in it is executed, no name
+// in it is used as a path (but the plain file names of a shard index, which must lie in the index's folder),
+// and what its headers announce is never allocated before it is checked against the bytes that are there.
 #pragma once
 
 #include "outcome.hpp"
@@ -30,8 +31,8 @@
 
 namespace ocellus::convert {
 
-/// Element types. `other` is a type that a container may hold and that we do not read (complex, 8-bit floats, text):
-/// such a tensor is listed, and refused by name when it is read.
+/// Element types. `other` is a type that a container may hold and that we do not read (complex, 8-bit floats,
+/// text): such a tensor is listed, and refused by name when it is read.
 enum class dtype : std::uint8_t { f64, f32, f16, bf16, i64, i32, i16, i8, u8, boolean, other };
 
 /// "f32", "bf16", ... Static storage.
@@ -39,7 +40,8 @@ const char* to_string(dtype type) noexcept;
 
 constexpr bool is_floating(dtype type) noexcept { return type <= dtype::bf16; }
 
-/// One tensor: its name in the checkpoint (wrappers and the prefixes `module.`, `_orig_mod.` taken off), type and shape.
+/// One tensor: its name in the checkpoint (wrappers and the prefixes `module.`, `_orig_mod.` taken off), type
+/// and shape.
 struct tensor_info {
   std::string name;
   dtype type = dtype::other;
@@ -69,9 +71,10 @@ const char* to_string(container kind) noexcept;
 
 class checkpoint {
  public:
-  /// Opens a file, by what it holds rather than by its name; a shard index (*.index.json); or a folder, in which it takes
-  /// the first of model.safetensors, model.safetensors.index.json, open_clip_model.safetensors,
-  /// open_clip_pytorch_model.bin, pytorch_model.bin, pytorch_model.bin.index.json, or else the only *.safetensors,
+  /// Opens a file, by what it holds rather than by its name; a shard index (*.index.json); or a folder, in
+  /// which it takes the first of model.safetensors, model.safetensors.index.json,
+  /// open_clip_model.safetensors, open_clip_pytorch_model.bin, pytorch_model.bin,
+  /// pytorch_model.bin.index.json, or else the only *.safetensors,
   /// *.pt, *.pth, *.bin or *.npz.
   static outcome<checkpoint> open(const std::filesystem::path& path);
 
@@ -84,8 +87,9 @@ class checkpoint {
   /// The tensor of that name, or null.
   const tensor_info* find(std::string_view name) const noexcept;
 
-  /// Reads a floating-point tensor as f32, contiguous in C order (strides and byte order resolved, f64 rounded to
-  /// nearest). An error for other types: integers are no weights. NaN and infinities pass: see check_finite.
+  /// Reads a floating-point tensor as f32, contiguous in C order (strides and byte order resolved, f64
+  /// rounded to nearest). An error for other types: integers are no weights. NaN and infinities pass: see
+  /// check_finite.
   outcome<void> read_f32(const tensor_info& tensor, std::vector<float>& out) const;
 
   /// Reads an integer or boolean tensor, as OpenAI's input_resolution or transformers' position_ids.
@@ -99,16 +103,16 @@ class checkpoint {
   /// Bytes of all files.
   std::uint64_t bytes() const noexcept;
 
-  /// What the file says beside its tensors: safetensors' __metadata__, the numbers and short texts next to a training
-  /// checkpoint's state dict ("epoch"), TorchScript's number attributes ("visual.layers"). For provenance and for
-  /// looking at, not to be trusted.
+  /// What the file says beside its tensors: safetensors' __metadata__, the numbers and short texts next to a
+  /// training checkpoint's state dict ("epoch"), TorchScript's number attributes ("visual.layers"). For
+  /// provenance and for looking at, not to be trusted.
   const std::map<std::string, std::string>& metadata() const noexcept;
 
   /// What was left out on the way, one line each ("ignored beside the state dict: optimizer, scaler").
   const std::vector<std::string>& notes() const noexcept;
 
-  /// SHA-256 of the file in lower-case hexadecimal; of several files, of their digests in order. Reads everything once
-  /// more. `progress(bytes)`, when given, is called with the count of each piece.
+  /// SHA-256 of the file in lower-case hexadecimal; of several files, of their digests in order. Reads
+  /// everything once more. `progress(bytes)`, when given, is called with the count of each piece.
   outcome<std::string> sha256(void (*progress)(void* context, std::uint64_t bytes) = nullptr,
                               void* context = nullptr) const;
 

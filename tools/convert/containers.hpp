@@ -1,5 +1,5 @@
-// What the readers of the containers hand to checkpoint.cpp: each tensor's name, type, shape, and place in the file.
-// Internal to the converter's reading side; users include checkpoint.hpp.
+// What the readers of the containers hand to checkpoint.cpp: each tensor's name, type, shape, and place in
+// the file. Internal to the converter's reading side; users include checkpoint.hpp.
 #pragma once
 
 #include "byte_source.hpp"
@@ -19,11 +19,11 @@ namespace ocellus::convert {
 
 struct found_tensor {
   tensor_info info;
-  std::size_t source = 0;              // which of the opened files
-  std::optional<std::size_t> entry;    // which entry of its zip archive, or the file itself
-  std::uint64_t begin = 0;             // byte of the first element in the entry or file
-  std::uint64_t span = 0;              // elements from the first to the last that the tensor uses
-  std::vector<std::int64_t> strides;   // in elements; empty when the tensor is contiguous in C order
+  std::size_t source = 0;             // which of the opened files
+  std::optional<std::size_t> entry;   // which entry of its zip archive, or the file itself
+  std::uint64_t begin = 0;            // byte of the first element in the entry or file
+  std::uint64_t span = 0;             // elements from the first to the last that the tensor uses
+  std::vector<std::int64_t> strides;  // in elements; empty when the tensor is contiguous in C order
   std::uint8_t element_bytes = 1;
   bool big_endian = false;
 };
@@ -35,7 +35,8 @@ struct contents {
   std::vector<std::string> notes;
 };
 
-/// Header of at most 100 MB, offsets without holes and overlaps, no key twice, as the reference library demands.
+/// Header of at most 100 MB, offsets without holes and overlaps, no key twice, as the reference library
+/// demands.
 outcome<contents> read_safetensors(const byte_source& source);
 
 /// NumPy's archive of .npy arrays: numbers only (object arrays, which hold pickles, are refused).
@@ -47,8 +48,9 @@ outcome<contents> read_pytorch_zip(const zip_archive& archive);
 /// torch.save before 1.6: five pickles and then the storages.
 outcome<contents> read_pytorch_legacy(const byte_source& source);
 
-/// Fills in info.elements and span from info.shape and strides, with `first` the number of the first element in its
-/// storage of `bytes` bytes, which begins at `begin`. Errors: rank above 8, overflow, elements outside of the storage.
+/// Fills in info.elements and span from info.shape and strides, with `first` the number of the first element
+/// in its storage of `bytes` bytes, which begins at `begin`. Errors: rank above 8, overflow, elements outside
+/// of the storage.
 outcome<void> place_tensor(found_tensor& tensor, std::uint64_t first, std::uint64_t bytes);
 
 /// An error about the tensor of that name.

@@ -33,12 +33,14 @@ class bounded_builder : public nlohmann::json_sax<json> {
 
   bool key(string_t& name) override {
     json& object = *open_.back();
-    if (limits_.unique_keys && object.contains(name)) return fail("the key \"" + printable(name) + "\" stands twice");
+    if (limits_.unique_keys && object.contains(name))
+      return fail("the key \"" + printable(name) + "\" stands twice");
     key_ = std::move(name);
     return count();
   }
 
-  bool parse_error(std::size_t position, const std::string&, const nlohmann::detail::exception& why) override {
+  bool parse_error(std::size_t position, const std::string&,
+                   const nlohmann::detail::exception& why) override {
     // 401 and above are nlohmann's "other" errors, of which only a number beyond double comes from parsing.
     return fail((why.id == 406 ? "a number is out of range at byte " : "not valid JSON at byte ") +
                 std::to_string(position));
@@ -50,7 +52,9 @@ class bounded_builder : public nlohmann::json_sax<json> {
     return false;
   }
 
-  bool count() { return ++values_ <= limits_.values || fail("more values than a file of this kind can have"); }
+  bool count() {
+    return ++values_ <= limits_.values || fail("more values than a file of this kind can have");
+  }
 
   /// Puts a value where the parser stands and returns its place.
   json* place(json&& value) {
@@ -82,7 +86,8 @@ class bounded_builder : public nlohmann::json_sax<json> {
 
   const json_limits& limits_;
   json root_;
-  std::vector<json*> open_;  // the way from the root to where the parser stands; parents do not move while it lasts
+  std::vector<json*>
+      open_;  // the way from the root to where the parser stands; parents do not move while it lasts
   std::string key_;
   std::size_t values_ = 0;
   std::string problem_;
@@ -92,7 +97,8 @@ class bounded_builder : public nlohmann::json_sax<json> {
 
 outcome<json> parse_json(std::string_view text, const json_limits& limits) {
   if (text.size() > limits.bytes) {
-    return error{"JSON of " + std::to_string(text.size()) + " bytes, the limit is " + std::to_string(limits.bytes)};
+    return error{"JSON of " + std::to_string(text.size()) + " bytes, the limit is " +
+                 std::to_string(limits.bytes)};
   }
   bounded_builder builder(limits);
   if (!json::sax_parse(text.begin(), text.end(), &builder)) return error{builder.problem()};
@@ -103,7 +109,8 @@ outcome<json> read_json(const std::filesystem::path& path, const json_limits& li
   outcome<byte_source> source = byte_source::open(path);
   if (!source) return source.failure();
   if (source->size() > limits.bytes) {
-    return error{"JSON of " + std::to_string(source->size()) + " bytes, the limit is " + std::to_string(limits.bytes)};
+    return error{"JSON of " + std::to_string(source->size()) + " bytes, the limit is " +
+                 std::to_string(limits.bytes)};
   }
   std::string text(static_cast<std::size_t>(source->size()), '\0');
   if (auto read = source->read(0, std::as_writable_bytes(std::span(text))); !read) return read.failure();

@@ -47,7 +47,8 @@ class header_parser {
 
  private:
   void skip_blanks() {
-    while (!rest_.empty() && (rest_[0] == ' ' || rest_[0] == '\n' || rest_[0] == '\t')) rest_.remove_prefix(1);
+    while (!rest_.empty() && (rest_[0] == ' ' || rest_[0] == '\n' || rest_[0] == '\t'))
+      rest_.remove_prefix(1);
   }
   bool at_end() {
     skip_blanks();
@@ -117,7 +118,8 @@ bool parse_descr(std::string_view descr, found_tensor& tensor) {
   if (is('f', 8)) return type = dtype::f64, true;
   if (is('f', 4)) return type = dtype::f32, true;
   if (is('f', 2)) return type = dtype::f16, true;
-  if (is('V', 2)) return type = dtype::bf16, true;  // bfloat16 is no type of NumPy's; big_vision's arrays come so
+  if (is('V', 2))
+    return type = dtype::bf16, true;  // bfloat16 is no type of NumPy's; big_vision's arrays come so
   if (is('i', 8)) return type = dtype::i64, true;
   if (is('i', 4)) return type = dtype::i32, true;
   if (is('i', 2)) return type = dtype::i16, true;
@@ -140,12 +142,14 @@ outcome<found_tensor> read_array(const zip_archive& archive, const zip_entry& en
   }
   const std::size_t begin = version == 1 ? 10 : 12;
   const std::size_t length = version == 1 ? load_u16(front->data() + 8) : load_u32(front->data() + 8);
-  if (length > max_header) return in_tensor(name, "its .npy header claims " + std::to_string(length) + " bytes");
+  if (length > max_header)
+    return in_tensor(name, "its .npy header claims " + std::to_string(length) + " bytes");
   if (length > text.size() - begin) return in_tensor(name, "its .npy header is cut off");
 
   array_header header;
   found_tensor tensor;
-  if (!header_parser(text.substr(begin, length)).parse(header)) return in_tensor(name, "its .npy header makes no sense");
+  if (!header_parser(text.substr(begin, length)).parse(header))
+    return in_tensor(name, "its .npy header makes no sense");
   if (!parse_descr(header.descr, tensor)) {
     return in_tensor(name, "an array of " + printable(header.descr) + " is not supported");
   }
@@ -158,7 +162,8 @@ outcome<found_tensor> read_array(const zip_archive& archive, const zip_entry& en
     std::uint64_t stride = 1;
     for (std::size_t axis = 0; axis < tensor.strides.size(); ++axis) {
       tensor.strides[axis] = static_cast<std::int64_t>(stride);
-      if (!multiply_checked(stride, static_cast<std::uint64_t>(tensor.info.shape[axis]), stride) || stride > INT64_MAX) {
+      if (!multiply_checked(stride, static_cast<std::uint64_t>(tensor.info.shape[axis]), stride) ||
+          stride > INT64_MAX) {
         return in_tensor(name, "its shape overflows");
       }
     }

@@ -1,12 +1,13 @@
-// How the converter's functions say what went wrong: outcome<T> holds a T, or an error with one line for a person.
+// How the converter's functions say what went wrong: outcome<T> holds a T, or an error with one line for a
+// person.
 //
 //   outcome<checkpoint> file = checkpoint::open(path);
 //   if (!file) return file.failure();
 //   for (const tensor_info& t : file->tensors()) ...
 //
-// The library under include/ reports statuses without strings; the converter reads files that strangers made and has
-// to say which tensor, which shape and which offset is wrong, so its errors are text. The text is always one line of
-// printable ASCII: whatever comes from a file goes through printable().
+// The library under include/ reports statuses without strings; the converter reads files that strangers made
+// and has to say which tensor, which shape and which offset is wrong, so its errors are text. The text is
+// always one line of printable ASCII: whatever comes from a file goes through printable().
 #pragma once
 
 #include <cstddef>
@@ -26,8 +27,8 @@ struct error {
 template <class T>
 class [[nodiscard]] outcome {
  public:
-  outcome(T value) : state_(std::in_place_index<0>, std::move(value)) {}    // NOLINT: implicit by design
-  outcome(error why) : state_(std::in_place_index<1>, std::move(why)) {}    // NOLINT
+  outcome(T value) : state_(std::in_place_index<0>, std::move(value)) {}  // NOLINT: implicit by design
+  outcome(error why) : state_(std::in_place_index<1>, std::move(why)) {}  // NOLINT
 
   explicit operator bool() const noexcept { return state_.index() == 0; }
 
@@ -49,7 +50,7 @@ template <>
 class [[nodiscard]] outcome<void> {
  public:
   outcome() = default;
-  outcome(error why) : why_(std::move(why)), failed_(true) {}               // NOLINT: implicit by design
+  outcome(error why) : why_(std::move(why)), failed_(true) {}  // NOLINT: implicit by design
 
   explicit operator bool() const noexcept { return !failed_; }
   const error& failure() const { return why_; }
@@ -59,8 +60,8 @@ class [[nodiscard]] outcome<void> {
   bool failed_ = false;
 };
 
-/// Text from a file, fit for a message: bytes outside of printable ASCII become \xNN, and the middle of more than
-/// `limit` bytes becomes "...".
+/// Text from a file, fit for a message: bytes outside of printable ASCII become \xNN, and the middle of more
+/// than `limit` bytes becomes "...".
 inline std::string printable(std::string_view text, std::size_t limit = 100) {
   constexpr char hex[] = "0123456789abcdef";
   std::string out;

@@ -1,5 +1,6 @@
-// References: CPython's pickletools.py (opcodes); torch/_weights_only_unpickler.py (what torch.load(weights_only=True)
-// allows); torch/serialization.py (persistent ids); torch/csrc/jit/serialization/pickler.cpp (TorchScript).
+// References: CPython's pickletools.py (opcodes); torch/_weights_only_unpickler.py (what
+// torch.load(weights_only=True) allows); torch/serialization.py (persistent ids);
+// torch/csrc/jit/serialization/pickler.cpp (TorchScript).
 #include "pickle.hpp"
 
 #include "byte_source.hpp"
@@ -13,7 +14,7 @@ namespace ocellus::convert {
 
 enum class pickle_role : std::uint8_t {
   ordered_dict,
-  size,                  // torch.Size(tuple)
+  size,  // torch.Size(tuple)
   storage_type,
   element_type,
   rebuild_tensor,        // storage, offset, shape, strides, ...
@@ -22,7 +23,7 @@ enum class pickle_role : std::uint8_t {
   rebuild_from_type,     // function, type, arguments, state
   script_value,          // (value) or (value, type name): the value
   script_class,
-  inert,                 // calls and instances of it are opaque
+  inert,  // calls and instances of it are opaque
 };
 
 namespace {
@@ -37,24 +38,47 @@ struct element_name {
 };
 
 constexpr element_name storage_types[] = {
-    {"DoubleStorage", {dtype::f64, 8}},         {"FloatStorage", {dtype::f32, 4}},
-    {"HalfStorage", {dtype::f16, 2}},           {"BFloat16Storage", {dtype::bf16, 2}},
-    {"LongStorage", {dtype::i64, 8}},           {"IntStorage", {dtype::i32, 4}},
-    {"ShortStorage", {dtype::i16, 2}},          {"CharStorage", {dtype::i8, 1}},
-    {"ByteStorage", {dtype::u8, 1}},            {"BoolStorage", {dtype::boolean, 1}},
-    {"ComplexFloatStorage", {dtype::other, 8}}, {"ComplexDoubleStorage", {dtype::other, 16}},
+    {"DoubleStorage", {dtype::f64, 8}},
+    {"FloatStorage", {dtype::f32, 4}},
+    {"HalfStorage", {dtype::f16, 2}},
+    {"BFloat16Storage", {dtype::bf16, 2}},
+    {"LongStorage", {dtype::i64, 8}},
+    {"IntStorage", {dtype::i32, 4}},
+    {"ShortStorage", {dtype::i16, 2}},
+    {"CharStorage", {dtype::i8, 1}},
+    {"ByteStorage", {dtype::u8, 1}},
+    {"BoolStorage", {dtype::boolean, 1}},
+    {"ComplexFloatStorage", {dtype::other, 8}},
+    {"ComplexDoubleStorage", {dtype::other, 16}},
 };
 
 constexpr element_name element_types[] = {
-    {"float64", {dtype::f64, 8}},   {"double", {dtype::f64, 8}},      {"float32", {dtype::f32, 4}},
-    {"float", {dtype::f32, 4}},     {"float16", {dtype::f16, 2}},     {"half", {dtype::f16, 2}},
-    {"bfloat16", {dtype::bf16, 2}}, {"int64", {dtype::i64, 8}},       {"long", {dtype::i64, 8}},
-    {"int32", {dtype::i32, 4}},     {"int", {dtype::i32, 4}},         {"int16", {dtype::i16, 2}},
-    {"short", {dtype::i16, 2}},     {"int8", {dtype::i8, 1}},         {"uint8", {dtype::u8, 1}},
-    {"bool", {dtype::boolean, 1}},  {"uint16", {dtype::other, 2}},    {"uint32", {dtype::other, 4}},
-    {"uint64", {dtype::other, 8}},  {"complex64", {dtype::other, 8}}, {"complex128", {dtype::other, 16}},
-    {"float8_e4m3fn", {}},          {"float8_e5m2", {}},              {"float8_e4m3fnuz", {}},
-    {"float8_e5m2fnuz", {}},        {"float8_e8m0fnu", {}},
+    {"float64", {dtype::f64, 8}},
+    {"double", {dtype::f64, 8}},
+    {"float32", {dtype::f32, 4}},
+    {"float", {dtype::f32, 4}},
+    {"float16", {dtype::f16, 2}},
+    {"half", {dtype::f16, 2}},
+    {"bfloat16", {dtype::bf16, 2}},
+    {"int64", {dtype::i64, 8}},
+    {"long", {dtype::i64, 8}},
+    {"int32", {dtype::i32, 4}},
+    {"int", {dtype::i32, 4}},
+    {"int16", {dtype::i16, 2}},
+    {"short", {dtype::i16, 2}},
+    {"int8", {dtype::i8, 1}},
+    {"uint8", {dtype::u8, 1}},
+    {"bool", {dtype::boolean, 1}},
+    {"uint16", {dtype::other, 2}},
+    {"uint32", {dtype::other, 4}},
+    {"uint64", {dtype::other, 8}},
+    {"complex64", {dtype::other, 8}},
+    {"complex128", {dtype::other, 16}},
+    {"float8_e4m3fn", {}},
+    {"float8_e5m2", {}},
+    {"float8_e4m3fnuz", {}},
+    {"float8_e5m2fnuz", {}},
+    {"float8_e8m0fnu", {}},
 };
 
 struct known_name {
@@ -122,13 +146,15 @@ constexpr std::size_t max_name = 1000;           // of a global
 
 class reader {
  public:
-  reader(std::span<const std::byte> bytes, bool script_classes) : bytes_(bytes), script_classes_(script_classes) {}
+  reader(std::span<const std::byte> bytes, bool script_classes)
+      : bytes_(bytes), script_classes_(script_classes) {}
 
   outcome<pickle_data> run() {
     while (!stopped_) {
       const std::byte* op = take(1);
       if (op == nullptr || !step(std::to_integer<unsigned>(*op))) {
-        return error{"pickle at byte " + std::to_string(at_) + ": " + (problem_.empty() ? "it is cut off" : problem_)};
+        return error{"pickle at byte " + std::to_string(at_) + ": " +
+                     (problem_.empty() ? "it is cut off" : problem_)};
       }
     }
     data_.root = stack_.back();
@@ -193,7 +219,8 @@ class reader {
   bool charge(std::size_t objects, std::size_t elements) {
     objects_ += objects;
     elements_ += elements;
-    return (objects_ <= max_objects && elements_ <= max_elements) || fail("it holds more values than any checkpoint");
+    return (objects_ <= max_objects && elements_ <= max_elements) ||
+           fail("it holds more values than any checkpoint");
   }
 
   bool push_sequence(kind k, std::vector<value> items) {
@@ -235,7 +262,8 @@ class reader {
     if (length > 8) return push_text(kind::big, length);
     const std::byte* const p = take(length);
     if (p == nullptr) return false;
-    std::uint64_t bits = length > 0 && (p[length - 1] & std::byte{0x80}) != std::byte{0} ? ~std::uint64_t{0} : 0;
+    std::uint64_t bits =
+        length > 0 && (p[length - 1] & std::byte{0x80}) != std::byte{0} ? ~std::uint64_t{0} : 0;
     for (std::size_t i = length; i-- > 0;) bits = bits << 8 | std::to_integer<std::uint64_t>(p[i]);
     return push_integer(static_cast<std::int64_t>(bits));
   }
@@ -262,10 +290,12 @@ class reader {
 
   bool set_items(const value& target, std::span<const value> items) {
     if (items.size() % 2 != 0) return fail("a key without a value");
-    if (target.kind != kind::dict && target.kind != kind::opaque) return fail("it sets items of something that is no dict");
+    if (target.kind != kind::dict && target.kind != kind::opaque)
+      return fail("it sets items of something that is no dict");
     if (!charge(0, items.size())) return false;
     for (std::size_t i = 0; i < items.size(); i += 2) {
-      if (items[i].kind == kind::list || items[i].kind == kind::dict) return fail("a key that Python cannot hash");
+      if (items[i].kind == kind::list || items[i].kind == kind::dict)
+        return fail("a key that Python cannot hash");
       if (target.kind == kind::dict) data_.dicts[target.number].emplace_back(items[i], items[i + 1]);
     }
     return true;
@@ -289,7 +319,8 @@ class reader {
     if (seen != global_numbers_.end()) return push(kind::global, seen->second);
     pickle_global global{full, role::inert, {}, false};
     if (!resolve(global, module, name)) {
-      return fail("it asks for " + printable(full) + ", which is not on the list of names that checkpoints of tensors need");
+      return fail("it asks for " + printable(full) +
+                  ", which is not on the list of names that checkpoints of tensors need");
     }
     if (!charge(1, 0)) return false;
     global_numbers_.emplace(full, data_.globals.size());
@@ -333,15 +364,17 @@ class reader {
     const value id = pop();
     if (id.kind != kind::tuple) return fail("a persistent id that is no tuple");
     const std::vector<value>& part = data_.sequences[id.number];
-    if (part.size() < 5 || part.size() > 6 || !data_.is_text(part[0], "storage") || part[1].kind != kind::global ||
-        data_.globals[part[1].number].role != role::storage_type || part[2].kind != kind::text ||
-        part[4].kind != kind::integer || part[4].integer < 0) {
+    if (part.size() < 5 || part.size() > 6 || !data_.is_text(part[0], "storage") ||
+        part[1].kind != kind::global || data_.globals[part[1].number].role != role::storage_type ||
+        part[2].kind != kind::text || part[4].kind != kind::integer || part[4].integer < 0) {
       return fail("a persistent id that is no storage");
     }
-    if (part.size() == 6 && part[5].kind != kind::none) return fail("views of storages (torch before 0.4) are not supported");
+    if (part.size() == 6 && part[5].kind != kind::none)
+      return fail("views of storages (torch before 0.4) are not supported");
     const pickle_global& type = data_.globals[part[1].number];
     if (!charge(1, 0)) return false;
-    data_.storages.push_back({type.element, type.untyped, part[2].number, static_cast<std::uint64_t>(part[4].integer)});
+    data_.storages.push_back(
+        {type.element, type.untyped, part[2].number, static_cast<std::uint64_t>(part[4].integer)});
     return push(kind::storage, data_.storages.size() - 1);
   }
 
@@ -358,7 +391,8 @@ class reader {
 
   bool push_tensor(std::span<const value> args, bool typed) {
     const std::size_t least = typed ? 7 : 4;
-    if (args.size() < least || args[0].kind != kind::storage || args[1].kind != kind::integer || args[1].integer < 0) {
+    if (args.size() < least || args[0].kind != kind::storage || args[1].kind != kind::integer ||
+        args[1].integer < 0) {
       return fail("a tensor is built from the wrong arguments");
     }
     pickle_tensor tensor;
@@ -381,7 +415,8 @@ class reader {
     return push(kind::tensor, data_.tensors.size() - 1);
   }
 
-  // What calling `callee` with the arguments would give. The arguments lie in data_.sequences, to which nothing here adds.
+  // What calling `callee` with the arguments would give. The arguments lie in data_.sequences, to which
+  // nothing here adds.
   bool push_call(const value& callee, std::span<const value> args, bool within_type = false) {
     if (callee.kind != kind::global) return fail("it calls something that is no name");
     const role what = data_.globals[callee.number].role;
@@ -390,7 +425,8 @@ class reader {
       case role::rebuild_tensor: return push_tensor(args, false);
       case role::rebuild_tensor_typed: return push_tensor(args, true);
       case role::rebuild_parameter:
-        return !args.empty() && args[0].kind == kind::tensor ? push(args[0]) : fail("a parameter without its tensor");
+        return !args.empty() && args[0].kind == kind::tensor ? push(args[0])
+                                                             : fail("a parameter without its tensor");
       case role::rebuild_from_type:
         if (within_type || args.size() != 4 || args[2].kind != kind::tuple) {
           return fail("a tensor of a type of its own is built from the wrong arguments");
@@ -406,7 +442,8 @@ class reader {
         if (!charge(1, 0)) return false;
         data_.objects.push_back({callee.number, {}});
         return push(kind::object, data_.objects.size() - 1);
-      default: return fail("it calls " + printable(data_.globals[callee.number].name) + ", which is no function");
+      default:
+        return fail("it calls " + printable(data_.globals[callee.number].name) + ", which is no function");
     }
   }
 
@@ -414,7 +451,8 @@ class reader {
     if (!push_dict()) return false;
     if (args.empty()) return true;
     const value target = stack_.back();
-    if (args.size() != 1 || args[0].kind != kind::list) return fail("an OrderedDict of something that is no list");
+    if (args.size() != 1 || args[0].kind != kind::list)
+      return fail("an OrderedDict of something that is no list");
     for (const value& pair : data_.sequences[args[0].number]) {
       if ((pair.kind != kind::tuple && pair.kind != kind::list) || data_.sequences[pair.number].size() != 2) {
         return fail("an OrderedDict of something that is no pair");
@@ -485,13 +523,13 @@ bool reader::step(unsigned op) {
       return true;
     case '1': return pop_mark(items);  // POP_MARK
 
-    case 'N': return push(value{});                              // NONE
-    case 0x88: return push_integer(1, kind::boolean);            // NEWTRUE
-    case 0x89: return push_integer(0, kind::boolean);            // NEWFALSE
-    case 'J':                                                    // BININT
+    case 'N': return push(value{});                    // NONE
+    case 0x88: return push_integer(1, kind::boolean);  // NEWTRUE
+    case 0x89: return push_integer(0, kind::boolean);  // NEWFALSE
+    case 'J':                                          // BININT
       return (p = take(4)) != nullptr && push_integer(static_cast<std::int32_t>(load_u32(p)));
-    case 'K': return (p = take(1)) != nullptr && push_integer(std::to_integer<int>(*p));  // BININT1
-    case 'M': return (p = take(2)) != nullptr && push_integer(load_u16(p));               // BININT2
+    case 'K': return (p = take(1)) != nullptr && push_integer(std::to_integer<int>(*p));        // BININT1
+    case 'M': return (p = take(2)) != nullptr && push_integer(load_u16(p));                     // BININT2
     case 0x8a: return (p = take(1)) != nullptr && push_long(std::to_integer<std::size_t>(*p));  // LONG1
     case 'G': {                                                                                 // BINFLOAT
       if ((p = take(8)) == nullptr) return false;
@@ -512,10 +550,10 @@ bool reader::step(unsigned op) {
     case 'U':                                                               // SHORT_BINSTRING
       return (p = take(1)) != nullptr && push_string(std::to_integer<std::uint64_t>(*p));
 
-    case ')': return push_sequence(kind::tuple, {});  // EMPTY_TUPLE
-    case 0x85: return push_top_as_tuple(1);           // TUPLE1
-    case 0x86: return push_top_as_tuple(2);           // TUPLE2
-    case 0x87: return push_top_as_tuple(3);           // TUPLE3
+    case ')': return push_sequence(kind::tuple, {});                                   // EMPTY_TUPLE
+    case 0x85: return push_top_as_tuple(1);                                            // TUPLE1
+    case 0x86: return push_top_as_tuple(2);                                            // TUPLE2
+    case 0x87: return push_top_as_tuple(3);                                            // TUPLE3
     case 't': return pop_mark(items) && push_sequence(kind::tuple, std::move(items));  // TUPLE
     case ']': return push_sequence(kind::list, {});                                    // EMPTY_LIST
     case 'a': {                                                                        // APPEND
@@ -559,7 +597,8 @@ bool reader::step(unsigned op) {
     default: break;
   }
   constexpr char hex[] = "0123456789abcdef";
-  return fail(std::string("its opcode 0x") + hex[op >> 4] + hex[op & 15] + " is not one that checkpoints of tensors need");
+  return fail(std::string("its opcode 0x") + hex[op >> 4] + hex[op & 15] +
+              " is not one that checkpoints of tensors need");
 }
 
 }  // namespace

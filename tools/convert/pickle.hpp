@@ -1,12 +1,15 @@
-// A pickle read as data: the part of Python's pickle machine that checkpoints of tensors use, with nothing to call.
+// A pickle read as data: the part of Python's pickle machine that checkpoints of tensors use, with nothing to
+// call.
 //
-// A pickle is a program for a stack machine that may import and call anything. This reader knows a fixed list of opcodes
-// and a fixed list of names; a name outside of the list ends it with a message that gives the name. The names
-// on the list are not called either: they stand for building one of the values below. Classes of TorchScript archives
+// A pickle is a program for a stack machine that may import and call anything. This reader knows a fixed list
+// of opcodes and a fixed list of names; a name outside of the list ends it with a message that gives the
+// name. The names on the list are not called either: they stand for building one of the values below. Classes
+// of TorchScript archives
 // (`__torch__...`) are allowed on request, as plain records of their attributes.
 //
-// Values lie in tables and refer to each other by number, so that no structure in the file, however deep, shared or
-// cyclic, makes this code recurse. Numbers of values are limited by a multiple of what real checkpoints need.
+// Values lie in tables and refer to each other by number, so that no structure in the file, however deep,
+// shared or cyclic, makes this code recurse. Numbers of values are limited by a multiple of what real
+// checkpoints need.
 #pragma once
 
 #include "checkpoint.hpp"
@@ -23,20 +26,20 @@ namespace ocellus::convert {
 
 enum class pickle_kind : std::uint8_t {
   none,
-  boolean,   // integer
-  integer,   // integer
-  real,      // real
-  text,      // number in texts, UTF-8
-  bytes,     // number in texts; also text of Python 2 that is not UTF-8
-  big,       // number in texts: an integer of more than 64 bits, little-endian two's complement
-  tuple,     // number in sequences
-  list,      // number in sequences
-  dict,      // number in dicts; also OrderedDict
-  global,    // number in globals: a name from the list
-  storage,   // number in storages
-  tensor,    // number in tensors; also parameters
-  object,    // number in objects: an instance of a TorchScript class
-  opaque,    // something harmless that we have no use for, as numpy's random state or argparse.Namespace
+  boolean,  // integer
+  integer,  // integer
+  real,     // real
+  text,     // number in texts, UTF-8
+  bytes,    // number in texts; also text of Python 2 that is not UTF-8
+  big,      // number in texts: an integer of more than 64 bits, little-endian two's complement
+  tuple,    // number in sequences
+  list,     // number in sequences
+  dict,     // number in dicts; also OrderedDict
+  global,   // number in globals: a name from the list
+  storage,  // number in storages
+  tensor,   // number in tensors; also parameters
+  object,   // number in objects: an instance of a TorchScript class
+  opaque,   // something harmless that we have no use for, as numpy's random state or argparse.Namespace
 };
 
 struct pickle_value {
@@ -62,7 +65,8 @@ struct pickle_storage {
   std::uint64_t elements = 0;
 };
 
-/// A view into a storage. Shape, strides and offset are not negative and of the same rank; nothing else is checked.
+/// A view into a storage. Shape, strides and offset are not negative and of the same rank; nothing else is
+/// checked.
 struct pickle_tensor {
   std::size_t storage = 0;
   pickle_element element;
@@ -88,7 +92,8 @@ struct pickle_global {
 struct pickle_data {
   std::vector<std::string> texts;
   std::vector<std::vector<pickle_value>> sequences;
-  std::vector<std::vector<std::pair<pickle_value, pickle_value>>> dicts;  // keys in file order; a later one replaces
+  using dict = std::vector<std::pair<pickle_value, pickle_value>>;  // in file order; a key that comes again replaces
+  std::vector<dict> dicts;
   std::vector<pickle_global> globals;
   std::vector<pickle_storage> storages;
   std::vector<pickle_tensor> tensors;
@@ -101,7 +106,8 @@ struct pickle_data {
   }
 };
 
-/// The greatest pickle read, in bytes. One of a checkpoint of 10,000 tensors with optimizer state has about 5 MB.
+/// The greatest pickle read, in bytes. One of a checkpoint of 10,000 tensors with optimizer state has about 5
+/// MB.
 inline constexpr std::size_t max_pickle_bytes = std::size_t{64} << 20;
 
 /// Reads the pickle at the front of `bytes`. `script_classes` allows the names of TorchScript archives.

@@ -1,4 +1,5 @@
-// A progress bar of one line on stderr, shown only when stderr is a terminal and only for work of more than half a second.
+// A progress bar of one line on stderr, shown only when stderr is a terminal and only for work of more than
+// half a second.
 #pragma once
 
 #include <unistd.h>
@@ -29,7 +30,9 @@ class progress {
   void step(std::string_view name, std::uint64_t bytes) {
     done_ = std::min(done_ + bytes, total_);
     const auto now = clock::now();
-    if (!wanted_ || now - start_ < std::chrono::milliseconds(500) || now - drawn_ < std::chrono::milliseconds(80)) return;
+    if (!wanted_ || now - start_ < std::chrono::milliseconds(500) ||
+        now - drawn_ < std::chrono::milliseconds(80))
+      return;
     drawn_ = now;
     draw(name, std::chrono::duration<double>(now - start_).count());
   }
@@ -52,9 +55,9 @@ class progress {
     if (full < width) bar += '>';
     bar.resize(width, ' ');
     const double mb = static_cast<double>(done_) / 1e6;
-    std::fprintf(stderr, "\r\x1b[K[%s] %3d%%  %.0f / %.0f MB  %.0f MB/s  %.*s", bar.c_str(), static_cast<int>(share * 100),
-                 mb, static_cast<double>(total_) / 1e6, mb / seconds, static_cast<int>(std::min<std::size_t>(name.size(), 36)),
-                 name.data());
+    std::fprintf(stderr, "\r\x1b[K[%s] %3d%%  %.0f / %.0f MB  %.0f MB/s  %.*s", bar.c_str(),
+                 static_cast<int>(share * 100), mb, static_cast<double>(total_) / 1e6, mb / seconds,
+                 static_cast<int>(std::min<std::size_t>(name.size(), 36)), name.data());
     std::fflush(stderr);
   }
 

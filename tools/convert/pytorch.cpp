@@ -26,7 +26,8 @@ struct harvest {
 };
 
 // Keys under which training scripts put the state dict. Not "optimizer" and its like, which hold tensors too.
-constexpr std::string_view wrappers[] = {"state_dict", "model_state_dict", "model", "module", "net", "network", "weights", "params"};
+constexpr std::string_view wrappers[] = {"state_dict", "model_state_dict", "model",   "module",
+                                         "net",        "network",          "weights", "params"};
 
 // Names are made from texts that one pickle may refer to any number of times.
 constexpr std::size_t max_name_bytes = std::size_t{64} << 20;
@@ -37,12 +38,13 @@ class harvester {
 
   outcome<harvest> run() {
     if (data_.root.kind == kind::object) return from_module();
-    if (data_.root.kind != kind::dict) return error{"it holds no state dict: a state dict is a dict of named tensors"};
+    if (data_.root.kind != kind::dict)
+      return error{"it holds no state dict: a state dict is a dict of named tensors"};
     return from_dict();
   }
 
  private:
-  using dict = std::vector<std::pair<pickle_value, pickle_value>>;
+  using dict = pickle_data::dict;
 
   std::size_t count_tensors(const dict& d) const {
     return static_cast<std::size_t>(
@@ -68,15 +70,18 @@ class harvester {
     const dict* level = &data_.dicts[data_.root.number];
     for (int depth = 0; depth < 4; ++depth) {
       const dict* const inner = wrapped(*level);
-      // A model may have a tensor named "params"; one whose parts are named "model" has no tensors beside them.
-      if (inner == nullptr || (count_tensors(*level) > 0 && count_tensors(*inner) <= count_tensors(*level))) break;
+      // A model may have a tensor named "params"; one whose parts are named "model" has no tensors beside
+      // them.
+      if (inner == nullptr || (count_tensors(*level) > 0 && count_tensors(*inner) <= count_tensors(*level)))
+        break;
       if (!note_siblings(*level, inner)) return error{"its texts are longer than any checkpoint's"};
       level = inner;
     }
     if (count_tensors(*level) == 0) return error{"it holds no state dict" + keys_of(*level)};
 
     std::string ignored;
-    std::unordered_map<std::string, std::size_t> numbers;  // a key that comes again replaces the value, as in Python
+    std::unordered_map<std::string, std::size_t>
+        numbers;  // a key that comes again replaces the value, as in Python
     for (const auto& [key, value] : *level) {
       if (value.kind != kind::tensor || key.kind != kind::text) {
         add_to_list(ignored, key);
@@ -134,7 +139,8 @@ class harvester {
     return list.empty() ? ": it is empty" : ": no tensors under its keys (" + list + ")";
   }
 
-  // A TorchScript module: attributes are tensors, numbers and further modules. Visits them in the order of the file.
+  // A TorchScript module: attributes are tensors, numbers and further modules. Visits them in the order of
+  // the file.
   outcome<harvest> from_module() {
     struct visit {
       std::size_t object;
@@ -145,7 +151,8 @@ class harvester {
     for (std::size_t visits = 0; !open.empty(); ++visits) {
       const visit at = std::move(open.back());
       open.pop_back();
-      if (visits > max_tensors || at.depth > 64) return error{"its modules are nested or shared beyond any model's"};
+      if (visits > max_tensors || at.depth > 64)
+        return error{"its modules are nested or shared beyond any model's"};
       const pickle_value& state = data_.objects[at.object].state;
       if (state.kind != kind::dict) continue;
       const std::size_t first = open.size();
@@ -188,7 +195,8 @@ struct storage_place {
 
 outcome<std::uint64_t> bytes_of(const pickle_storage& storage) {
   std::uint64_t bytes = 0;
-  if (!multiply_checked(storage.elements, storage.element.bytes, bytes)) return error{"a storage's size overflows"};
+  if (!multiply_checked(storage.elements, storage.element.bytes, bytes))
+    return error{"a storage's size overflows"};
   return bytes;
 }
 
@@ -219,7 +227,8 @@ outcome<contents> place_all(const pickle_data& data, harvest found, bool big_end
     tensor.begin = place->begin;
     tensor.element_bytes = from.element.bytes;
     tensor.big_endian = big_endian;
-    if (auto placed = place_tensor(tensor, static_cast<std::uint64_t>(from.offset), *bytes); !placed) return placed.failure();
+    if (auto placed = place_tensor(tensor, static_cast<std::uint64_t>(from.offset), *bytes); !placed)
+      return placed.failure();
     out.tensors.push_back(std::move(tensor));
   }
   return out;
@@ -270,7 +279,8 @@ outcome<contents> read_pytorch_legacy(const byte_source& source) {
   constexpr std::string_view magic("\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19", 10);
   constexpr std::int64_t version = 1001;
 
-  std::vector<std::byte> front(static_cast<std::size_t>(std::min<std::uint64_t>(source.size(), max_pickle_bytes)));
+  std::vector<std::byte> front(
+      static_cast<std::size_t>(std::min<std::uint64_t>(source.size(), max_pickle_bytes)));
   if (auto read = source.read(0, front); !read) return read.failure();
   std::size_t at = 0;
   const auto next = [&]() -> outcome<pickle_data> {
@@ -293,7 +303,8 @@ outcome<contents> read_pytorch_legacy(const byte_source& source) {
   bool big_endian = false;
   if (system->root.kind == kind::dict) {
     for (const auto& [key, value] : system->dicts[system->root.number]) {
-      if (system->is_text(key, "little_endian")) big_endian = value.kind == kind::boolean && value.integer == 0;
+      if (system->is_text(key, "little_endian"))
+        big_endian = value.kind == kind::boolean && value.integer == 0;
     }
   }
   const outcome<pickle_data> data = next();

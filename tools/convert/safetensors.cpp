@@ -1,4 +1,5 @@
-// Reference: the format's README and its Rust implementation (safetensors/src/tensor.rs), whose checks are kept.
+// Reference: the format's README and its Rust implementation (safetensors/src/tensor.rs), whose checks are
+// kept.
 #include "containers.hpp"
 #include "json.hpp"
 
@@ -18,13 +19,13 @@ struct element_type {
 };
 
 constexpr element_type element_types[] = {
-    {"F64", dtype::f64, 64},         {"F32", dtype::f32, 32},         {"F16", dtype::f16, 16},
-    {"BF16", dtype::bf16, 16},       {"I64", dtype::i64, 64},         {"I32", dtype::i32, 32},
-    {"I16", dtype::i16, 16},         {"I8", dtype::i8, 8},            {"U8", dtype::u8, 8},
-    {"BOOL", dtype::boolean, 8},     {"U64", dtype::other, 64},       {"U32", dtype::other, 32},
-    {"U16", dtype::other, 16},       {"C64", dtype::other, 64},       {"F8_E4M3", dtype::other, 8},
-    {"F8_E5M2", dtype::other, 8},    {"F8_E8M0", dtype::other, 8},    {"F8_E4M3FNUZ", dtype::other, 8},
-    {"F8_E5M2FNUZ", dtype::other, 8}, {"F6_E2M3", dtype::other, 6},   {"F6_E3M2", dtype::other, 6},
+    {"F64", dtype::f64, 64},          {"F32", dtype::f32, 32},      {"F16", dtype::f16, 16},
+    {"BF16", dtype::bf16, 16},        {"I64", dtype::i64, 64},      {"I32", dtype::i32, 32},
+    {"I16", dtype::i16, 16},          {"I8", dtype::i8, 8},         {"U8", dtype::u8, 8},
+    {"BOOL", dtype::boolean, 8},      {"U64", dtype::other, 64},    {"U32", dtype::other, 32},
+    {"U16", dtype::other, 16},        {"C64", dtype::other, 64},    {"F8_E4M3", dtype::other, 8},
+    {"F8_E5M2", dtype::other, 8},     {"F8_E8M0", dtype::other, 8}, {"F8_E4M3FNUZ", dtype::other, 8},
+    {"F8_E5M2FNUZ", dtype::other, 8}, {"F6_E2M3", dtype::other, 6}, {"F6_E3M2", dtype::other, 6},
     {"F4", dtype::other, 4},
 };
 
@@ -35,18 +36,23 @@ outcome<json> read_header(const byte_source& source, std::uint64_t& data) {
   if (!source.read(0, length)) return error{"too short for safetensors"};
   const std::uint64_t bytes = load_u64(length);
   if (bytes > max_header) return error{"its safetensors header claims more than 100 MB"};
-  if (bytes > source.size() - sizeof(length)) return error{"its safetensors header claims more bytes than the file has"};
+  if (bytes > source.size() - sizeof(length))
+    return error{"its safetensors header claims more bytes than the file has"};
   std::string text(static_cast<std::size_t>(bytes), '\0');
-  if (auto read = source.read(sizeof(length), std::as_writable_bytes(std::span(text))); !read) return read.failure();
+  if (auto read = source.read(sizeof(length), std::as_writable_bytes(std::span(text))); !read)
+    return read.failure();
   if (!text.starts_with('{')) return error{"its safetensors header is no JSON object"};
   data = sizeof(length) + bytes;
-  outcome<json> header = parse_json(text, {.bytes = max_header, .values = 2'500'000, .depth = 8, .unique_keys = true});
+  outcome<json> header =
+      parse_json(text, {.bytes = max_header, .values = 2'500'000, .depth = 8, .unique_keys = true});
   if (!header) return error{"safetensors header: " + header.failure().what};
   return header;
 }
 
-outcome<found_tensor> read_entry(const std::string& name, const json& entry, std::uint64_t data, std::uint64_t data_bytes) {
-  if (!entry.is_object() || !entry.contains("dtype") || !entry.contains("shape") || !entry.contains("data_offsets")) {
+outcome<found_tensor> read_entry(const std::string& name, const json& entry, std::uint64_t data,
+                                 std::uint64_t data_bytes) {
+  if (!entry.is_object() || !entry.contains("dtype") || !entry.contains("shape") ||
+      !entry.contains("data_offsets")) {
     return in_tensor(name, "its header entry lacks dtype, shape or data_offsets");
   }
   const json& type = entry["dtype"];
@@ -57,7 +63,8 @@ outcome<found_tensor> read_entry(const std::string& name, const json& entry, std
     if (type == known.name) element = &known;
   }
   if (element == nullptr) return in_tensor(name, "its dtype is not one of safetensors'");
-  if (!offsets.is_array() || offsets.size() != 2 || !offsets[0].is_number_unsigned() || !offsets[1].is_number_unsigned()) {
+  if (!offsets.is_array() || offsets.size() != 2 || !offsets[0].is_number_unsigned() ||
+      !offsets[1].is_number_unsigned()) {
     return in_tensor(name, "its data_offsets are no pair of offsets");
   }
   const auto begin = offsets[0].get<std::uint64_t>(), end = offsets[1].get<std::uint64_t>();
@@ -68,7 +75,8 @@ outcome<found_tensor> read_entry(const std::string& name, const json& entry, std
   tensor.info.type = element->type;
   if (!shape.is_array()) return in_tensor(name, "its shape is no list");
   for (const json& size : shape) {
-    if (!size.is_number_unsigned() || size.get<std::uint64_t>() > INT64_MAX) return in_tensor(name, "its shape makes no sense");
+    if (!size.is_number_unsigned() || size.get<std::uint64_t>() > INT64_MAX)
+      return in_tensor(name, "its shape makes no sense");
     tensor.info.shape.push_back(size.get<std::int64_t>());
   }
   tensor.element_bytes = static_cast<std::uint8_t>(std::max<std::uint64_t>(element->bits / 8, 1));
@@ -78,9 +86,11 @@ outcome<found_tensor> read_entry(const std::string& name, const json& entry, std
   }
   std::uint64_t bits = element->bits;
   for (const std::int64_t size : tensor.info.shape) {
-    if (!multiply_checked(bits, static_cast<std::uint64_t>(size), bits)) return in_tensor(name, "its shape overflows");
+    if (!multiply_checked(bits, static_cast<std::uint64_t>(size), bits))
+      return in_tensor(name, "its shape overflows");
   }
-  if (bits % 8 != 0 || bits / 8 != end - begin) return in_tensor(name, "its shape and its data_offsets disagree");
+  if (bits % 8 != 0 || bits / 8 != end - begin)
+    return in_tensor(name, "its shape and its data_offsets disagree");
   tensor.info.elements = static_cast<std::int64_t>(bits / element->bits);
   return tensor;
 }
@@ -97,7 +107,8 @@ outcome<contents> read_safetensors(const byte_source& source) {
   for (const auto& [name, entry] : header->items()) {
     if (name == "__metadata__") {
       for (const auto& [key, value] : entry.items()) {
-        if (!entry.is_object() || !value.is_string()) return error{"safetensors __metadata__ holds something that is no text"};
+        if (!entry.is_object() || !value.is_string())
+          return error{"safetensors __metadata__ holds something that is no text"};
         found.metadata[key] = value.get<std::string>();
       }
       continue;
@@ -117,7 +128,8 @@ outcome<contents> read_safetensors(const byte_source& source) {
   });
   std::uint64_t end = data;
   for (const found_tensor& tensor : found.tensors) {
-    if (tensor.begin != end) return in_tensor(tensor.info.name, "its data leaves a hole or overlaps another's");
+    if (tensor.begin != end)
+      return in_tensor(tensor.info.name, "its data leaves a hole or overlaps another's");
     end = end_of(tensor);
   }
   if (end != source.size()) return error{"safetensors: bytes after the last tensor"};

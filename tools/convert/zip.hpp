@@ -1,9 +1,10 @@
 // Zip archives, read only: what PyTorch's .pt and NumPy's .npz are made of.
 //
-// Of APPNOTE 6.3: stored and deflated entries, zip64, data descriptors, a comment, and bytes before the archive. Not:
-// encryption, several disks, other methods. The whole directory is checked on open: each entry's local header must
-// agree with it, no two entries may share a name or a byte, and none may claim to unpack to more than deflate can give
-// (1032 to 1). Names are keys, never paths; those that would climb out of a folder are refused all the same.
+// Of APPNOTE 6.3: stored and deflated entries, zip64, data descriptors, a comment, and bytes before the
+// archive. Not: encryption, several disks, other methods. The whole directory is checked on open: each
+// entry's local header must agree with it, no two entries may share a name or a byte, and none may claim to
+// unpack to more than deflate can give (1032 to 1). Names are keys, never paths; those that would climb out
+// of a folder are refused all the same.
 #pragma once
 
 #include "byte_source.hpp"
@@ -41,10 +42,12 @@ class zip_archive {
 
   using sink = std::function<void(std::span<const std::byte>)>;
 
-  /// Hands the unpacked bytes [begin, begin + count) to `take`, in order and in pieces of at most 256 KiB. The first read
-  /// of an entry goes through all of it and verifies its checksum; an error may come after the last piece, so what was
-  /// taken counts only on success. A checksum of 0 is not verified: torch.save writes it when told not to compute any.
-  outcome<void> read(const zip_entry& entry, std::uint64_t begin, std::uint64_t count, const sink& take) const;
+  /// Hands the unpacked bytes [begin, begin + count) to `take`, in order and in pieces of at most 256 KiB.
+  /// The first read of an entry goes through all of it and verifies its checksum; an error may come after the
+  /// last piece, so what was taken counts only on success. A checksum of 0 is not verified: torch.save writes
+  /// it when told not to compute any.
+  outcome<void> read(const zip_entry& entry, std::uint64_t begin, std::uint64_t count,
+                     const sink& take) const;
 
   /// The first bytes of an entry, at most `count`, without its checksum: for headers.
   outcome<std::vector<std::byte>> peek(const zip_entry& entry, std::size_t count) const;
@@ -68,7 +71,8 @@ class zip_archive {
   byte_source source_;
   std::vector<zip_entry> entries_;
   std::map<std::string, std::size_t, std::less<>> index_;
-  mutable std::vector<bool> verified_;  // whose checksum was right once: views into one storage need no second pass
+  mutable std::vector<bool>
+      verified_;  // whose checksum was right once: views into one storage need no second pass
 };
 
 }  // namespace ocellus::convert
