@@ -1,9 +1,7 @@
 #include "tokenizer.hpp"
 
 #include "json.hpp"
-#if __has_include("tokenizer_sentencepiece.hpp")
 #include "tokenizer_sentencepiece.hpp"
-#endif
 
 #include <ocellus/text/clip_bpe.hpp>
 #include <ocellus/text/tokenizer.hpp>
@@ -335,9 +333,7 @@ bool is_file(const fs::path& path) {
 outcome<std::vector<std::byte>> build_from_json(const fs::path& path, const tokenizer_options& options) {
   auto j = read_json(path);
   if (!j) return j.failure();
-#if __has_include("tokenizer_sentencepiece.hpp")
   if (is_sentencepiece_json(*j)) return build_sentencepiece_json(*j, path, options);
-#endif
   if (!j->is_object() || !j->contains("model") || !(*j)["model"].is_object()) {
     if (path.filename() != "vocab.json") return fail("not a tokenizer: it has no model");
     auto v = read_vocab_and_merges(path.parent_path());
@@ -355,9 +351,7 @@ outcome<std::vector<std::byte>> build_from_json(const fs::path& path, const toke
 outcome<std::vector<std::byte>> build_from_file(const fs::path& path, const tokenizer_options& options) {
   const std::string name = path.filename().string();
   if (name.ends_with(".json")) return build_from_json(path, options);
-#if __has_include("tokenizer_sentencepiece.hpp")
   if (name.ends_with(".model")) return build_sentencepiece_model(path, options);
-#endif
   if (name == "merges.txt" && is_file(path.parent_path() / "vocab.json")) {
     return build_from_json(path.parent_path() / "vocab.json", options);
   }

@@ -20,10 +20,7 @@
 #include <ocellus/core/status.hpp>
 #include <ocellus/text/blob.hpp>
 #include <ocellus/text/clip_bpe.hpp>
-#if __has_include(<ocellus/text/sentencepiece.hpp>)
 #include <ocellus/text/sentencepiece.hpp>
-#define OCELLUS_HAS_SENTENCEPIECE_ 1
-#endif
 
 #include <cstddef>
 #include <cstdint>
@@ -52,12 +49,8 @@ class tokenizer {
     status s = status::unsupported_tokenizer;
     switch (static_cast<tokenizer_kind>(checked->header().kind)) {
       case tokenizer_kind::clip_bpe: s = t.clip_.open(*checked); break;
-#if defined(OCELLUS_HAS_SENTENCEPIECE_)
       case tokenizer_kind::unigram: s = t.unigram_.open(*checked); break;
       case tokenizer_kind::spm_bpe: s = t.spm_bpe_.open(*checked); break;
-#else
-      default: break;
-#endif
     }
     if (s != status::ok) return s;
     return t;
@@ -82,12 +75,8 @@ class tokenizer {
     status s = status::unsupported_tokenizer;
     switch (static_cast<tokenizer_kind>(blob_.header().kind)) {
       case tokenizer_kind::clip_bpe: s = clip_.encode(text, sink); break;
-#if defined(OCELLUS_HAS_SENTENCEPIECE_)
       case tokenizer_kind::unigram: s = unigram_.encode(text, sink); break;
       case tokenizer_kind::spm_bpe: s = spm_bpe_.encode(text, sink); break;
-#else
-      default: break;
-#endif
     }
     if (s != status::ok) return s;
     const int count = sink.finish();
@@ -99,10 +88,8 @@ class tokenizer {
 
   tokenizer_blob blob_;
   clip_bpe clip_;
-#if defined(OCELLUS_HAS_SENTENCEPIECE_)
   spm_unigram unigram_;
   spm_bpe spm_bpe_;
-#endif
 };
 
 OCELLUS_END
