@@ -1,0 +1,181 @@
+#include "program.hpp"
+
+#include <ocellus/image/load.hpp>
+
+#include <nlohmann/json.hpp>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <sched.h>
+#include <unistd.h>
+
+namespace cli {
+
+using namespace ocellus;
+
+void fail(const std::string& what, status why) { throw failure(what + ": " + to_string(why)); }
+
+void compute_options::add_to(CLI::App& app) {
+  app.add_option("--threads", threads, "Threads to use (default: all cores)")->check(CLI::Range(1, 1024));
+  app.add_option("--isa", isa, "Kernel set to use instead of the best one of this CPU, e.g. avx2 or scalar");
+}
+
+kernel_table compute_options::kernels() const {
+  if (isa.empty()) return best_kernels();
+  const cpu_features cpu = detect_cpu();
+  std::string all;
+  bool known = false;
+#define OCELLUS_KERNEL_SET(name, available)              \
+  known = known || isa == #name;                         \
+  all += std::string(all.empty() ? "" : ", ") + #name + ((available) ? "" : " (not on this CPU)");
+#include <ocellus/list.def>
+#undef OCELLUS_KERNEL_SET
+  if (!known) throw usage("--isa " + isa + ": no such kernel set; this build has " + all);
+  const result<kernel_table> table = kernels_for(isa, cpu);
+  if (!table) fail("--isa " + isa, table.error());
+  return *table;
+}
+
+int compute_options::thread_count() const {
+  if (threads > 0) return threads;
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof(set), &set) == 0) return CPU_COUNT(&set);
+  return static_cast<int>(std::thread::hardware_concurrency());
+}
+
+executor compute_options::executor() {
+  if (thread_count() <= 1) return {};
+  if (pool_ == nullptr) pool_ = std::make_unique<thread_pool>(thread_count());
+  return pool_->executor();
+}
+
+model open_model(const std::string& path, const compute_options& options) {
+  const kernel_table kernels = options.kernels();
+  result<model> m = model::open(path.c_str(), kernels);
+  if (!m) fail(path, m.error());
+  return std::move(*m);
+}
+
+std::string read_file(const std::string& path) {
+  errno = 0;
+  std::ifstream in(path, std::ios::binary);
+  if (!in) throw failure(path + ": " + (errno == ENOENT ? "no such file" : std::strerror(errno)));
+  std::string text((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
+  if (in.bad() || errno == EISDIR) throw failure(path + ": cannot be read");
+  return text;
+}
+
+namespace {
+
+std::vector<std::string> lines_of(const std::string& text) {
+  std::vector<std::string> lines;
+  for (std::size_t begin = 0; begin < text.size();) {
+    std::size_t end = text.find('\n', begin);
+    if (end == std::string::npos) end = text.size();
+    std::size_t last = end;
+    if (last > begin && text[last - 1] == '\r') last--;
+    lines.push_back(text.substr(begin, last - begin));
+    begin = end + 1;
+  }
+  return lines;
+}
+
+bool ends_with(const std::string& s, const char* end) {
+  const std::size_t n = std::strlen(end);
+  return s.size() >= n && s.compare(s.size() - n, n, end) == 0;
+}
+
+}  // namespace
+
+std::vector<std::string> read_texts(const std::string& path) {
+  std::vector<std::string> lines = lines_of(read_file(path));
+  if (!ends_with(path, ".jsonl")) return lines;
+  for (std::size_t i = 0; i < lines.size(); i++) {
+    const auto bad = [&](const std::string& why) { return failure(path + ": line " + std::to_string(i + 1) + ": " + why); };
+    int depth = 0;
+    const auto shallow = [&depth](int d, nlohmann::json::parse_event_t, nlohmann::json&) {
+      depth = d > depth ? d : depth;
+      return d < 16;
+    };
+    const nlohmann::json object = nlohmann::json::parse(lines[i], shallow, false);
+    if (object.is_discarded() || !object.is_object()) throw bad("not a JSON object");
+    const auto text = object.find("text");
+    if (text == object.end() || !text->is_string()) throw bad("no \"text\"");
+    lines[i] = text->get<std::string>();
+  }
+  return lines;
+}
+
+std::vector<std::string> read_lines(const std::string& path) {
+  std::vector<std::string> lines = lines_of(read_file(path));
+  std::erase(lines, "");
+  return lines;
+}
+
+picture_chunk load_pictures(const std::vector<std::string>& files, std::size_t begin, std::size_t end, bool upright,
+                            const ocellus::executor& threads) {
+  picture_chunk chunk;
+  chunk.pictures.resize(end - begin);
+  chunk.errors.resize(end - begin);
+  load_options options;
+  options.exif_orientation = upright;
+  threads.for_each(static_cast<int>(end - begin), [&](int i) {
+    const auto at = static_cast<std::size_t>(i);
+    result<image> picture = load_image(files[begin + at].c_str(), options);
+    if (picture) {
+      chunk.pictures[at] = std::move(*picture);
+    } else {
+      chunk.errors[at] = to_string(picture.error());
+    }
+  });
+  return chunk;
+}
+
+void encode_chunk(const model& model, picture_chunk& chunk, float* features, float* logits, workspace& work,
+                  const ocellus::executor& threads) {
+  // one odd picture (a size that cannot be cropped) must not stop the others: check sizes first
+  std::vector<image_view> views;
+  std::vector<std::size_t> rows;
+  for (std::size_t i = 0; i < chunk.pictures.size(); i++) {
+    if (!chunk.errors[i].empty()) continue;
+    const image_view view = chunk.pictures[i];
+    const result<preprocess_shape> shape = preprocess_shape_of(model.config().preprocess, view.width, view.height);
+    if (!shape) {
+      chunk.errors[i] = to_string(shape.error());
+      continue;
+    }
+    views.push_back(view);
+    rows.push_back(i);
+  }
+  if (views.empty()) return;
+  const auto width = static_cast<std::size_t>(model.embed());
+  const auto classes = static_cast<std::size_t>(model.config().vision.classes);
+  std::vector<float> packed(views.size() * width), packed_logits(logits == nullptr ? 0 : views.size() * classes);
+  const status s = model.encode_pictures(views, packed.data(), work, threads, logits == nullptr ? nullptr : packed_logits.data());
+  if (s != status::ok) throw failure(to_string(s));
+  for (std::size_t i = 0; i < rows.size(); i++) {
+    std::memcpy(features + rows[i] * width, packed.data() + i * width, width * sizeof(float));
+    if (logits != nullptr) std::memcpy(logits + rows[i] * classes, packed_logits.data() + i * classes, classes * sizeof(float));
+  }
+}
+
+counter::counter(const char* what, std::size_t total) : what_(what), total_(total) {
+  shown_ = total > 32 && isatty(STDERR_FILENO) != 0;
+}
+counter::~counter() {
+  if (shown_) std::fprintf(stderr, "\r\033[K");
+}
+void counter::at(std::size_t done) {
+  if (!shown_) return;
+  constexpr std::size_t width = 30;
+  const std::size_t full = width * done / total_;
+  std::fprintf(stderr, "\r%s [%s%s] %zu/%zu", what_, std::string(full, '#').c_str(),
+               std::string(width - full, ' ').c_str(), done, total_);
+  std::fflush(stderr);
+}
+
+}  // namespace cli

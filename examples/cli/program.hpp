@@ -1,0 +1,92 @@
+// What the commands of the program `ocellus` share: options, errors as one line, reading of text files.
+#pragma once
+
+#include <ocellus/core/thread_pool.hpp>
+#include <ocellus/models/model.hpp>
+
+#include <CLI/CLI.hpp>
+
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace cli {
+
+/// A failure with its one line for stderr; exit 1.
+struct failure : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+/// Wrong usage that CLI11 cannot see; exit 2.
+struct usage : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+/// Something failed and stderr says what; exit 1.
+struct already_said {};
+
+/// "cat.jpg: no such file".
+[[noreturn]] void fail(const std::string& what, ocellus::status why);
+
+/// The options of all commands that compute.
+struct compute_options {
+  int threads = 0;
+  std::string isa;
+  void add_to(CLI::App& app);
+  /// The named kernel set, or the best one.
+  ocellus::kernel_table kernels() const;
+  /// Made at the first call.
+  ocellus::executor executor();
+  int thread_count() const;
+
+ private:
+  std::unique_ptr<ocellus::thread_pool> pool_;
+};
+
+ocellus::model open_model(const std::string& path, const compute_options& options);
+
+/// One text a line (empty lines count), or of a .jsonl file the "text" of each line's object.
+std::vector<std::string> read_texts(const std::string& path);
+
+/// One label or template a line, empty lines left out.
+std::vector<std::string> read_lines(const std::string& path);
+
+/// The whole file. Errors name it.
+std::string read_file(const std::string& path);
+
+/// Decoded, resized and cropped pictures of one chunk, ready for a tower; `error` of each that failed.
+struct picture_chunk {
+  std::vector<ocellus::image> pictures;  ///< empty where it failed
+  std::vector<std::string> errors;       ///< "" where it worked
+};
+
+/// Decodes files[begin, end), several at once.
+picture_chunk load_pictures(const std::vector<std::string>& files, std::size_t begin, std::size_t end, bool upright,
+                            const ocellus::executor& threads);
+
+/// The features of the pictures of a chunk that could be read, [n, width], `logits` [n, classes] with them; a picture
+/// that cannot be preprocessed gets an error in the chunk, and its rows stay zero.
+void encode_chunk(const ocellus::model& model, picture_chunk& chunk, float* features, float* logits,
+                  ocellus::workspace& work, const ocellus::executor& threads);
+
+/// Counts up on a terminal's stderr; silent elsewhere.
+class counter {
+ public:
+  counter(const char* what, std::size_t total);
+  ~counter();
+  void at(std::size_t done);
+
+ private:
+  const char* what_;
+  std::size_t total_;
+  bool shown_ = false;
+};
+
+void add_info(CLI::App& app);
+void add_embed(CLI::App& app);
+void add_classify(CLI::App& app);
+void add_tokenize(CLI::App& app);
+void add_preprocess(CLI::App& app);
+void add_bench(CLI::App& app);
+
+}  // namespace cli
