@@ -19,6 +19,7 @@
 #include <ocellus/isa/dispatch.hpp>
 #include <ocellus/models/config.hpp>
 #include <ocellus/models/weights.hpp>
+#include <ocellus/nn/resnet.hpp>
 #include <ocellus/nn/tower.hpp>
 #include <ocellus/text/tokenizer.hpp>
 
@@ -135,15 +136,14 @@ class model {
     const fp_env guard;
     const nn::runner<dynamic> run{kernels_, threads};
     const vision_config& v = config_.vision;
+    if (v.kind == vision_kind::resnet) return encode_resnet(run, in, out, work, observe);
     for (int first = 0; first < in.count;) {
       nn::image_batch part = in;
       int rows = 0, most = 0, n = 0;
       for (; first + n < in.count && (n == 0 || rows + most <= batch_rows); n++) {
         const int gh = in.grid_h(first + n, v.patch), gw = in.grid_w(first + n, v.patch);
-        if (v.kind == vision_kind::vit) {
-          const bool fits = v.positions != position_resize::none || (gh == v.grid_h && gw == v.grid_w);
-          if (gh < 1 || gw < 1 || gh > 4096 || gw > 4096 || gh * gw > max_tokens || !fits) return status::wrong_shape;
-        }
+        const bool fits = v.positions != position_resize::none || (gh == v.grid_h && gw == v.grid_w);
+        if (gh < 1 || gw < 1 || gh > 4096 || gw > 4096 || gh * gw > max_tokens || !fits) return status::wrong_shape;
         const int tokens = gh * gw + (v.class_token != 0 ? 1 : 0) + v.registers;
         rows += tokens;
         most = tokens > most ? tokens : most;
@@ -391,7 +391,13 @@ class model {
       vision_blocks_ = std::move(*blocks);
       binder.vision(v, vision_blocks_.data(), vision_);
     } else if (v.kind == vision_kind::resnet) {
-      return status::bad_config;
+      int count = 0;
+      for (const int n : v.resnet_layers) count += n;
+      result<array<nn::bottleneck_weights>> blocks =
+          array<nn::bottleneck_weights>::make(static_cast<std::size_t>(count));
+      if (!blocks) return blocks.error();
+      resnet_blocks_ = std::move(*blocks);
+      binder.resnet(v, resnet_blocks_.data(), resnet_);
     }
     if (has_text()) {
       result<array<nn::block_weights>> blocks =
@@ -401,6 +407,21 @@ class model {
       binder.text(config_.text, text_blocks_.data(), text_);
     }
     return binder.error;
+  }
+
+  status encode_resnet(const nn::runner<dynamic>& run, const nn::image_batch& in, float* out, workspace& work,
+                       const nn::stage_observer& observe) const noexcept {
+    const vision_config& v = config_.vision;
+    if (in.height != v.image_h || in.width != v.image_w || (in.pixels == nullptr && in.rgb == nullptr))
+      return status::wrong_shape;
+    nn::resnet_buffers b;
+    const int parts = run.exec.concurrency < 1 ? 1 : run.exec.concurrency;
+    const status grown = work.reserve(b.carve(nullptr, v, in.height, in.width, parts));
+    if (grown != status::ok) return grown;
+    b.carve(work.data(), v, in.height, in.width, parts);
+    for (int i = 0; i < in.count; i++)
+      nn::resnet_forward(run, config_, resnet_, in, i, b, out + static_cast<std::ptrdiff_t>(i) * v.embed, observe);
+    return status::ok;
   }
 
   /// The part of a row of ids that has to be computed, and its pooled token.
@@ -425,6 +446,8 @@ class model {
   dynamic kernels_{kernel_table{}};
   array<nn::block_weights> vision_blocks_, text_blocks_;
   nn::vision_weights vision_;
+  array<nn::bottleneck_weights> resnet_blocks_;
+  nn::resnet_weights resnet_;
   nn::text_weights text_;
   std::optional<ocellus::tokenizer> tokenizer_;
 };

@@ -4,6 +4,7 @@
 
 #include <ocellus/core/memory.hpp>
 #include <ocellus/format/reader.hpp>
+#include <ocellus/nn/resnet.hpp>
 #include <ocellus/nn/tower.hpp>
 
 #include <cstring>
@@ -129,6 +130,35 @@ class weight_binder {
     }
     w.proj = linear("vision.proj", v.embed, c, v.embed != c);
     if (v.classes > 0) w.head = linear("vision.head", v.classes, c);
+  }
+
+  /// `blocks_out` has room for the blocks of all stages.
+  void resnet(const vision_config& v, nn::bottleneck_weights* blocks_out, nn::resnet_weights& w) noexcept {
+    const int width = v.resnet_width;
+    w.stem[0] = linear("vision.stem.0", width / 2, 27);
+    w.stem[1] = linear("vision.stem.1", width / 2, 9 * (width / 2));
+    w.stem[2] = linear("vision.stem.2", width, 9 * (width / 2));
+    int in = width, n = 0;
+    for (int stage = 0, planes = width; stage < 4; stage++, planes *= 2)
+      for (int i = 0; i < v.resnet_layers[stage] && error == status::ok; i++) {
+        const tensor_name base = tensor_name() << "vision.stages." << stage << "." << i;
+        const auto at = [&base](std::string_view rest) { return tensor_name(base) << rest; };
+        nn::bottleneck_weights& b = blocks_out[n++];
+        b.stride = stage > 0 && i == 0 ? 2 : 1;
+        b.conv1 = linear(at(".conv1"), planes, in);
+        b.conv2 = linear(at(".conv2"), planes, 9 * planes);
+        b.conv3 = linear(at(".conv3"), 4 * planes, planes);
+        if (i == 0) b.down = linear(at(".down"), 4 * planes, in);
+        in = 4 * planes;
+      }
+    w.blocks = blocks_out;
+    w.block_count = n;
+    const std::int64_t tokens = std::int64_t{v.image_h / 32} * (v.image_w / 32) + 1;
+    if (in % v.encoder.heads != 0) return fail(status::bad_config);
+    w.positions = values("vision.attnpool.positions", tokens * in);
+    w.q = linear("vision.attnpool.q", in, in);
+    w.kv = linear("vision.attnpool.kv", 2 * in, in);
+    w.proj = linear("vision.attnpool.proj", v.embed, in);
   }
 
   void text(const text_config& t, nn::block_weights* blocks_out, nn::text_weights& w) noexcept {

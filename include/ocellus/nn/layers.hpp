@@ -167,11 +167,33 @@ struct runner {
     g.act = act;
     const int first = column_begin / panel_width;
     const int panels = ceil_div(column_end < 0 ? w.n : column_end, panel_width) - first;
-    split(ceil_div(panels, 2), 1, [&](int begin, int end) {  // pairs of panels: kernels read two at a time
-      gemm_args part = g;
-      part.panel_begin = first + begin * 2;
-      part.panel_end = first + (end * 2 < panels ? end * 2 : panels);
-      gemm(w.type, part);
+    const int pairs = ceil_div(panels, 2);  // kernels read two panels at a time
+    // narrow products over many rows (convolutions) have too few panels for all threads: split the rows as well
+    int bands = 1;
+    if (exec.concurrency > 1 && pairs < 4 * exec.concurrency) {
+      bands = ceil_div(4 * exec.concurrency, pairs);
+      bands = bands < rows / 64 ? bands : rows / 64;
+      bands = bands < 1 ? 1 : bands;
+    }
+    split(pairs * bands, 1, [&](int begin, int end) {
+      while (begin < end) {
+        const int band = begin / pairs, stop = end < (band + 1) * pairs ? end : (band + 1) * pairs;
+        const int row = static_cast<int>(static_cast<std::int64_t>(rows) * band / bands);
+        gemm_args part = g;
+        part.m = static_cast<int>(static_cast<std::int64_t>(rows) * (band + 1) / bands) - row;
+        part.a = w.type == dtype::s8 ? static_cast<const void*>(x.u8 + row * x.ld8) : x.f32 + row * x.ld;
+        if (w.type == dtype::s8) {
+          part.a_scale += row;
+          part.a_zero += row;
+        }
+        part.c += row * ldc;
+        if (residual != nullptr) part.residual += row * ldr;
+        part.panel_begin = first + (begin - band * pairs) * 2;
+        const int last = (stop - band * pairs) * 2;
+        part.panel_end = first + (last < panels ? last : panels);
+        gemm(w.type, part);
+        begin = stop;
+      }
     });
   }
 

@@ -1,0 +1,242 @@
+// CLIP's image encoder of the other kind: a ResNet with a stem of three convolutions, average pooling before each
+// strided convolution (antialiasing), and attention pooling instead of the mean [Radford 2021; openai/CLIP
+// clip/model.py: ModifiedResNet, AttentionPool2d]. Batch norm is folded into the convolutions by the converter.
+//
+// Feature maps are matrices [H * W, C] (row-major, channels last), so a 1 x 1 convolution is a linear layer; a 3 x 3 one
+// is a linear layer over rows of patches, built a chunk of rows at a time. The same kernels serve, s8 ones too.
+#pragma once
+
+#include <ocellus/nn/tower.hpp>
+
+#include <cstring>
+
+OCELLUS_STRICT_FP_BEGIN
+OCELLUS_BEGIN
+namespace nn {
+
+/// conv1 1 x 1, conv2 3 x 3, average pool by the stride, conv3 1 x 1; `down` on the way around where the shape changes.
+struct bottleneck_weights {
+  linear_weights conv1, conv2, conv3, down;
+  int stride = 1;
+};
+
+struct resnet_weights {
+  linear_weights stem[3];
+  const bottleneck_weights* blocks = nullptr;  ///< of all four stages, one after the other
+  int block_count = 0;
+  const float* positions = nullptr;            ///< [tokens, C], the mean's row first
+  linear_weights q, kv, proj;
+};
+
+/// A feature map in memory: [h * w, c], ld floats from row to row.
+struct feature_map {
+  float* data = nullptr;
+  int h = 0, w = 0, c = 0;
+  std::ptrdiff_t ld = 0;
+  int rows() const noexcept { return h * w; }
+};
+
+struct resnet_buffers {
+  static constexpr int maps = 4;
+  float* map[maps] = {};
+  std::size_t map_floats = 0;
+  operand patches;    ///< rows of a 3 x 3 convolution
+  int chunk = 0;      ///< rows that `patches` holds
+  block_buffers pool; ///< scratch of the attention pool
+  operand tokens;     ///< [tokens, C]
+  float* kv = nullptr;
+  float* q = nullptr;
+
+  std::size_t carve(void* base, const vision_config& v, int height, int width, int threads) noexcept {
+    carver from(base);
+    const int w = v.resnet_width;
+    const auto floats = [](int rows, int c) { return static_cast<std::size_t>(rows) * static_cast<std::size_t>(ld_f32(c)); };
+    std::size_t most = floats(height * width, 3);
+    const auto need = [&most](std::size_t n) { most = n > most ? n : most; };
+    need(floats((height / 2) * (width / 2), w));
+    int rows = (height / 4) * (width / 4);
+    for (int s = 0, planes = w; s < 4; s++, planes *= 2) {
+      need(floats(rows, 4 * planes));
+      if (s < 3) need(floats(rows, 2 * planes));  // conv1 of the next stage runs before its pooling
+      if (s < 3) rows = rows / 4 + 64;
+    }
+    map_floats = most;
+    for (float*& m : map) m = from.take<float>(most);
+    const int deepest = 9 * 8 * w, widest = 32 * w;
+    chunk = 2 * 1024 * 1024 / (deepest * 4);
+    if (chunk < 64) chunk = 64;
+    patches.carve(from, chunk, deepest > widest ? deepest : widest);
+    const int t = (height / 32) * (width / 32) + 1;
+    tokens.carve(from, t, widest);
+    kv = from.take<float>(floats(t, 2 * widest) + 16);
+    q = from.take<float>(floats(1, widest) + 16);
+    pool.scratch_part = (attention_scratch(t, widest / v.encoder.heads) + 63) / 64 * 64;
+    pool.scratch = from.take<unsigned char>(pool.scratch_part * static_cast<std::size_t>(threads));
+    return from.used();
+  }
+};
+
+/// out = act(conv3x3(x) + bias), padding 1.
+template <class Kernels>
+feature_map conv3x3(const runner<Kernels>& run, const linear_weights& w, const feature_map& x, int stride, float* out,
+                    const resnet_buffers& b) noexcept {
+  feature_map y{out, (x.h - 1) / stride + 1, (x.w - 1) / stride + 1, w.n, ld_f32(w.n)};
+  for (int first = 0; first < y.rows(); first += b.chunk) {
+    const int rows = y.rows() - first < b.chunk ? y.rows() - first : b.chunk;
+    run.split(rows, 16, [&](int begin, int end) {
+      for (int r = begin; r < end; r++) {
+        const int oy = (first + r) / y.w * stride, ox = (first + r) % y.w * stride;
+        float* to = b.patches.f32 + r * b.patches.ld;
+        for (int ky = -1; ky <= 1; ky++)
+          for (int kx = -1; kx <= 1; kx++, to += x.c) {
+            const int iy = oy + ky, ix = ox + kx;
+            if (iy < 0 || iy >= x.h || ix < 0 || ix >= x.w) {
+              std::memset(to, 0, sizeof(float) * static_cast<std::size_t>(x.c));
+            } else {
+              std::memcpy(to, x.data + (static_cast<std::ptrdiff_t>(iy) * x.w + ix) * x.ld,
+                          sizeof(float) * static_cast<std::size_t>(x.c));
+            }
+          }
+      }
+    });
+    run.prepare(w.type, b.patches, rows, w.k);
+    run.linear(w, b.patches, rows, y.data + first * y.ld, y.ld, activation::relu);
+  }
+  return y;
+}
+
+/// out = act(x W^T + bias): a 1 x 1 convolution.
+template <class Kernels>
+feature_map conv1x1(const runner<Kernels>& run, const linear_weights& w, const feature_map& x, float* out,
+                    activation act, const resnet_buffers& b, const float* residual = nullptr) noexcept {
+  feature_map y{out, x.h, x.w, w.n, ld_f32(w.n)};
+  if (w.type != dtype::s8) {
+    operand o;
+    o.f32 = x.data;
+    o.ld = x.ld;
+    run.linear(w, o, x.rows(), y.data, y.ld, act, residual, y.ld);
+    return y;
+  }
+  for (int first = 0; first < x.rows(); first += b.chunk) {
+    const int rows = x.rows() - first < b.chunk ? x.rows() - first : b.chunk;
+    operand o = b.patches;
+    o.f32 = x.data + first * x.ld;
+    o.ld = x.ld;
+    run.prepare(w.type, o, rows, x.c);
+    run.linear(w, o, rows, y.data + first * y.ld, y.ld, act, residual == nullptr ? nullptr : residual + first * y.ld, y.ld);
+  }
+  return y;
+}
+
+/// 2 x 2 average pooling; odd rows and columns at the end are left out, as nn.AvgPool2d(2) does.
+template <class Kernels>
+feature_map pool2x2(const runner<Kernels>& run, const feature_map& x, float* out) noexcept {
+  feature_map y{out, x.h / 2, x.w / 2, x.c, ld_f32(x.c)};
+  run.split(y.rows(), 16, [&](int begin, int end) {
+    for (int r = begin; r < end; r++) {
+      const float* a = x.data + (static_cast<std::ptrdiff_t>(r / y.w * 2) * x.w + r % y.w * 2) * x.ld;
+      const float* b = a + static_cast<std::ptrdiff_t>(x.w) * x.ld;
+      float* to = y.data + r * y.ld;
+      for (int c = 0; c < x.c; c++) to[c] = (((a[c] + a[x.ld + c]) + b[c]) + b[x.ld + c]) * 0.25f;
+    }
+  });
+  return y;
+}
+
+/// Features [E] of one picture of the batch into `out`, before normalisation.
+template <class Kernels>
+void resnet_forward(const runner<Kernels>& run, const model_config& m, const resnet_weights& w, const image_batch& in,
+                    int picture, const resnet_buffers& b, float* out, const stage_observer& observe = {}) noexcept {
+  const vision_config& v = m.vision;
+  float table[3][256];
+  {
+    const fp_env guard;
+    ocellus::detail::normalise_table(m.preprocess, table);
+  }
+  feature_map x{b.map[0], in.height, in.width, 3, ld_f32(3)};
+  const std::ptrdiff_t plane = static_cast<std::ptrdiff_t>(in.height) * in.width;
+  for (std::ptrdiff_t i = 0; i < plane; i++)
+    for (int c = 0; c < 3; c++)
+      x.data[i * x.ld + c] = in.rgb != nullptr ? table[c][in.rgb[(picture * plane + i) * 3 + c]]
+                                               : in.pixels[(picture * 3 + c) * plane + i];
+  x = conv3x3(run, w.stem[0], x, 2, b.map[1], b);
+  x = conv3x3(run, w.stem[1], x, 1, b.map[2], b);
+  x = conv3x3(run, w.stem[2], x, 1, b.map[1], b);
+  x = pool2x2(run, x, b.map[0]);
+  observe("stem", 0, x.data, x.rows(), x.c, x.ld);
+
+  for (int i = 0; i < w.block_count; i++) {
+    const bottleneck_weights& k = w.blocks[i];
+    // four buffers: x lies in one, the others take turns
+    float* free[3];
+    for (int n = 0, f = 0; n < resnet_buffers::maps; n++)
+      if (b.map[n] != x.data) free[f++] = b.map[n];
+    feature_map y = conv1x1(run, k.conv1, x, free[0], activation::relu, b);
+    y = conv3x3(run, k.conv2, y, 1, free[1], b);
+    if (k.stride > 1) y = pool2x2(run, y, free[0]);
+    feature_map around = x;
+    float* last = y.data == free[0] ? free[1] : free[0];
+    if (k.down) {
+      if (k.stride > 1) around = pool2x2(run, x, last);
+      around = conv1x1(run, k.down, around, free[2], activation::none, b);
+    }
+    feature_map z = conv1x1(run, k.conv3, y, last, activation::none, b, around.data);
+    run.split(z.rows(), 16, [&](int begin, int end) {
+      run.kernels.activate_rows(z.data + begin * z.ld, z.ld, z.data + begin * z.ld, z.ld, end - begin, z.c, activation::relu);
+    });
+    x = z;
+    observe("block", i, x.data, x.rows(), x.c, x.ld);
+  }
+
+  // attention pooling: the mean joins the tokens and is the only query
+  const int n = x.rows(), c = x.c, heads = v.encoder.heads, d = c / heads;
+  const operand& t = b.tokens;
+  {
+    const fp_env guard;
+    for (int j = 0; j < c; j++) t.f32[j] = 0;
+    for (int i = 0; i < n; i++)
+      for (int j = 0; j < c; j++) t.f32[j] = t.f32[j] + x.data[i * x.ld + j];
+    for (int j = 0; j < c; j++) t.f32[j] = t.f32[j] / static_cast<float>(n) + w.positions[j];
+    for (int i = 0; i < n; i++)
+      for (int j = 0; j < c; j++)
+        t.f32[(i + 1) * t.ld + j] = x.data[i * x.ld + j] + w.positions[static_cast<std::ptrdiff_t>(i + 1) * c + j];
+  }
+  run.prepare(w.kv.type, t, n + 1, c);
+  const std::ptrdiff_t ld = ld_f32(2 * c);
+  run.linear(w.kv, t, n + 1, b.kv, ld);
+  run.linear(w.q, t, 1, b.q, ld_f32(c));
+  operand pooled = b.patches;
+  float scale = 1;
+  {
+    const fp_env guard;
+    scale = 1.f / __builtin_sqrtf(static_cast<float>(d));
+  }
+  run.parts(heads, [&](int part, int begin, int end) {
+    for (int h = begin; h < end; h++) {
+      attention_args a;
+      a.q = b.q + h * d;
+      a.ldq = c;
+      a.k = b.kv + h * d;
+      a.v = a.k + c;
+      a.ldk = a.ldv = ld;
+      a.tq = 1;
+      a.tk = n + 1;
+      a.d = d;
+      a.scale = scale;
+      a.scratch = b.pool.scratch + static_cast<std::size_t>(part) * b.pool.scratch_part;
+      a.out = pooled.f32 + h * d;
+      a.ldo = c;
+      if (w.kv.type == dtype::s8) {
+        run.kernels.attention_s8(a);
+      } else {
+        run.kernels.attention_f32(a);
+      }
+    }
+  });
+  run.prepare(w.proj.type, pooled, 1, c);
+  run.linear(w.proj, pooled, 1, out, v.embed);
+}
+
+}  // namespace nn
+OCELLUS_END
+OCELLUS_STRICT_FP_END
