@@ -56,11 +56,17 @@ void add_clip_resnet(plan& p);
 /// The text tower with OpenAI's names, `prefix` before each ("" or "text."). Shapes are in config().text.
 void add_clip_text(plan& p, const std::string& prefix, bool projection_is_linear);
 
+/// vision.map.q: the MAP head's learned query after its projection, q * probe + q_bias.
+void add_map_query(plan& p, const piece& q, const piece& q_bias, const piece& probe);
+
 /// logit_scale, exponentiated, and logit_bias if there is one.
 void read_logit_scale(plan& p, const std::string& scale, const std::string& bias);
 
 /// The side of a grid of `rows` positions; a failure if they make no square.
 int square_side(plan& p, std::int64_t rows, const std::string& what);
+
+/// A class name from a configuration as one line of UTF-8: control characters become blanks.
+std::string printable_utf8(std::string text);
 
 /// Sets patch grid and image size of a square input.
 void set_image(ocellus::vision_config& v, int height, int width, int patch);
