@@ -206,6 +206,37 @@ TEST_CASE("text: ftfy's small steps") {
   CHECK(fixed("e\u0301") == "\u00E9");
 }
 
+TEST_CASE("text: mojibake is repaired, sound text is left alone") {
+  CHECK(fixed("s\u00C3\u00B3") == "s\u00F3");
+  CHECK(fixed("voil\u00C3 le travail") == "voil\u00E0 le travail");
+  CHECK(fixed("\u00C3 table") == "\u00E0 table");
+  CHECK(fixed("\u00E2\u0153\u201D No problems") == "\u2714 No problems");
+  CHECK(fixed("\u00E2\u20AC\u0153 like this \u00E2\u20AC\uFFFD") == "\" like this \uFFFD");
+  CHECK(fixed("\u00C3\xC2\x83\u00C2\u00A9") == "\u00E9");  // twice over
+  CHECK(fixed("r\u00E9sum\u00E9 \u00C3\u00A9t\u00C3\u00A9 \u4E2D") ==
+        "r\u00E9sum\u00E9 \u00E9t\u00E9 \u4E2D");
+  CHECK(fixed("\xC2\x85ok") == "\u2026ok");
+  CHECK(fixed("\u0432\u0402\u045Ahello") == "\"hello");          // Windows-1251
+  CHECK(fixed("\u221A\u00A9t\u221A\u00A9") == "\u00E9t\u00E9");  // MacRoman
+  CHECK(fixed("\u00E2\u20AC\u2122s \u65E5\u672C") == "'s \u65E5\u672C");
+  CHECK(fixed("\u00C3\u00AD\u00C2\u00A0\u00C2\u00BD\u00C3\u00AD\u00C2\u00B8\u00C2\xC2\x83 \u0443") ==
+        "\U0001F603 \u0443");
+  for (const char* sound : {"\u0420\u0443\u0441\u0441\u043A\u0438\u0439", "caf\u00E9 \u2122", "\uFFFD\uFFFD",
+                            "M\u00E3o \u00A9 2020 \u20AC5"}) {
+    CHECK(fixed(sound) == sound);
+  }
+}
+
+TEST_CASE("text: many damaged stretches in one text are all repaired") {
+  std::string damaged;
+  std::string sound;
+  for (int i = 0; i < 500; ++i) {
+    damaged += "\u00C3\u00A9t\u00C3\u00A9 \u4E2D ";
+    sound += "\u00E9t\u00E9 \u4E2D ";
+  }
+  CHECK(fixed(damaged) == sound);
+}
+
 TEST_CASE("text: nested entities are resolved whatever their depth") {
   std::string deep = "&";
   for (int i = 0; i < 1000; ++i) deep += "amp;";
@@ -298,6 +329,9 @@ TEST_CASE("text: words, contractions, digits and special tokens of a tiny vocabu
   CHECK(content_of(*t, "12") == std::vector<std::int32_t>{'1' - '!' + 256, '2' - '!' + 256});
   CHECK(content_of(*t, "cat!<end_of_text>dog").size() > 4);  // no word begins at "<"
   CHECK(content_of(*t, "cat<END_of_text>dog") == std::vector<std::int32_t>{513, tiny_eot, 515});
+  CHECK(content_of(*t, "cat\u0345dog") == std::vector<std::int32_t>{513, 515});  // as Python's regex has it
+  CHECK(content_of(*t, "cat'\u017F") ==
+        std::vector<std::int32_t>{513, 6, 0xC5 - 0xAE + 106, 0xBF - 0xAE + 106 + 256});
   CHECK(content_of(*t, "").empty());
   CHECK(content_of(*t, " \t\n\u3000").empty());
 }

@@ -357,7 +357,7 @@ inline void fix_segment(text32& text, bool unescape) noexcept {
   // once.
   constexpr int exact_passes = 16;
   constexpr int most_passes = 64;
-  int repairs = 64;  // steps of fix_encoding in all passes; each halves what it repairs
+  std::size_t repairs = repair_budget(text.size());
   text32 before;
   text32 out;
   for (int pass = 0; pass < most_passes; ++pass) {

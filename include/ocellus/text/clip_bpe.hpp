@@ -319,13 +319,17 @@ class clip_bpe {
     return nullptr;
   }
 
-  static detail::word_class class_at(std::string_view text, std::size_t& i) noexcept {
+  detail::word_class class_at(std::string_view text, std::size_t& i) const noexcept {
     const auto c = static_cast<unsigned char>(text[i]);
     if (c < 0x80) {
       ++i;
       return detail::ascii_classes[c];
     }
-    return detail::classify(unicode::decode_one(text, i));
+    const char32_t letter = unicode::decode_one(text, i);
+    // Ignoring case, Python's regex finds the combining iota U+0345 in no class: its capital is a letter,
+    // itself not.
+    if (letter == 0x345 && style_ == text_style::clip_openclip) return detail::word_class::space;
+    return detail::classify(letter);
   }
 
   /// End of the word at text[begin]; `begin` itself if white space stands there.

@@ -289,12 +289,12 @@ inline bool fix_by_charmap(text32& text, bool& changed) noexcept {
 
 }  // namespace detail
 
-inline void fix_encoding(text32& text, int& budget, int depth) noexcept;
+inline void fix_encoding(text32& text, std::size_t& budget, int depth) noexcept;
 
 namespace detail {
 
 /// Repairs stretches that look like damaged UTF-8 inside other text, each by itself. True if one changed.
-inline bool fix_stretches(text32& text, int& budget, int depth) noexcept {
+inline bool fix_stretches(text32& text, std::size_t& budget, int depth) noexcept {
   constexpr int deepest = 4;
   if (depth >= deepest) return false;
   text32 out;
@@ -319,7 +319,7 @@ inline bool fix_stretches(text32& text, int& budget, int depth) noexcept {
 }
 
 /// One step of ftfy's fix_encoding. True if the text changed.
-inline bool fix_encoding_once(text32& text, int& budget, int depth) noexcept {
+inline bool fix_encoding_once(text32& text, std::size_t& budget, int depth) noexcept {
   if (std::all_of(text.begin(), text.end(), [](char32_t c) { return c < 0x80; }) || !is_bad(text.span()))
     return false;
   bool changed = false;
@@ -330,10 +330,16 @@ inline bool fix_encoding_once(text32& text, int& budget, int depth) noexcept {
 
 }  // namespace detail
 
-/// Repairs the encoding of one line, in place, step by step until nothing changes or `budget` steps are used
-/// up.
-inline void fix_encoding(text32& text, int& budget, int depth = 0) noexcept {
-  while (budget > 0 && !text.failed() && detail::fix_encoding_once(text, budget, depth)) --budget;
+/// Letters that the repairs of a text may look at in all: enough for 32 steps over the whole text.
+constexpr std::size_t repair_budget(std::size_t letters) noexcept { return 32 * letters + 1024; }
+
+/// Repairs the encoding of one line, in place, step by step until nothing changes or the budget is used up.
+inline void fix_encoding(text32& text, std::size_t& budget, int depth = 0) noexcept {
+  bool changed = true;
+  while (changed && budget > text.size() && !text.failed()) {
+    budget -= text.size();
+    changed = detail::fix_encoding_once(text, budget, depth);
+  }
 }
 
 }  // namespace cleaning
