@@ -1,0 +1,259 @@
+// The towers against the reference implementations: every stage of every layout's goldens, from the checkpoint as it
+// is published to the embedding.
+#include "convert.hpp"
+#include "golden_data.hpp"
+
+#include <ocellus/core/thread_pool.hpp>
+#include <ocellus/models/model.hpp>
+
+#include <doctest/doctest.h>
+#include <unistd.h>
+
+#include <cmath>
+#include <cstdio>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace {
+
+using namespace ocellus;
+using namespace golden_data;
+
+/// A converted checkpoint in a temporary file that goes with it.
+struct converted {
+  fs::path path;
+  std::string error;
+  converted(const fs::path& source, dtype type, const fs::path& tokenizer = {}) {
+    static int count = 0;
+    path = fs::temp_directory_path() / ("ocellus-towers-" + std::to_string(getpid()) + "-" + std::to_string(count++) + ".oc");
+    convert::convert_options o;
+    o.source = source;
+    o.output = path;
+    o.type = type;
+    if (!tokenizer.empty()) o.tokenizer = tokenizer;
+    const auto done = convert::convert(o);
+    if (!done) error = done.failure().what;
+  }
+  ~converted() { fs::remove(path); }
+};
+
+/// Values of each stage as the tower passes them.
+struct stages {
+  struct values {
+    int rows = 0, c = 0;
+    std::vector<float> v;
+  };
+  std::map<std::string, values> seen;
+  static void call(void* self, const char* stage, int index, const float* v, int rows, int c, std::ptrdiff_t ld) {
+    char name[64];
+    std::snprintf(name, sizeof(name), std::string_view(stage) == "block" ? "%s.%02d" : "%s", stage, index);
+    values& out = static_cast<stages*>(self)->seen[name];
+    out = {rows, c, {}};
+    for (int r = 0; r < rows; r++) out.v.insert(out.v.end(), v + r * ld, v + r * ld + c);
+  }
+  nn::stage_observer observer() { return {&call, this}; }
+};
+
+/// The largest error of `got` against row `item` of a golden array, and the golden's largest value.
+void check_stage(const std::string& what, const stages::values& got, const npy& golden, std::size_t item) {
+  std::size_t per_item = 1;
+  for (std::size_t i = 1; i < golden.shape.size(); i++) per_item *= static_cast<std::size_t>(golden.shape[i]);
+  REQUIRE_MESSAGE(got.v.size() <= per_item, what);
+  const float* g = golden.f.data() + item * per_item;
+  double worst = 0, most = 1;
+  for (std::size_t i = 0; i < got.v.size(); i++) {
+    worst = std::max(worst, std::fabs(static_cast<double>(got.v[i]) - static_cast<double>(g[i])));
+    most = std::max(most, std::fabs(static_cast<double>(g[i])));
+  }
+  CHECK_MESSAGE(worst <= 2e-5 * most, what << ": off by " << worst << " of " << most);
+}
+
+struct agreement {
+  double cos = 2, error = 0;  ///< worst cosine; largest error in units of the reference's norm
+};
+
+agreement compare(const float* a, const float* b, std::size_t rows, std::size_t width) {
+  agreement worst;
+  for (std::size_t r = 0; r < rows; r++) {
+    double ab = 0, aa = 0, bb = 0, off = 0;
+    for (std::size_t i = 0; i < width; i++) {
+      const double x = static_cast<double>(a[r * width + i]), y = static_cast<double>(b[r * width + i]);
+      ab += x * y;
+      aa += x * x;
+      bb += y * y;
+      off = std::max(off, std::fabs(x - y));
+    }
+    worst.cos = std::min(worst.cos, ab / std::sqrt(aa * bb));
+    worst.error = std::max(worst.error, off / std::sqrt(bb));
+  }
+  return worst;
+}
+
+const char* const stage_names[][2] = {{"patch_embed", "patch_embed"}, {"embed", "embed"},       {"pre_norm", "pre_ln"},
+                                      {"norm", "post_ln"},            {"map_attn", "map_attn"}, {"pooled", "pooled"},
+                                      {"stem", "stem"}};
+
+nn::image_batch one_image(const model& m, const npy& pixels, const npy& shapes, std::size_t i, int (&grid)[2]) {
+  nn::image_batch in;
+  in.count = 1;
+  if (shapes) {
+    grid[0] = static_cast<int>(shapes.i[2 * i]);
+    grid[1] = static_cast<int>(shapes.i[2 * i + 1]);
+    in.grids = grid;
+    in.patch_stride = static_cast<int>(pixels.shape[1]);
+    in.patches = pixels.f.data() + i * static_cast<std::size_t>(pixels.shape[1] * pixels.shape[2]);
+  } else {
+    in.height = static_cast<int>(pixels.shape[2]);
+    in.width = static_cast<int>(pixels.shape[3]);
+    in.pixels = pixels.f.data() + i * static_cast<std::size_t>(3 * in.height * in.width);
+  }
+  static_cast<void>(m);
+  return in;
+}
+
+void check_vision(const std::string& name, const model& m, const fs::path& folder, bool exact) {
+  const npy pixels = read_npy(folder / "pixel_values.npy"), shapes = read_npy(folder / "spatial_shapes.npy");
+  if (!pixels || !m.has_vision()) return;
+  npy reference;
+  for (const char* file : {"image_embeds.npy", "vision.features.npy", "vision.pooled.npy"})
+    if (!reference) reference = read_npy(folder / file);
+  REQUIRE_MESSAGE(reference, name);
+  const bool resnet = m.config().vision.kind == vision_kind::resnet;
+  workspace work;
+  std::vector<float> all;
+  for (std::size_t i = 0; i < static_cast<std::size_t>(pixels.shape[0]); i++) {
+    int grid[2];
+    stages seen;
+    std::vector<float> e(static_cast<std::size_t>(m.embed())), plain(e);
+    const nn::image_batch in = one_image(m, pixels, shapes, i, grid);
+    REQUIRE(m.encode_batch(in, e.data(), work, {}, nullptr, seen.observer()) == status::ok);
+    REQUIRE(m.encode_batch(in, plain.data(), work) == status::ok);
+    CHECK_MESSAGE(e == plain, name << ": the last block for the pooled token alone gives other bits");
+    all.insert(all.end(), e.begin(), e.end());
+    if (!exact || resnet) continue;
+    for (const auto& [ours, theirs] : stage_names)
+      if (const npy g = read_npy(folder / ("vision." + std::string(theirs) + ".npy")); g && seen.seen.count(ours))
+        check_stage(name + " vision." + theirs, seen.seen[ours], g, i);
+    for (const auto& [stage, values] : seen.seen)
+      if (const npy g = read_npy(folder / ("vision." + stage + ".npy")); g && stage.compare(0, 5, "block") == 0)
+        check_stage(name + " vision." + stage, values, g, i);
+  }
+  const agreement a = compare(all.data(), reference.f.data(), static_cast<std::size_t>(pixels.shape[0]),
+                              static_cast<std::size_t>(m.embed()));
+  CHECK_MESSAGE(a.cos >= (exact ? 0.99999 : 0.9999), name << ": image cos " << a.cos);
+  if (exact) CHECK_MESSAGE(a.error <= 2e-5, name << ": image error " << a.error);
+}
+
+void check_text(const std::string& name, const model& m, const fs::path& folder, bool exact) {
+  const npy ids = read_npy(folder / "input_ids.npy"), reference = read_npy(folder / "text_embeds.npy");
+  if (!ids || !reference || !m.has_text()) return;
+  const std::vector<std::int32_t> given(ids.i.begin(), ids.i.end());
+  const int count = static_cast<int>(ids.shape[0]), context = static_cast<int>(ids.shape[1]);
+  const auto width = static_cast<std::size_t>(m.text_embed());
+  workspace work;
+  std::vector<float> batch(static_cast<std::size_t>(count) * width);
+  REQUIRE(m.encode_ids(given.data(), count, context, batch.data(), work) == status::ok);
+  for (int i = 0; i < count; i++) {
+    stages seen;
+    std::vector<float> e(width);
+    REQUIRE(m.encode_ids(given.data() + i * context, 1, context, e.data(), work, {}, seen.observer()) == status::ok);
+    CHECK_MESSAGE(std::memcmp(e.data(), batch.data() + static_cast<std::size_t>(i) * width, width * sizeof(float)) == 0,
+                  name << ": a text alone and in a batch give other bits");
+    if (!exact) continue;
+    for (const auto& [stage, values] : seen.seen) {
+      if (values.rows == 1 && stage.compare(0, 5, "block") == 0) continue;  // the last block: the pooled token alone
+      if (const npy g = read_npy(folder / ("text." + stage + ".npy")); g)
+        check_stage(name + " text." + stage, values, g, static_cast<std::size_t>(i));
+    }
+  }
+  const agreement a = compare(batch.data(), reference.f.data(), static_cast<std::size_t>(count), width);
+  CHECK_MESSAGE(a.cos >= (exact ? 0.99999 : 0.9999), name << ": text cos " << a.cos);
+  if (exact) CHECK_MESSAGE(a.error <= 2e-5, name << ": text error " << a.error);
+}
+
+const char* const cases[] = {"openai-statedict", "openai-jit-vit", "openai-jit-rn",    "hf-clip",
+                             "hf-clip-gelu",     "openclip-clip",  "hf-siglip",        "hf-siglip2-naflex",
+                             "openclip-siglip",  "bigvision-siglip", "hf-dinov2",      "hf-dinov2-registers",
+                             "timm-vit"};
+
+TEST_CASE("towers: each stage of each layout's goldens in f32, embeddings in f16") {
+  if (!have(shared() / "goldens")) return;
+  for (const std::string name : cases) {
+    const fs::path base = shared() / "goldens" / name;
+    if (!have(base)) continue;
+    for (const auto& checkpoint : read_json(base / "golden.json")["checkpoints"]) {
+      for (const dtype type : {dtype::f32, dtype::f16}) {
+        const converted file(base / checkpoint["path"].get<std::string>(), type);
+        const std::string what = name + "/" + checkpoint["path"].get<std::string>() + " " + to_string(type);
+        CHECK_MESSAGE(file.error == "", what);
+        if (!file.error.empty()) continue;
+        const result<model> m = model::open(file.path.c_str());
+        REQUIRE_MESSAGE(m, what << ": " << to_string(m.error()));
+        const auto golden = checkpoint["golden"];
+        for (const std::string& folder : golden.is_array() ? golden.get<std::vector<std::string>>()
+                                                          : std::vector<std::string>{golden.get<std::string>()}) {
+          check_vision(what + " " + folder, *m, base / folder, type == dtype::f32);
+          check_text(what + " " + folder, *m, base / folder, type == dtype::f32);
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("towers: an embedding has the same bits for every kernel set, thread count and batch size") {
+  std::string ran;
+  for (const std::string name : cases) {
+    const fs::path base = shared() / "goldens" / name;
+    if (!fs::exists(base)) continue;
+    const auto checkpoint = read_json(base / "golden.json")["checkpoints"][0];
+    const auto golden = checkpoint["golden"];
+    const fs::path folder = base / (golden.is_array() ? golden[0].get<std::string>() : golden.get<std::string>());
+    for (const dtype type : {dtype::f32, dtype::s8}) {
+      const converted file(base / checkpoint["path"].get<std::string>(), type);
+      REQUIRE_MESSAGE(file.error == "", name);
+      std::vector<float> first;
+      const cpu_features cpu = detect_cpu();
+#define OCELLUS_KERNEL_SET(set, available)                                                                     \
+  if (available) {                                                                                             \
+    const result<model> m = model::open(file.path.c_str(), make_table<kernels::set>());                        \
+    REQUIRE_MESSAGE(m, name);                                                                                  \
+    if (ran.find(#set) == std::string::npos) ran += " " #set;                                                  \
+    for (const int threads : {1, 2, 3}) {                                                                      \
+      thread_pool pool(threads);                                                                               \
+      const executor run = pool.executor();                                                                    \
+      std::vector<float> e;                                                                                    \
+      workspace work;                                                                                          \
+      if (const npy p = read_npy(folder / "pixel_values.npy"); p && p.shape.size() == 4) {                   \
+        nn::image_batch in;                                                                                    \
+        in.count = threads == 3 ? 1 : static_cast<int>(p.shape[0]);                                            \
+        in.height = static_cast<int>(p.shape[2]);                                                              \
+        in.width = static_cast<int>(p.shape[3]);                                                               \
+        const auto width = static_cast<std::size_t>(m->embed());                                               \
+        e.resize(width * static_cast<std::size_t>(p.shape[0]));                                                \
+        for (int i = 0; i < static_cast<int>(p.shape[0]); i += in.count) {                                     \
+          in.pixels = p.f.data() + static_cast<std::ptrdiff_t>(i) * 3 * in.height * in.width;                  \
+          REQUIRE(m->encode_batch(in, e.data() + static_cast<std::size_t>(i) * width, work, run) == status::ok); \
+        }                                                                                                      \
+      }                                                                                                        \
+      if (const npy ids = read_npy(folder / "input_ids.npy"); ids && m->has_text()) {                        \
+        const std::vector<std::int32_t> given(ids.i.begin(), ids.i.end());                                     \
+        std::vector<float> t(static_cast<std::size_t>(m->text_embed()) * static_cast<std::size_t>(ids.shape[0])); \
+        REQUIRE(m->encode_ids(given.data(), static_cast<int>(ids.shape[0]), static_cast<int>(ids.shape[1]), t.data(), \
+                              work, run) == status::ok);                                                       \
+        e.insert(e.end(), t.begin(), t.end());                                                                 \
+      }                                                                                                        \
+      if (first.empty()) first = e;                                                                            \
+      CHECK_MESSAGE(std::memcmp(first.data(), e.data(), e.size() * sizeof(float)) == 0,                        \
+                    name << " " << to_string(type) << " " #set " with " << threads << " threads");             \
+    }                                                                                                          \
+  }
+#include <ocellus/list.def>
+#undef OCELLUS_KERNEL_SET
+      static_cast<void>(cpu);
+    }
+  }
+  MESSAGE("towers ran on:" << ran);
+}
+
+}  // namespace
