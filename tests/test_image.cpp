@@ -93,7 +93,9 @@ std::vector<resample_set> resample_sets() {
 preprocess_config config_of(const json& p) {
   preprocess_config c;
   const std::string mode = p["resize"];
-  c.resize = mode == "shortest" ? resize_mode::shortest : mode == "squash" ? resize_mode::squash : resize_mode::naflex;
+  c.resize = mode == "shortest" ? resize_mode::shortest
+             : mode == "squash" ? resize_mode::squash
+                                : resize_mode::naflex;
   c.filter = p["filter"] == "bicubic" ? resize_filter::bicubic : resize_filter::bilinear;
   c.size_h = c.size_w = p.value("size", 0);
   c.crop_h = c.crop_w = p.value("crop", 0);
@@ -113,7 +115,8 @@ TEST_CASE("preprocessing equals Pillow byte for byte, in both orders of the pass
     CAPTURE(entry["mode"].get<std::string>());
     const image source = load(folder / entry["source"].get<std::string>());
     const image new_order = load(folder / entry["expected"].get<std::string>());
-    const image old_order = load(folder / entry.value("expected_hfirst", entry["expected"].get<std::string>()));
+    const image old_order =
+        load(folder / entry.value("expected_hfirst", entry["expected"].get<std::string>()));
     preprocess_config c = config_of(entry["params"]);
     if (entry.contains("patches_hw")) {
       const result<preprocess_shape> s = preprocess_shape_of(c, source.width(), source.height());
@@ -168,14 +171,15 @@ std::vector<std::uint8_t> resized(const resample_set& set, const image& source, 
   return out;
 }
 
-TEST_CASE("resize: every kernel set equals scalar bit for bit, whole and cropped, and stays inside of its buffers") {
+TEST_CASE("resize: every kernel set equals scalar bit for bit and stays inside of its buffers") {
   const std::vector<resample_set> sets = resample_sets();
   const resample_set& scalar = sets.back();
   REQUIRE(scalar.name == "scalar");
   std::mt19937 random(1);
   const auto up_to = [&](unsigned n) { return static_cast<int>(random() % n) + 1; };
   for (int round = 0; round < 250; round++) {
-    const image source = noise(up_to(round % 5 == 0 ? 400 : 40), up_to(round % 7 == 0 ? 400 : 40), static_cast<unsigned>(random()));
+    const image source = noise(up_to(round % 5 == 0 ? 400 : 40), up_to(round % 7 == 0 ? 400 : 40),
+                               static_cast<unsigned>(random()));
     resize_window w;
     w.resized_w = round % 11 == 0 ? source.width() : up_to(60);
     w.resized_h = round % 13 == 0 ? source.height() : up_to(60);
@@ -197,8 +201,8 @@ TEST_CASE("resize: every kernel set equals scalar bit for bit, whole and cropped
     const std::vector<std::uint8_t> all = resized(scalar, source, whole, filter, order);
     bool same = true;
     for (int y = 0; y < w.h; y++) {
-      same = same && std::memcmp(expected.data() + y * w.w * 3,
-                                 all.data() + ((w.y + y) * whole.w + w.x) * 3, static_cast<std::size_t>(w.w * 3)) == 0;
+      same = same && std::memcmp(expected.data() + y * w.w * 3, all.data() + ((w.y + y) * whole.w + w.x) * 3,
+                                 static_cast<std::size_t>(w.w * 3)) == 0;
     }
     CHECK_MESSAGE(same, "round " << round);
   }
@@ -219,21 +223,21 @@ TEST_CASE("resize: hand-computed cases") {
   const resample_kernels kernels = resample_kernels_of<kernels::resample_scalar>();
   const std::uint8_t two[6] = {0, 100, 255, 100, 200, 255};
   // Two pixels to one: the triangle gives both half the weight.
-  const result<image> half =
-      resize({two, 2, 1}, {1, 1, 0, 0, 1, 1}, resize_filter::bilinear, resize_order::horizontal_first, kernels);
+  const result<image> half = resize({two, 2, 1}, {1, 1, 0, 0, 1, 1}, resize_filter::bilinear,
+                                    resize_order::horizontal_first, kernels);
   REQUIRE(half);
   CHECK(half->pixels()[0] == 50);
   CHECK(half->pixels()[1] == 150);
   CHECK(half->pixels()[2] == 255);
   // Two to four: at 0.25 and 0.75 between the centres, and the edge itself outside.
-  const result<image> four =
-      resize({two, 2, 1}, {4, 1, 0, 0, 4, 1}, resize_filter::bilinear, resize_order::horizontal_first, kernels);
+  const result<image> four = resize({two, 2, 1}, {4, 1, 0, 0, 4, 1}, resize_filter::bilinear,
+                                    resize_order::horizontal_first, kernels);
   REQUIRE(four);
   const int expected[4] = {0, 25, 75, 100};
   for (int i = 0; i < 4; i++) CHECK(four->pixels()[3 * i] == expected[i]);
   // A size that stays is a copy.
-  const result<image> same =
-      resize({two, 2, 1}, {2, 1, 1, 0, 1, 1}, resize_filter::bicubic, resize_order::horizontal_first, kernels);
+  const result<image> same = resize({two, 2, 1}, {2, 1, 1, 0, 1, 1}, resize_filter::bicubic,
+                                    resize_order::horizontal_first, kernels);
   REQUIRE(same);
   CHECK(same->pixels()[0] == 100);
 }
@@ -288,7 +292,8 @@ TEST_CASE("decoding equals Pillow's convert(\"RGB\") within the tolerance of eac
             entry.value("max_abs_diff", 0));
     }
   }
-  MESSAGE(decoded << " decoded, " << exact << " of them exactly; " << refused << " optional ones not compared");
+  MESSAGE(decoded << " decoded, " << exact << " of them exactly; " << refused
+                  << " optional ones not compared");
 }
 
 TEST_CASE("damaged pictures end in a picture or a status, quickly") {
@@ -313,14 +318,15 @@ TEST_CASE("damaged pictures end in a picture or a status, quickly") {
 
 TEST_CASE("a picture cut at any byte ends in a picture or a status") {
   const fs::path folder = shared() / "preprocess" / "decode" / "files";
-  for (const std::string name : {"m-q80-s420-prog-77x53.jpg", "m-rst.jpg", "m-p16.png", "m-p-interlace.gif", "m-rgba-rle.tga",
-                           "m-1.bmp", "pal8rle.bmp", "m-p2.pgm", "m-p6-16.ppm"}) {
+  for (const std::string name : {"m-q80-s420-prog-77x53.jpg", "m-rst.jpg", "m-p16.png", "m-p-interlace.gif",
+                                 "m-rgba-rle.tga", "m-1.bmp", "pal8rle.bmp", "m-p2.pgm", "m-p6-16.ppm"}) {
     if (!fs::exists(folder / name)) {
       MESSAGE("skipped: no " << name << " (set OCELLUS_SHARED)");
       continue;
     }
     const std::vector<std::uint8_t> whole = read_file(folder / name);
-    for (std::size_t n = 0; n < whole.size(); n += whole.size() > 2000 ? 7 : 1) {
+    const std::size_t step = whole.size() > 2000 ? 7 : 1;
+    for (std::size_t n = 0; n < whole.size(); n += step) {
       kernel_testing::guarded<std::uint8_t> cut(std::max<std::size_t>(n, 1));
       std::memcpy(cut.data(), whole.data(), n);
       const result<image> picture = decode_image({cut.data(), n});
@@ -359,7 +365,8 @@ TEST_CASE("JPEG: the SIMD inverse DCT equals the scalar one, also on values that
     std::uint16_t quant[64];
     const int range = 1 << (round % 15);
     for (int i = 0; i < 64; i++) {
-      coefficients[i] = static_cast<std::int16_t>(static_cast<int>(random() % static_cast<unsigned>(2 * range)) - range);
+      coefficients[i] =
+          static_cast<std::int16_t>(static_cast<int>(random() % static_cast<unsigned>(2 * range)) - range);
       quant[i] = static_cast<std::uint16_t>(random() % (round % 2 == 0 ? 65536u : 4u));
     }
     std::uint8_t a[64], b[64];

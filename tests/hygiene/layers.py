@@ -34,10 +34,10 @@ ARROWS = {
 } | {folder: KERNELS | {"ops", "core", "isa/target.hpp", "isa/isa.hpp"} for folder in KERNELS}
 
 # Leaves: included by the user only.
-LEAVES = {"image/load.hpp", "ocellus.hpp", "micro.hpp"}
+LEAVES = {"image/load.hpp", "image/save.hpp", "ocellus.hpp", "micro.hpp"}
 
 # Other people's headers: in one file each.
-THIRD_PARTY = {"stb/": {"image/load.hpp", "image/jpeg.hpp", "image/png.hpp"}, "Eigen/": {"interop/eigen.hpp"},
+THIRD_PARTY = {"stb/": {"image/png.hpp", "image/save.hpp"}, "Eigen/": {"interop/eigen.hpp"},
                "hwy/": {"portable/highway.hpp"}, "xsimd/": {"portable/xsimd.hpp"}}
 
 LOUD = re.compile(r"\b(?:std::)?(?:v?f?printf|puts|putchar|perror|abort|getenv|exit|terminate)\s*\(|\bstd::c(?:out|err)\b|\bthrow\b"

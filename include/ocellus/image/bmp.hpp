@@ -1,5 +1,5 @@
-// Windows and OS/2 bitmaps: 1, 4, 8, 16, 24 and 32 bits, palettes, bit fields, RLE4 and RLE8, upside down or not. Alpha is
-// dropped. Not taken: JPEG or PNG inside, 2 bits, Windows CE.
+// Windows and OS/2 bitmaps: 1, 4, 8, 16, 24 and 32 bits, palettes, bit fields, RLE4 and RLE8, upside down or
+// not. Alpha is dropped. Not taken: JPEG or PNG inside, 2 bits, Windows CE.
 //
 // Reference: Microsoft's BITMAPINFOHEADER, BITMAPV4HEADER and "Bitmap Compression".
 #pragma once
@@ -91,8 +91,8 @@ inline std::uint8_t bmp_channel(std::uint32_t pixel, std::uint32_t mask) noexcep
   return widen_bits(v, n);
 }
 
-/// RLE4 and RLE8 to one index per pixel, [height, width], in the order of the file. What runs beyond the picture is lost,
-/// what is left out stays 0. Errors: truncated (neither an end mark nor the last row).
+/// RLE4 and RLE8 to one index per pixel, [height, width], in the order of the file. What runs beyond the
+/// picture is lost, what is left out stays 0. Errors: truncated (neither an end mark nor the last row).
 inline status bmp_expand_rle(bytes& in, const bmp_header& h, std::uint8_t* indices) noexcept {
   const bool nibbles = h.compression == 2;
   std::int64_t x = 0, y = 0;
@@ -146,7 +146,8 @@ inline void bmp_convert_row(const bmp_header& h, const std::uint8_t* row, std::u
 }  // namespace detail
 
 /// Errors: bad_image, unsupported_image, truncated, image_too_large, out_of_memory.
-inline result<image> decode_bmp(std::span<const std::uint8_t> file, const load_options& options = {}) noexcept {
+inline result<image> decode_bmp(std::span<const std::uint8_t> file,
+                                const load_options& options = {}) noexcept {
   using namespace detail;
   bytes in(file);
   bmp_header h;
@@ -169,7 +170,8 @@ inline result<image> decode_bmp(std::span<const std::uint8_t> file, const load_o
   const std::int64_t needed = stride * (h.height - 1) + (h.width * h.bits + 7) / 8;
   std::unique_ptr<std::uint8_t[]> indices;
   if (rle) {
-    // Two bytes give at most 255 pixels; more must be left out by deltas, which is fine for a small picture only.
+    // Two bytes give at most 255 pixels; more must be left out by deltas, which is fine for a small picture
+    // only.
     if (h.width * h.height > (1 << 20) && h.width * h.height / 128 > static_cast<std::int64_t>(in.left())) {
       return status::truncated;
     }

@@ -1,7 +1,7 @@
 // What the decoders share: limits, a reader that never leaves its buffer, and where pixels go.
 //
-// A decoder gets the whole file as bytes, refuses what it cannot take before it allocates, and reads through `bytes`,
-// which gives zeros beyond the end and remembers that it did.
+// A decoder gets the whole file as bytes, refuses what it cannot take before it allocates, and reads through
+// `bytes`, which gives zeros beyond the end and remembers that it did.
 #pragma once
 
 #include <ocellus/config.hpp>
@@ -86,7 +86,8 @@ inline status check_size(std::int64_t width, std::int64_t height, std::int64_t b
                          const load_options& o) noexcept {
   if (width < 1 || height < 1) return status::bad_image;
   if (width > INT32_MAX || height > INT32_MAX) return status::image_too_large;
-  if (height > o.max_pixels / width || height > o.max_bytes / bytes_per_pixel / width) return status::image_too_large;
+  if (height > o.max_pixels / width || height > o.max_bytes / bytes_per_pixel / width)
+    return status::image_too_large;
   return status::ok;
 }
 
@@ -107,7 +108,8 @@ inline void put(std::uint8_t* pixel, rgb8 c) noexcept {
   pixel[2] = c.b;
 }
 
-/// A channel of n bits (1 to 16) widened to 8, as x * 255 / (2^n - 1) rounded down: Pillow's rule for 5-bit channels.
+/// A channel of n bits (1 to 16) widened to 8, as x * 255 / (2^n - 1) rounded down: Pillow's rule for 5-bit
+/// channels.
 constexpr std::uint8_t widen_bits(std::uint32_t x, int n) noexcept {
   const std::uint32_t most = (1u << n) - 1u;
   return static_cast<std::uint8_t>(x * 255u / most);

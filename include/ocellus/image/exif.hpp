@@ -58,7 +58,8 @@ inline int png_orientation(std::span<const std::uint8_t> file) noexcept {
   in.skip(8);
   while (!in.overrun) {
     const std::uint32_t length = in.u32be(), type = in.u32be();
-    if (type == 0x65584966) return length <= in.left() ? tiff_orientation(file.subspan(in.at, length)) : 1;  // eXIf
+    if (type == 0x65584966)
+      return length <= in.left() ? tiff_orientation(file.subspan(in.at, length)) : 1;  // eXIf
     in.skip(length);
     in.skip(4);
   }

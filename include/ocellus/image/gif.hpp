@@ -1,7 +1,9 @@
-// GIF, the first frame. A frame that does not cover the canvas lies on the background colour of the file; transparent
-// pixels show their colour, as with every other format here. A frame that reaches beyond the canvas enlarges it (Pillow).
+// GIF, the first frame. A frame that does not cover the canvas lies on the background colour of the file;
+// transparent pixels show their colour, as with every other format here. A frame that reaches beyond the
+// canvas enlarges it (Pillow).
 //
-// Reference: GIF89a Specification, CompuServe 1990; LZW with codes of up to 12 bits, least significant bit first.
+// Reference: GIF89a Specification, CompuServe 1990; LZW with codes of up to 12 bits, least significant bit
+// first.
 #pragma once
 
 #include <ocellus/image/decode.hpp>
@@ -64,7 +66,8 @@ inline status gif_expand(bytes& in, std::uint8_t* out, std::int64_t total) noexc
       previous = -1;
       continue;
     }
-    if (code > next || (code == next && previous < 0) || (code >= clear && previous < 0)) return status::bad_image;
+    if (code > next || (code == next && previous < 0) || (code >= clear && previous < 0))
+      return status::bad_image;
     int depth = 0, at = code;
     if (code == next) {  // the string being defined: the previous one and its own first byte
       stack[depth++] = static_cast<std::uint8_t>(first);
@@ -97,7 +100,8 @@ inline bool gif_read_palette(bytes& in, int flags, rgb8 (&palette)[256]) noexcep
   return true;
 }
 
-/// The row of an interlaced frame that is stored at position i: every 8th from 0, every 8th from 4, 4th from 2, 2nd from 1.
+/// The row of an interlaced frame that is stored at position i: every 8th from 0, every 8th from 4, every 4th
+/// from 2, every 2nd from 1.
 constexpr int gif_interlaced_row(int i, int height) noexcept {
   constexpr int start[4] = {0, 4, 2, 1}, step[4] = {8, 8, 4, 2};
   for (int pass = 0; pass < 4; pass++) {
@@ -111,7 +115,8 @@ constexpr int gif_interlaced_row(int i, int height) noexcept {
 }  // namespace detail
 
 /// Errors: bad_image, truncated, image_too_large, out_of_memory.
-inline result<image> decode_gif(std::span<const std::uint8_t> file, const load_options& options = {}) noexcept {
+inline result<image> decode_gif(std::span<const std::uint8_t> file,
+                                const load_options& options = {}) noexcept {
   using namespace detail;
   bytes in(file);
   if (in.u8() != 'G' || in.u8() != 'I' || in.u8() != 'F' || in.u8() != '8') return status::bad_image;

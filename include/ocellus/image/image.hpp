@@ -66,11 +66,13 @@ class image {
   int width() const noexcept { return width_; }
   int height() const noexcept { return height_; }
   std::ptrdiff_t stride() const noexcept { return static_cast<std::ptrdiff_t>(width_) * 3; }
-  std::size_t size_bytes() const noexcept { return static_cast<std::size_t>(stride()) * static_cast<std::size_t>(height_); }
+  std::size_t size_bytes() const noexcept {
+    return static_cast<std::size_t>(stride()) * static_cast<std::size_t>(height_);
+  }
   std::uint8_t* row(int y) noexcept { return pixels_.get() + y * stride(); }
   const std::uint8_t* row(int y) const noexcept { return pixels_.get() + y * stride(); }
 
-  operator image_view() const noexcept { return {pixels_.get(), width_, height_}; }  // NOLINT: implicit by design
+  operator image_view() const noexcept { return {pixels_.get(), width_, height_}; }  // NOLINT: implicit
 
  private:
   std::unique_ptr<std::uint8_t[]> pixels_;  // [height, width, 3]

@@ -1,15 +1,17 @@
-// JPEG, baseline and progressive, 8 bits, with the arithmetic of libjpeg's default path, so that pixels equal Pillow's:
-// the accurate integer inverse DCT, triangle ("fancy") upsampling of chroma, 16-bit fixed-point colour conversion.
+// JPEG, baseline and progressive, 8 bits, with the arithmetic of libjpeg's default path, so that pixels equal
+// Pillow's: the accurate integer inverse DCT, triangle ("fancy") upsampling of chroma, 16-bit fixed-point
+// colour conversion.
 //
-// Why not stb_image here: version 2.27 writes beyond its Huffman tables when a file announces more than 256 codes, reads
-// some damaged files as good, and differs from libjpeg by up to 7 levels at the right edge of subsampled pictures (81 in
-// a picture 3 pixels wide).
+// Why not stb_image here: version 2.27 writes beyond its Huffman tables when a file announces more than 256
+// codes, and differs from libjpeg by up to 7 levels at the right edge of subsampled pictures (81 in a picture
+// 3 pixels wide).
 //
-// Damage inside of a scan is decoded as libjpeg does (bad codes give zeros, a marker that comes too early ends the scan);
-// a file that ends inside of a scan is status::truncated. Not taken: arithmetic coding, lossless, 12 bits, a height
-// given after the scan (DNL).
+// Damage inside of a scan is decoded as libjpeg does (bad codes give zeros, a marker that comes too early
+// ends the scan); a file that ends inside of a scan is status::truncated. Not taken: arithmetic coding,
+// lossless, 12 bits, a height given after the scan (DNL).
 //
-// References: ITU-T T.81; T.871 (JFIF); libjpeg jdhuff.c, jdphuff.c, jdsample.c, jdcolor.c for roundings and damage.
+// References: ITU-T T.81; T.871 (JFIF); libjpeg jdhuff.c, jdphuff.c, jdsample.c, jdcolor.c for roundings and
+// damage.
 #pragma once
 
 #include <ocellus/image/decode.hpp>
@@ -23,22 +25,22 @@ OCELLUS_BEGIN
 
 namespace detail {
 
-/// Position in the block, row-major, of the k-th coefficient in zigzag order. Runs of damaged files may reach up to 15
-/// beyond the block: libjpeg lets them fall on the last coefficient.
+/// Position in the block, row-major, of the k-th coefficient in zigzag order. Runs of damaged files may reach
+/// up to 15 beyond the block: libjpeg lets them fall on the last coefficient.
 inline constexpr std::uint8_t jpeg_zigzag[80] = {
-    0,  1,  8,  16, 9,  2,  3,  10, 17, 24, 32, 25, 18, 11, 4,  5,  12, 19, 26, 33, 40, 48,
-    41, 34, 27, 20, 13, 6,  7,  14, 21, 28, 35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23,
-    30, 37, 44, 51, 58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63,
-    63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63};
+    0,  1,  8,  16, 9,  2,  3,  10, 17, 24, 32, 25, 18, 11, 4,  5,  12, 19, 26, 33,
+    40, 48, 41, 34, 27, 20, 13, 6,  7,  14, 21, 28, 35, 42, 49, 56, 57, 50, 43, 36,
+    29, 22, 15, 23, 30, 37, 44, 51, 58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54,
+    47, 55, 62, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63};
 
-/// A Huffman table: codes of up to `fast_bits` bits by lookup, longer ones by the largest code of each length.
+/// A Huffman table: codes of up to `fast_bits` bits by lookup, longer ones by the last code of each length.
 struct jpeg_huffman {
   static constexpr int fast_bits = 9;
   bool defined = false;
   std::uint16_t fast[1 << fast_bits] = {};  // length << 8 | symbol, 0 for longer codes
-  std::int16_t fast_ac[1 << fast_bits] = {};  // value << 8 | run << 4 | bits of code and value, where these fit; else 0
-  std::int32_t limit[18] = {};              // first code beyond length n, left-aligned to 16 bits
-  std::int32_t offset[17] = {};             // index of a code's symbol minus the code
+  std::int16_t fast_ac[1 << fast_bits] = {};  // value << 8 | run << 4 | bits of both, where these fit; else 0
+  std::int32_t limit[18] = {};   // first code beyond length n, left-aligned to 16 bits
+  std::int32_t offset[17] = {};  // index of a code's symbol minus the code
   std::uint8_t symbols[256] = {};
 
   /// False if the lengths are no prefix code.
@@ -85,7 +87,7 @@ struct jpeg_bits {
   const std::uint8_t* end = nullptr;
   std::uint64_t buffer = 0;  // the low `count` bits are valid
   int count = 0;
-  int padding = 0;       // zeros appended behind the data
+  int padding = 0;         // zeros appended behind the data
   bool at_marker = false;  // p is at a marker's 0xff
   bool at_end = false;     // p is at the end of the file
 
@@ -176,16 +178,16 @@ struct jpeg_component {
   int id = 0;
   int h = 1;
   int v = 1;
-  int table = 0;        // quantisation table
-  int width = 0;        // samples, without padding
+  int table = 0;  // quantisation table
+  int width = 0;  // samples, without padding
   int height = 0;
-  int blocks_w = 0;     // blocks with the padding to whole MCUs
+  int blocks_w = 0;  // blocks with the padding to whole MCUs
   int blocks_h = 0;
-  int dc = 0;           // Huffman tables of the scan
+  int dc = 0;  // Huffman tables of the scan
   int ac = 0;
   int predictor = 0;
-  bool seen = false;    // a scan had it, quant is set
-  std::uint16_t quant[64] = {};               // row-major
+  bool seen = false;                             // a scan had it, quant is set
+  std::uint16_t quant[64] = {};                  // row-major
   std::unique_ptr<std::int16_t[]> coefficients;  // progressive: [blocks_h, blocks_w, 64]
   std::unique_ptr<std::uint8_t[]> plane;         // [blocks_h * 8, blocks_w * 8]
   std::ptrdiff_t stride() const noexcept { return std::ptrdiff_t{blocks_w} * 8; }
@@ -226,7 +228,8 @@ struct jpeg_upsampler {
     } else if (across == 2 && down == 2 && c.width > 2) {
       between_both(near, far);
     } else {
-      for (int x = 0; x < c.width; x++) std::memset(line.get() + x * across, near[x], static_cast<std::size_t>(across));
+      for (int x = 0; x < c.width; x++)
+        std::memset(line.get() + x * across, near[x], static_cast<std::size_t>(across));
     }
     return line.get();
   }
@@ -234,7 +237,8 @@ struct jpeg_upsampler {
  private:
   void between_rows(const std::uint8_t* near, const std::uint8_t* far, int bias) noexcept {
     std::uint8_t* out = line.get();
-    for (int x = 0; x < component->width; x++) out[x] = static_cast<std::uint8_t>((near[x] * 3 + far[x] + bias) >> 2);
+    for (int x = 0; x < component->width; x++)
+      out[x] = static_cast<std::uint8_t>((near[x] * 3 + far[x] + bias) >> 2);
   }
   /// Weights 3/4 and 1/4; the bias alternates so that roundings cancel.
   void between_columns(const std::uint8_t* in) noexcept {
@@ -254,7 +258,8 @@ struct jpeg_upsampler {
     for (; x + 8 <= n; x += 8) {
       const __m128i a = _mm_unpacklo_epi8(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(near + x)), zero);
       const __m128i b = _mm_unpacklo_epi8(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(far + x)), zero);
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(s + x), _mm_add_epi16(_mm_add_epi16(a, a), _mm_add_epi16(a, b)));
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(s + x),
+                       _mm_add_epi16(_mm_add_epi16(a, a), _mm_add_epi16(a, b)));
     }
 #endif
     for (; x < n; x++) s[x] = static_cast<std::int16_t>(near[x] * 3 + far[x]);
@@ -289,7 +294,9 @@ struct jpeg_upsampler {
 
 enum class jpeg_color : std::uint8_t { grey, rgb, ycc, cmyk, ycck };
 
-constexpr std::uint8_t jpeg_clip(int v) noexcept { return static_cast<std::uint8_t>(v < 0 ? 0 : v > 255 ? 255 : v); }
+constexpr std::uint8_t jpeg_clip(int v) noexcept {
+  return static_cast<std::uint8_t>(v < 0 ? 0 : v > 255 ? 255 : v);
+}
 
 /// JFIF's conversion with 16 fraction bits, rounded as jdcolor.c does.
 inline void jpeg_ycc_pixel(int y, int cb, int cr, std::uint8_t* out) noexcept {
@@ -304,7 +311,8 @@ inline void jpeg_ycc_row(const std::uint8_t* y, const std::uint8_t* cb, const st
                          std::uint8_t* out) noexcept {
   int x = 0;
 #if defined(__SSE2__)
-  // Factors beyond 16 bits are split: 91881 = 65536 + 26345, -46802 = -65536 + 18734, 116130 = 2 * 65536 - 14942.
+  // Factors beyond 16 bits are split: 91881 = 65536 + 26345, -46802 = -65536 + 18734, 116130 = 2 * 65536 -
+  // 14942.
   const auto weights = [](int a, int b) { return _mm_set1_epi32((b << 16) | (a & 0xffff)); };
   const auto combine = [](__m128i a, __m128i b, __m128i w, __m128i bias) {  // (a w0 + b w1 + bias) >> 16
     const __m128i low = _mm_add_epi32(_mm_madd_epi16(_mm_unpacklo_epi16(a, b), w), bias);
@@ -352,7 +360,8 @@ inline void jpeg_cmyk_row(const std::uint8_t* const (&in)[4], bool ycck, int n, 
 
 class jpeg_decoder {
  public:
-  jpeg_decoder(std::span<const std::uint8_t> file, const load_options& options) noexcept : in_(file), options_(options) {}
+  jpeg_decoder(std::span<const std::uint8_t> file, const load_options& options) noexcept
+      : in_(file), options_(options) {}
 
   result<image> decode() noexcept {
     const status read = read_file();
@@ -367,7 +376,7 @@ class jpeg_decoder {
     jpeg_component* components[4] = {};
     int start = 0;  // spectral selection
     int end = 63;
-    int high = 0;   // successive approximation
+    int high = 0;  // successive approximation
     int low = 0;
   };
 
@@ -425,7 +434,8 @@ class jpeg_decoder {
     if (m >= 0xc3 && m <= 0xcf && m != 0xc8 && m != 0xcc) return status::unsupported_image;
     const std::size_t n = next - in_.at;
     if (m == 0xe0 && n >= 14 && std::memcmp(in_.data + in_.at, "JFIF", 5) == 0) jfif_ = true;
-    if (m == 0xee && n >= 12 && std::memcmp(in_.data + in_.at, "Adobe", 5) == 0) adobe_ = in_.data[in_.at + 11];
+    if (m == 0xee && n >= 12 && std::memcmp(in_.data + in_.at, "Adobe", 5) == 0)
+      adobe_ = in_.data[in_.at + 11];
     return status::ok;
   }
 
@@ -497,9 +507,10 @@ class jpeg_decoder {
     if (size != status::ok) return size;
     mcus_w_ = (width_ + 8 * h_max_ - 1) / (8 * h_max_);
     mcus_h_ = (height_ + 8 * v_max_ - 1) / (8 * v_max_);
-    // Each block takes at least a bit of each scan that it is part of (or shares 32767 in an end-of-band run): refuse
-    // what cannot be there before allocating for it.
-    if (std::int64_t{mcus_w_} * mcus_h_ / 8 / 64 > static_cast<std::int64_t>(in_.left())) return status::truncated;
+    // Each block takes at least a bit of each scan that it is part of (or shares 32767 in an end-of-band
+    // run): refuse what cannot be there before allocating for it.
+    if (std::int64_t{mcus_w_} * mcus_h_ / 8 / 64 > static_cast<std::int64_t>(in_.left()))
+      return status::truncated;
     for (int i = 0; i < components_; i++) {
       jpeg_component& c = component_[i];
       c.width = (width_ * c.h + h_max_ - 1) / h_max_;
@@ -667,7 +678,8 @@ class jpeg_decoder {
     bool flat = true;
     for (int k = 1; k < 64; k++) {
       if (bits.count < 16) bits.fill();
-      const int quick = h.fast_ac[bits.buffer >> (bits.count - jpeg_huffman::fast_bits) & ((1 << jpeg_huffman::fast_bits) - 1)];
+      const int quick = h.fast_ac[bits.buffer >> (bits.count - jpeg_huffman::fast_bits) &
+                                  ((1 << jpeg_huffman::fast_bits) - 1)];
       if (quick != 0) {
         k += quick >> 4 & 15;
         bits.count -= quick & 15;
@@ -837,8 +849,10 @@ class jpeg_decoder {
 
 }  // namespace detail
 
-/// Errors: bad_image, unsupported_image, truncated, image_too_large, out_of_memory. Uses about 12 KB of stack.
-inline result<image> decode_jpeg(std::span<const std::uint8_t> file, const load_options& options = {}) noexcept {
+/// Errors: bad_image, unsupported_image, truncated, image_too_large, out_of_memory. Uses
+/// 30 KB of stack.
+inline result<image> decode_jpeg(std::span<const std::uint8_t> file,
+                                 const load_options& options = {}) noexcept {
   detail::jpeg_decoder decoder(file, options);
   return decoder.decode();
 }

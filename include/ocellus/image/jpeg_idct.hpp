@@ -1,10 +1,11 @@
-// The inverse DCT of JPEG as libjpeg's jidctint.c computes it, bit for bit, in plain C++ and in SSE2 (which every x86-64
-// has, so there is nothing to dispatch).
+// The inverse DCT of JPEG as libjpeg's jidctint.c computes it, bit for bit, in plain C++ and in SSE2 (which
+// every x86-64 has, so there is nothing to dispatch).
 //
-// libjpeg factors the transform [Loeffler, Ligtenberg, Moschytz 1989] in integers with 13 fraction bits and rounds after
-// each pass only, so each output is an exact linear combination of the inputs, and any way of summing gives the same.
-// Here each sum is written out: pairs of 16-bit products, one pmaddwd each. Dequantised values wrap to 16 bits and the
-// first pass saturates to 16 bits (both as libjpeg-turbo's SIMD code does); files that are not damaged stay far inside.
+// libjpeg factors the transform [Loeffler, Ligtenberg, Moschytz 1989] in integers with 13 fraction bits and
+// rounds after each pass only, so each output is an exact linear combination of the inputs, and any way of
+// summing gives the same. Here each sum is written out: pairs of 16-bit products, one pmaddwd each.
+// Dequantised values wrap to 16 bits and the first pass saturates to 16 bits (both as libjpeg-turbo's SIMD
+// code does); files that are not damaged stay far inside.
 #pragma once
 
 #include <ocellus/config.hpp>
@@ -24,7 +25,8 @@ namespace detail {
 constexpr int jpeg_fix(double x) noexcept { return static_cast<int>(x * 8192 + 0.5); }
 
 struct jpeg_idct {
-  static constexpr int even2_6[2] = {jpeg_fix(0.541196100) + jpeg_fix(0.765366865), jpeg_fix(0.541196100)};   // of x2, x6
+  static constexpr int even2_6[2] = {jpeg_fix(0.541196100) + jpeg_fix(0.765366865),
+                                     jpeg_fix(0.541196100)};  // of x2, x6
   static constexpr int even6_2[2] = {jpeg_fix(0.541196100), jpeg_fix(0.541196100) - jpeg_fix(1.847759065)};
   static constexpr int z5 = jpeg_fix(1.175875602);
   static constexpr int z1 = -jpeg_fix(0.899976223), z2 = -jpeg_fix(2.562915447);
@@ -39,7 +41,9 @@ struct jpeg_idct {
   static constexpr int shift1 = 11;  // 13 fraction bits less the 2 that the first pass keeps
   static constexpr int shift2 = 18;  // 13 + 2 + 3: the transform's factor of 8
 
-  static std::uint8_t clip(std::int32_t v) noexcept { return static_cast<std::uint8_t>(v < 0 ? 0 : v > 255 ? 255 : v); }
+  static std::uint8_t clip(std::int32_t v) noexcept {
+    return static_cast<std::uint8_t>(v < 0 ? 0 : v > 255 ? 255 : v);
+  }
 
   /// A block of which only the mean is not zero.
   static void flat(std::int16_t dc, std::uint16_t quant, std::uint8_t* out, std::ptrdiff_t stride) noexcept {
@@ -52,12 +56,14 @@ struct jpeg_idct {
   static void line(const std::int16_t* x, int step, std::int32_t (&y)[8], int shift) noexcept {
     const auto product = [&](int i, int weight) { return static_cast<std::uint32_t>(x[i * step] * weight); };
     const std::uint32_t half = 1u << (shift - 1);
-    const std::uint32_t a = product(0, 8192) + product(4, 8192) + half, b = product(0, 8192) + product(4, -8192) + half;
+    const std::uint32_t a = product(0, 8192) + product(4, 8192) + half,
+                        b = product(0, 8192) + product(4, -8192) + half;
     const std::uint32_t c = product(2, even2_6[0]) + product(6, even2_6[1]);
     const std::uint32_t d = product(2, even6_2[0]) + product(6, even6_2[1]);
     const std::uint32_t even[4] = {a + c, b + d, b - d, a - c};
     for (int i = 0; i < 4; i++) {
-      const std::uint32_t o = product(1, odd[i][0]) + product(3, odd[i][1]) + product(5, odd[i][2]) + product(7, odd[i][3]);
+      const std::uint32_t o =
+          product(1, odd[i][0]) + product(3, odd[i][1]) + product(5, odd[i][2]) + product(7, odd[i][3]);
       y[i] = static_cast<std::int32_t>(even[i] + o) >> shift;
       y[7 - i] = static_cast<std::int32_t>(even[i] - o) >> shift;
     }
@@ -90,13 +96,17 @@ struct jpeg_idct {
     const __m128i half = _mm_set1_epi32(1 << (shift - 1));
     __m128i y[2][8];  // columns 0-3, columns 4-7
     for (int side = 0; side < 2; side++) {
-      const auto zip = [side](__m128i a, __m128i b) { return side == 0 ? _mm_unpacklo_epi16(a, b) : _mm_unpackhi_epi16(a, b); };
-      const __m128i x04 = zip(v[0], v[4]), x26 = zip(v[2], v[6]), x13 = zip(v[1], v[3]), x57 = zip(v[5], v[7]);
+      const auto zip = [side](__m128i a, __m128i b) {
+        return side == 0 ? _mm_unpacklo_epi16(a, b) : _mm_unpackhi_epi16(a, b);
+      };
+      const __m128i x04 = zip(v[0], v[4]), x26 = zip(v[2], v[6]), x13 = zip(v[1], v[3]),
+                    x57 = zip(v[5], v[7]);
       const __m128i a = _mm_add_epi32(_mm_madd_epi16(x04, weights(8192, 8192)), half);
       const __m128i b = _mm_add_epi32(_mm_madd_epi16(x04, weights(8192, -8192)), half);
       const __m128i c = _mm_madd_epi16(x26, weights(even2_6[0], even2_6[1]));
       const __m128i d = _mm_madd_epi16(x26, weights(even6_2[0], even6_2[1]));
-      const __m128i even[4] = {_mm_add_epi32(a, c), _mm_add_epi32(b, d), _mm_sub_epi32(b, d), _mm_sub_epi32(a, c)};
+      const __m128i even[4] = {_mm_add_epi32(a, c), _mm_add_epi32(b, d), _mm_sub_epi32(b, d),
+                               _mm_sub_epi32(a, c)};
       for (int i = 0; i < 4; i++) {
         const __m128i o = _mm_add_epi32(_mm_madd_epi16(x13, weights(odd[i][0], odd[i][1])),
                                         _mm_madd_epi16(x57, weights(odd[i][2], odd[i][3])));

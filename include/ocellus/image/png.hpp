@@ -1,10 +1,10 @@
-// PNG through stb_image: all colour types, depths and interlacing; alpha and transparency dropped, 16 bits cut to the
-// high byte. Checksums are not checked (stb does not). Needs <stb/stb_image.h> 2.27 or newer (Debian: libstb-dev); its
-// functions stay static and inside of a namespace of this header.
+// PNG through stb_image: all colour types, depths and interlacing; alpha and transparency dropped, 16 bits
+// cut to the high byte. Checksums are not checked (stb does not). Needs <stb/stb_image.h> 2.27 or newer
+// (Debian: libstb-dev); its functions stay static and inside of a namespace of this header.
 //
-// Around stb: sizes are checked in the header before anything is allocated, a single allocation of stb is bounded (a
-// stream that inflates far beyond the picture is refused), and short palettes are filled with black (stb would read
-// colours that were never written).
+// Around stb: sizes are checked in the header before anything is allocated, a single allocation of stb is
+// bounded (a stream that inflates far beyond the picture is refused), and short palettes are filled with
+// black (stb would read colours that were never written).
 //
 // Reference: PNG Specification (Third Edition), W3C.
 #pragma once
@@ -30,7 +30,9 @@ namespace detail {
 /// No allocation of stb's is larger: a picture within the default limits needs less.
 inline constexpr std::size_t stb_largest = std::size_t{640} << 20;
 inline void* stb_malloc(std::size_t n) noexcept { return n > stb_largest ? nullptr : std::malloc(n); }
-inline void* stb_realloc(void* p, std::size_t n) noexcept { return n > stb_largest ? nullptr : std::realloc(p, n); }
+inline void* stb_realloc(void* p, std::size_t n) noexcept {
+  return n > stb_largest ? nullptr : std::realloc(p, n);
+}
 
 }  // namespace detail
 OCELLUS_END
@@ -103,7 +105,7 @@ inline status png_read_header(std::span<const std::uint8_t> file, png_header& h)
   h.depth = in.u8();
   h.color = in.u8();
   if (in.overrun) return status::truncated;
-  if (length != 13 || type != 0x49484452) {             // IHDR
+  if (length != 13 || type != 0x49484452) {                                     // IHDR
     return type == 0x43674249 ? status::unsupported_image : status::bad_image;  // CgBI: Apple's own
   }
   in.seek(8 + 8 + 13 + 4);
@@ -122,8 +124,8 @@ inline status png_read_header(std::span<const std::uint8_t> file, png_header& h)
 }
 
 /// The file with its palette filled up to 256 colours with black.
-inline std::unique_ptr<std::uint8_t[]> png_fill_palette(std::span<const std::uint8_t> file, const png_header& h,
-                                                        std::size_t& size) noexcept {
+inline std::unique_ptr<std::uint8_t[]> png_fill_palette(std::span<const std::uint8_t> file,
+                                                        const png_header& h, std::size_t& size) noexcept {
   constexpr std::size_t full = 768;
   size = file.size() + full - h.palette_size;
   auto patched = allocate<std::uint8_t>(static_cast<std::int64_t>(size));
@@ -138,8 +140,10 @@ inline std::unique_ptr<std::uint8_t[]> png_fill_palette(std::span<const std::uin
 
 }  // namespace detail
 
-/// Errors: bad_image (also for a stream that ends early), unsupported_image, truncated, image_too_large, out_of_memory.
-inline result<image> decode_png(std::span<const std::uint8_t> file, const load_options& options = {}) noexcept {
+/// Errors: bad_image (also for a stream that ends early), unsupported_image, truncated, image_too_large,
+/// out_of_memory.
+inline result<image> decode_png(std::span<const std::uint8_t> file,
+                                const load_options& options = {}) noexcept {
   using namespace detail;
   png_header h;
   const status header = png_read_header(file, h);
@@ -147,7 +151,8 @@ inline result<image> decode_png(std::span<const std::uint8_t> file, const load_o
   constexpr int channels[8] = {1, 0, 3, 4, 2, 0, 4, 0};  // a palette becomes RGBA
   const int n = channels[h.color & 7];
   if (n == 0 || h.color > 7) return status::bad_image;
-  // stb holds the inflated rows, the unfiltered picture and the conversion to RGB, the last two at 16 bits if it is so.
+  // stb holds the inflated rows, the unfiltered picture and the conversion to RGB, the last two at 16 bits if
+  // it is so.
   const int sample = h.depth == 16 ? 2 : 1;
   const status size = check_size(h.width, h.height, (2 * n + 3) * sample + 3, options);
   if (size != status::ok) return size;
@@ -165,7 +170,8 @@ inline result<image> decode_png(std::span<const std::uint8_t> file, const load_o
   if (file.size() > INT_MAX) return status::too_large;
   int width = 0, height = 0, found = 0;
   std::unique_ptr<std::uint8_t, void (*)(void*)> pixels(
-      stb::stbi_load_from_memory(file.data(), static_cast<int>(file.size()), &width, &height, &found, 3), std::free);
+      stb::stbi_load_from_memory(file.data(), static_cast<int>(file.size()), &width, &height, &found, 3),
+      std::free);
   if (!pixels) return status::bad_image;
   result<image> made = image::create(width, height);
   if (!made) return made;

@@ -1,6 +1,6 @@
-// PBM, PGM and PPM, plain (P1 to P3) and raw (P4 to P6), values up to 65535. One picture; what follows is ignored.
-// Values are scaled by maxval as Pillow does, round(v / maxval * 255) with halves to even. Grey of more than 8 bits is
-// scaled to 16 bits and keeps the high byte.
+// PBM, PGM and PPM, plain (P1 to P3) and raw (P4 to P6), values up to 65535. One picture; what follows is
+// ignored. Values are scaled by maxval as Pillow does, round(v / maxval * 255) with halves to even. Grey of
+// more than 8 bits is scaled to 16 bits and keeps the high byte.
 //
 // Reference: the netpbm formats, netpbm.sourceforge.net/doc; Pillow PpmImagePlugin.py.
 #pragma once
@@ -85,7 +85,8 @@ inline status pnm_bitmap(bytes& in, bool plain, image& out) noexcept {
 }  // namespace detail
 
 /// Errors: bad_image, truncated, image_too_large, out_of_memory.
-inline result<image> decode_pnm(std::span<const std::uint8_t> file, const load_options& options = {}) noexcept {
+inline result<image> decode_pnm(std::span<const std::uint8_t> file,
+                                const load_options& options = {}) noexcept {
   using namespace detail;
   bytes in(file);
   if (in.u8() != 'P') return status::bad_image;
@@ -102,7 +103,9 @@ inline result<image> decode_pnm(std::span<const std::uint8_t> file, const load_o
   const int most = static_cast<int>(maxval);
   if (!plain) in.skip(1);  // a single white space ends a raw header
   const std::int64_t samples = width * height * (grey || bitmap ? 1 : 3);
-  const std::int64_t least = plain ? samples : bitmap ? (width + 7) / 8 * height : samples * (most > 255 ? 2 : 1);
+  const std::int64_t least = plain    ? samples
+                             : bitmap ? (width + 7) / 8 * height
+                                      : samples * (most > 255 ? 2 : 1);
   if (least > static_cast<std::int64_t>(in.left())) return status::truncated;
 
   result<image> made = image::create(static_cast<int>(width), static_cast<int>(height));

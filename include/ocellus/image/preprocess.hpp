@@ -1,12 +1,13 @@
-// From a picture to what a vision tower reads: resize, crop, normalise, as the reference's image processor does it with
-// Pillow, byte for byte.
+// From a picture to what a vision tower reads: resize, crop, normalise, as the reference's image processor
+// does it with Pillow, byte for byte.
 //
 //   ocellus::preprocess_config clip;                                     // defaults: CLIP at 224
 //   auto rgb = ocellus::preprocess(photo, clip, kernels);                // u8 [224, 224, 3], result<image>
 //   ocellus::normalise(*rgb, clip, pixel_values);                        // f32 [3, 224, 224]
 //
-// References: torchvision transforms (Resize, CenterCrop, ToTensor, Normalize), as in openai/CLIP clip.py and open_clip
-// transform.py; transformers image_processing_clip.py (crop offset rounds down), image_processing_siglip2.py (NaFlex).
+// References: torchvision transforms (Resize, CenterCrop, ToTensor, Normalize), as in openai/CLIP clip.py and
+// open_clip transform.py; transformers image_processing_clip.py (crop offset rounds down),
+// image_processing_siglip2.py (NaFlex).
 #pragma once
 
 #include <ocellus/config.hpp>
@@ -28,7 +29,8 @@ enum class resize_mode : std::uint8_t {
   none,      ///< as it is
   shortest,  ///< the shortest side becomes size_h, the other int(size_h * long / short)
   squash,    ///< size_h x size_w, whatever the aspect
-  naflex,    ///< SigLIP 2: sides that are multiples of `patch`, at most `max_patches` patches, aspect nearly kept
+  naflex,    ///< SigLIP 2: sides that are multiples of `patch`, at most `max_patches` patches, aspect nearly
+             ///< kept
 };
 
 /// How the offset of a centre crop is rounded when (size - crop) is odd.
@@ -74,7 +76,8 @@ inline std::int64_t naflex_side(double scale, int side, int patch) noexcept {
 
 /// The largest size with at most `max_patches` patches, by the bisection of transformers
 /// (image_processing_siglip2.py: get_image_size_for_max_num_patches, eps = 1e-5).
-inline void naflex_grid(int height, int width, int patch, int max_patches, int& grid_h, int& grid_w) noexcept {
+inline void naflex_grid(int height, int width, int patch, int max_patches, int& grid_h,
+                        int& grid_w) noexcept {
   constexpr double eps = 1e-5;
   double low = eps / 10, high = 100.0;
   while (high - low >= eps) {
@@ -87,7 +90,8 @@ inline void naflex_grid(int height, int width, int patch, int max_patches, int& 
   grid_w = static_cast<int>(std::min<std::int64_t>(naflex_side(low, width, patch), INT32_MAX));
 }
 
-/// x / 255, then minus mean, then divided by std, each rounded to float, as torchvision's ToTensor and Normalize do.
+/// x / 255, then minus mean, then divided by std, each rounded to float, as torchvision's ToTensor and
+/// Normalize do.
 inline void normalise_table(const preprocess_config& c, float (&table)[3][256]) noexcept {
   for (int channel = 0; channel < 3; channel++) {
     for (int x = 0; x < 256; x++) {
@@ -112,18 +116,21 @@ inline int crop_start(int size, int crop, crop_rounding rounding) noexcept {
 /// The size of the resized picture, the crop and the NaFlex grid for a picture of width x height.
 /// Errors: invalid_argument (an empty picture, a side below 1, a crop larger than the resized picture),
 /// image_too_large.
-inline result<preprocess_shape> preprocess_shape_of(const preprocess_config& c, int width, int height) noexcept {
+inline result<preprocess_shape> preprocess_shape_of(const preprocess_config& c, int width,
+                                                    int height) noexcept {
   if (width < 1 || height < 1) return status::invalid_argument;
   constexpr int largest_side = 1 << 16;
   preprocess_shape s;
   std::int64_t w = width, h = height;
   if (c.resize == resize_mode::shortest) {
     if (c.size_h < 1 || c.size_h > largest_side) return status::invalid_argument;
-    // int(size * long / short) in Python is a division of doubles, cut; both operands are exact, so it is this one.
+    // int(size * long / short) in Python is a division of doubles, cut; both operands are exact, so it is
+    // this one.
     (width <= height ? w : h) = c.size_h;
     (width <= height ? h : w) = std::int64_t{c.size_h} * std::max(width, height) / std::min(width, height);
   } else if (c.resize == resize_mode::squash) {
-    if (std::min(c.size_h, c.size_w) < 1 || std::max(c.size_h, c.size_w) > largest_side) return status::invalid_argument;
+    if (std::min(c.size_h, c.size_w) < 1 || std::max(c.size_h, c.size_w) > largest_side)
+      return status::invalid_argument;
     w = c.size_w;
     h = c.size_h;
   } else if (c.resize == resize_mode::naflex) {
@@ -142,30 +149,30 @@ inline result<preprocess_shape> preprocess_shape_of(const preprocess_config& c, 
     s.window.x = detail::crop_start(s.window.resized_w, c.crop_w, c.crop_offset);
     s.window.y = detail::crop_start(s.window.resized_h, c.crop_h, c.crop_offset);
   }
-  if (std::int64_t{s.window.w} * s.window.h > preprocess_pixel_limit &&
-      !(w == width && h == height)) {
+  if (std::int64_t{s.window.w} * s.window.h > preprocess_pixel_limit && !(w == width && h == height)) {
     return status::image_too_large;
   }
   return s;
 }
 
-/// Resizes and crops: u8 RGB [window.h, window.w, 3], before normalisation (a tower's patch embedding may read it
-/// directly). For NaFlex, preprocess_shape_of gives the grid.
-/// Errors: those of preprocess_shape_of, out_of_memory.
-inline result<image> preprocess(image_view source, const preprocess_config& c, const resample_kernels& kernels,
-                                const executor& threads = {}) noexcept {
+/// Resizes and crops: u8 RGB [window.h, window.w, 3], before normalisation (a tower's patch embedding may
+/// read it directly). For NaFlex, preprocess_shape_of gives the grid. Errors: those of preprocess_shape_of,
+/// out_of_memory.
+inline result<image> preprocess(image_view source, const preprocess_config& c,
+                                const resample_kernels& kernels, const executor& threads = {}) noexcept {
   if (source.empty()) return status::invalid_argument;
   const result<preprocess_shape> s = preprocess_shape_of(c, source.width, source.height);
   if (!s) return s.error();
   return resize(source, s->window, c.filter, c.order, kernels, threads);
 }
 
-/// The same into memory of the caller: `target` has room for shape.window.h x shape.window.w x 3 bytes, where shape is
-/// what preprocess_shape_of gave for this picture.
+/// The same into memory of the caller: `target` has room for shape.window.h x shape.window.w x 3 bytes, where
+/// shape is what preprocess_shape_of gave for this picture.
 inline status preprocess_into(std::uint8_t* target, image_view source, const preprocess_config& c,
                               const preprocess_shape& shape, const resample_kernels& kernels,
                               const executor& threads = {}) noexcept {
-  return resize_into(target, std::ptrdiff_t{shape.window.w} * 3, source, shape.window, c.filter, c.order, kernels, threads);
+  return resize_into(target, std::ptrdiff_t{shape.window.w} * 3, source, shape.window, c.filter, c.order,
+                     kernels, threads);
 }
 
 /// (x / 255 - mean) / std in single precision, planar: `pixel_values` is [3, height, width].

@@ -1,13 +1,13 @@
 // Pillow's antialiased resize, byte for byte, of the part of the result that is wanted.
 //
-//   resize_window window;                                  // resized to 298 x 224, of which the middle 224 x 224
-//   window.resized_w = 298, window.resized_h = 224;
-//   window.x = 37, window.y = 0, window.w = 224, window.h = 224;
-//   auto small = ocellus::resize(photo, window, resize_filter::bicubic, resize_order::horizontal_first, kernels);
+//   resize_window window;                                  // resized to 298 x 224, of which the middle 224 x
+//   224 window.resized_w = 298, window.resized_h = 224; window.x = 37, window.y = 0, window.w = 224, window.h
+//   = 224; auto small = ocellus::resize(photo, window, resize_filter::bicubic,
+//   resize_order::horizontal_first, kernels);
 //
 // Weights are doubles rounded to 22-bit integers, pixels go through 8 bits between the passes [Pillow,
-// libImaging/Resample.c: precompute_coeffs, normalize_coeffs_8bpc, ImagingResampleInner]. Only the rows and columns that
-// the window keeps are computed. Allocates its scratch; a failure is status::out_of_memory.
+// libImaging/Resample.c: precompute_coeffs, normalize_coeffs_8bpc, ImagingResampleInner]. Only the rows and
+// columns that the window keeps are computed. Allocates its scratch; a failure is status::out_of_memory.
 #pragma once
 
 #include <ocellus/config.hpp>
@@ -47,7 +47,8 @@ struct resize_window {
   int h = 0;
 };
 
-/// Scratch of one call stays below this; what would need more is image_too_large (a picture of 2 x 40,000,000 pixels).
+/// Scratch of one call stays below this; what would need more is image_too_large (a picture of 2 x 40,000,000
+/// pixels).
 inline constexpr std::int64_t resize_scratch_limit = std::int64_t{1} << 28;
 
 namespace detail {
@@ -99,7 +100,8 @@ class axis_taps {
       const int count = last - first;
       double sum = 0.0;
       for (int k = 0; k < count; k++) {
-        row[static_cast<std::size_t>(k)] = filter_at(filter, (k + first - center + 0.5) * (1.0 / filter_scale));
+        row[static_cast<std::size_t>(k)] =
+            filter_at(filter, (k + first - center + 0.5) * (1.0 / filter_scale));
         sum += row[static_cast<std::size_t>(k)];
       }
       bounds_[static_cast<std::size_t>(o)] = first;
@@ -151,7 +153,8 @@ namespace detail {
 template <class F>
 void in_pieces(int n, const executor& threads, F&& f) noexcept {
   const int most = (n + 15) / 16;
-  const int pieces = threads.concurrency < most ? (threads.concurrency > 1 ? threads.concurrency : 1) : (most > 0 ? most : 1);
+  const int pieces = threads.concurrency < most ? (threads.concurrency > 1 ? threads.concurrency : 1)
+                                                : (most > 0 ? most : 1);
   threads.for_each(pieces, [&](int i) {
     const auto at = [&](int k) { return static_cast<int>(std::int64_t{n} * k / pieces); };
     f(at(i), at(i + 1));
@@ -159,18 +162,20 @@ void in_pieces(int n, const executor& threads, F&& f) noexcept {
 }
 
 /// `source` holds `rows` rows of `width` pixels.
-inline void run_horizontal(const resample_kernels& kernels, const resample_taps& taps, const std::uint8_t* source,
-                           std::ptrdiff_t source_stride, int width, int rows, std::uint8_t* target,
-                           std::ptrdiff_t target_stride, const executor& threads) noexcept {
+inline void run_horizontal(const resample_kernels& kernels, const resample_taps& taps,
+                           const std::uint8_t* source, std::ptrdiff_t source_stride, int width, int rows,
+                           std::uint8_t* target, std::ptrdiff_t target_stride,
+                           const executor& threads) noexcept {
   in_pieces(rows, threads, [&](int begin, int end) {
     kernels.horizontal({&taps, source + begin * source_stride, source_stride, width, end - begin,
                         target + begin * target_stride, target_stride});
   });
 }
 
-inline void run_vertical(const resample_kernels& kernels, const resample_taps& taps, const std::uint8_t* source,
-                         std::ptrdiff_t source_stride, int row_bytes, std::uint8_t* target,
-                         std::ptrdiff_t target_stride, const executor& threads) noexcept {
+inline void run_vertical(const resample_kernels& kernels, const resample_taps& taps,
+                         const std::uint8_t* source, std::ptrdiff_t source_stride, int row_bytes,
+                         std::uint8_t* target, std::ptrdiff_t target_stride,
+                         const executor& threads) noexcept {
   in_pieces(taps.outputs, threads, [&](int begin, int end) {
     kernels.vertical({&taps, source, source_stride, row_bytes, begin, end, target, target_stride});
   });
@@ -209,13 +214,13 @@ inline status resize_into(std::uint8_t* target, std::ptrdiff_t target_stride, im
     return status::ok;
   }
   if (!vertical) {
-    detail::run_horizontal(kernels, columns.view(), source.row(window.y), source.stride, source.width, window.h, target,
-                           target_stride, threads);
+    detail::run_horizontal(kernels, columns.view(), source.row(window.y), source.stride, source.width,
+                           window.h, target, target_stride, threads);
     return status::ok;
   }
   if (!horizontal) {
-    detail::run_vertical(kernels, rows.view(), source.pixels + std::ptrdiff_t{window.x} * 3, source.stride, target_bytes,
-                         target, target_stride, threads);
+    detail::run_vertical(kernels, rows.view(), source.pixels + std::ptrdiff_t{window.x} * 3, source.stride,
+                         target_bytes, target, target_stride, threads);
     return status::ok;
   }
 
@@ -228,11 +233,11 @@ inline status resize_into(std::uint8_t* target, std::ptrdiff_t target_stride, im
     if (bytes > resize_scratch_limit) return status::image_too_large;
     const auto between = detail::scratch<std::uint8_t>(bytes);
     if (!between) return status::out_of_memory;
-    detail::run_vertical(kernels, rows.view(), source.pixels + std::ptrdiff_t{left} * 3, source.stride, width * 3,
-                         between.get(), std::ptrdiff_t{width} * 3, threads);
+    detail::run_vertical(kernels, rows.view(), source.pixels + std::ptrdiff_t{left} * 3, source.stride,
+                         width * 3, between.get(), std::ptrdiff_t{width} * 3, threads);
     columns.shift(left);
-    detail::run_horizontal(kernels, columns.view(), between.get(), std::ptrdiff_t{width} * 3, width, window.h, target,
-                           target_stride, threads);
+    detail::run_horizontal(kernels, columns.view(), between.get(), std::ptrdiff_t{width} * 3, width, window.h,
+                           target, target_stride, threads);
     return status::ok;
   }
   const int top = rows.source_begin();
@@ -241,19 +246,22 @@ inline status resize_into(std::uint8_t* target, std::ptrdiff_t target_stride, im
   if (bytes > resize_scratch_limit) return status::image_too_large;
   const auto between = detail::scratch<std::uint8_t>(bytes);
   if (!between) return status::out_of_memory;
-  detail::run_horizontal(kernels, columns.view(), source.row(top), source.stride, source.width, height, between.get(),
-                         target_bytes, threads);
+  detail::run_horizontal(kernels, columns.view(), source.row(top), source.stride, source.width, height,
+                         between.get(), target_bytes, threads);
   rows.shift(top);
-  detail::run_vertical(kernels, rows.view(), between.get(), target_bytes, target_bytes, target, target_stride, threads);
+  detail::run_vertical(kernels, rows.view(), between.get(), target_bytes, target_bytes, target, target_stride,
+                       threads);
   return status::ok;
 }
 
 /// The same into a picture of its own, window.w x window.h.
-inline result<image> resize(image_view source, const resize_window& window, resize_filter filter, resize_order order,
-                            const resample_kernels& kernels, const executor& threads = {}) noexcept {
+inline result<image> resize(image_view source, const resize_window& window, resize_filter filter,
+                            resize_order order, const resample_kernels& kernels,
+                            const executor& threads = {}) noexcept {
   result<image> made = image::create(window.w, window.h);
   if (!made) return made;
-  const status s = resize_into(made->pixels(), made->stride(), source, window, filter, order, kernels, threads);
+  const status s =
+      resize_into(made->pixels(), made->stride(), source, window, filter, order, kernels, threads);
   if (s != status::ok) return s;
   return made;
 }

@@ -1,5 +1,5 @@
-// RGB to PNG files, through stb_image_write. Opt-in; needs <stb/stb_image_write.h>, whose functions stay static and inside
-// of a namespace of this header.
+// RGB to PNG files, through stb_image_write. Opt-in; needs <stb/stb_image_write.h>, whose functions stay
+// static and inside of a namespace of this header.
 //
 //   ocellus::save_png("small.png", picture);   // written beside it as small.png.tmp, then renamed
 #pragma once
@@ -57,7 +57,8 @@ inline status save_png(const char* path, image_view picture) noexcept {
   }
   int size = 0;
   const std::unique_ptr<unsigned char, void (*)(void*)> png(
-      stb::stbi_write_png_to_mem(picture.pixels, static_cast<int>(picture.stride), picture.width, picture.height, 3, &size),
+      stb::stbi_write_png_to_mem(picture.pixels, static_cast<int>(picture.stride), picture.width,
+                                 picture.height, 3, &size),
       std::free);
   const std::size_t length = std::strlen(path);
   const std::unique_ptr<char[]> temporary(new (std::nothrow) char[length + 5]);

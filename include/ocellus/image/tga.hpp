@@ -1,5 +1,5 @@
-// Truevision TGA: palette, true colour and grey, raw or run-length encoded, all four orientations. Alpha is dropped.
-// The format has no signature: `looks_like_tga` judges the header, so it is asked last.
+// Truevision TGA: palette, true colour and grey, raw or run-length encoded, all four orientations. Alpha is
+// dropped. The format has no signature: `looks_like_tga` judges the header, so it is asked last.
 //
 // Reference: Truevision TGA File Format Specification 2.0; Pillow TgaImagePlugin.py.
 #pragma once
@@ -45,7 +45,8 @@ inline bool tga_read_header(bytes& in, tga_header& h) noexcept {
   h.from_right = (flags & 0x10) != 0;
   h.from_top = (flags & 0x20) != 0;
   if (in.overrun || map > 1 || (kind & ~11) != 0 || h.kind < 1 || h.width == 0 || h.height == 0) return false;
-  if (h.palette && h.palette_bits != 15 && h.palette_bits != 16 && h.palette_bits != 24 && h.palette_bits != 32) {
+  if (h.palette && h.palette_bits != 15 && h.palette_bits != 16 && h.palette_bits != 24 &&
+      h.palette_bits != 32) {
     return false;
   }
   if (h.kind == 1) return h.palette && h.bits == 8;
@@ -92,7 +93,8 @@ inline bool looks_like_tga(std::span<const std::uint8_t> file) noexcept {
 }
 
 /// Errors: bad_image, truncated, image_too_large, out_of_memory.
-inline result<image> decode_tga(std::span<const std::uint8_t> file, const load_options& options = {}) noexcept {
+inline result<image> decode_tga(std::span<const std::uint8_t> file,
+                                const load_options& options = {}) noexcept {
   using namespace detail;
   bytes in(file);
   tga_header h;
@@ -129,7 +131,9 @@ inline result<image> decode_tga(std::span<const std::uint8_t> file, const load_o
   for (int y = 0; y < h.height; y++) {
     std::uint8_t* row = made->row(h.from_top ? y : h.height - 1 - y);
     for (int x = 0; x < h.width; x++, p += pixel_bytes) {
-      const rgb8 c = h.kind == 1 ? palette[p[0]] : h.kind == 3 ? rgb8{p[0], p[0], p[0]} : tga_color(p, h.bits);
+      const rgb8 c = h.kind == 1   ? palette[p[0]]
+                     : h.kind == 3 ? rgb8{p[0], p[0], p[0]}
+                                   : tga_color(p, h.bits);
       put(row + 3 * (h.from_right ? h.width - 1 - x : x), c);
     }
   }

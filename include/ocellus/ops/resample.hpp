@@ -1,9 +1,10 @@
-// The two passes of Pillow's resize as kernels see them: outputs, taps and fixed-point weights of one axis, and a table
-// of functions that a kernel set fills.
+// The two passes of Pillow's resize as kernels see them: outputs, taps and fixed-point weights of one axis,
+// and a table of functions that a kernel set fills.
 //
-// Pillow [libImaging/Resample.c] computes each pass in integers: weights scaled by 2^22, a sum that starts at 2^21, a
-// shift by 22, a clip to 0..255. All sets therefore give the same bytes. A weight has 23 bits and a sign and stays below
-// 1.3 * 2^22, a sum of |weight| below 1.5 * 2^22, so a sum with pixels up to 255 stays inside 32 bits.
+// Pillow [libImaging/Resample.c] computes each pass in integers: weights scaled by 2^22, a sum that starts at
+// 2^21, a shift by 22, a clip to 0..255. All sets therefore give the same bytes. A weight has 23 bits and a
+// sign and stays below 1.3 * 2^22, a sum of |weight| below 1.5 * 2^22, so a sum with pixels up to 255 stays
+// inside 32 bits.
 #pragma once
 
 #include <ocellus/config.hpp>
@@ -21,22 +22,24 @@ inline constexpr int resample_bits = 22;
 struct resample_taps {
   int outputs = 0;
   int taps = 0;  ///< length of a row of weights: the longest count, rounded up to a multiple of 4
-  const int* first = nullptr;              // [outputs], ascending
-  const int* count = nullptr;              // [outputs]
-  const std::int32_t* weights = nullptr;   // [outputs, taps], zero beyond count
-  /// The weights for multiply-add of 16-bit pairs: w = high * 2^16 + low, for each pair of taps low0 low1 high0 high1.
-  const std::int16_t* pairs = nullptr;     // [outputs, taps / 2, 4]
+  const int* first = nullptr;             // [outputs], ascending
+  const int* count = nullptr;             // [outputs]
+  const std::int32_t* weights = nullptr;  // [outputs, taps], zero beyond count
+  /// The weights for multiply-add of 16-bit pairs: w = high * 2^16 + low, for each pair of taps low0 low1
+  /// high0 high1.
+  const std::int16_t* pairs = nullptr;  // [outputs, taps / 2, 4]
 };
 
-/// A pass along rows. `source` holds rows of `width` RGB pixels; row y of `target` gets taps.outputs RGB pixels.
+/// A pass along rows. `source` holds rows of `width` RGB pixels; row y of `target` gets taps.outputs RGB
+/// pixels.
 struct resample_horizontal_args {
   const resample_taps* taps = nullptr;
   const std::uint8_t* source = nullptr;  // [rows, width, 3]
   std::ptrdiff_t source_stride = 0;      // bytes
   int width = 0;
   int rows = 0;
-  std::uint8_t* target = nullptr;        // [rows, outputs, 3]
-  std::ptrdiff_t target_stride = 0;      // bytes
+  std::uint8_t* target = nullptr;    // [rows, outputs, 3]
+  std::ptrdiff_t target_stride = 0;  // bytes
 };
 
 /// A pass along columns: outputs [begin, end) of taps, each a row of `row_bytes` bytes.
@@ -47,7 +50,7 @@ struct resample_vertical_args {
   int row_bytes = 0;
   int begin = 0;
   int end = 0;
-  std::uint8_t* target = nullptr;        // [outputs, row_bytes]
+  std::uint8_t* target = nullptr;  // [outputs, row_bytes]
   std::ptrdiff_t target_stride = 0;
 };
 

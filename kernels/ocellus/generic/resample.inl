@@ -2,7 +2,7 @@
 // resample_scalar and declares vec and these primitives (all on each 16-byte lane by itself):
 //   load_rows(p, stride)     lane i = 16 bytes at p + i * stride
 //   load(p), store(p, v)     16 * lanes bytes
-//   pixels01(v), pixels23(v) u16 R0 R1 G0 G1 B0 B1 0 0 of four RGB pixels R0 G0 B0 R1 ...; the same of pixels 2, 3
+//   pixels01(v), pixels23(v) u16 R0 R1 G0 G1 B0 B1 0 0 of four RGB pixels R0 G0 B0 R1 ...; the same of 2, 3
 //   zip_low(a, b), zip_high  bytes a0 b0 a1 b1 ..., of the lower or upper eight
 //   widen_low(v), widen_high zero-extends eight bytes to u16
 //   pair(p)                  two s16 at p, in every 32 bits
@@ -12,8 +12,9 @@
 //   narrow(a, b, c, d)       s32 x 4 to u8, saturated: the lane's bytes are a0-a3 b0-b3 c0-c3 d0-d3
 //   store_pixels(p, stride, v, n) of each lane i the first n = 3 or 4 bytes to p + i * stride
 //
-// Why pairs of 16 bits: a weight has 24 bits with its sign, so w = high * 2^16 + low with low in s16, and two pmaddwd
-// give two exact products per 32-bit element. The sum of the low products may wrap; only the total counts, modulo 2^32.
+// Why pairs of 16 bits: a weight has 24 bits with its sign, so w = high * 2^16 + low with low in s16, and two
+// pmaddwd give two exact products per 32-bit element. The sum of the low products may wrap; only the total
+// counts, modulo 2^32.
 
 /// V * lanes rows from row y on, all outputs.
 template <int V>
@@ -37,7 +38,9 @@ static void horizontal_rows(const resample_horizontal_args& a, int y) noexcept {
     };
     int g = 0;
     for (; g < groups && at + 16 <= row_bytes; g++, at += 12, w += 8) {
-      for (int v = 0; v < V; v++) step(v, load_rows(source + v * lanes * a.source_stride + at, a.source_stride));
+      for (int v = 0; v < V; v++) {
+        step(v, load_rows(source + v * lanes * a.source_stride + at, a.source_stride));
+      }
     }
     for (; g < groups; g++, at += 12, w += 8) {  // sixteen bytes would reach beyond the row
       for (int v = 0; v < V; v++) {
@@ -81,7 +84,9 @@ static void resample_vertical(const resample_vertical_args& a) noexcept {
   for (int left = 0; left < a.row_bytes; left += strip) {
     const int right = left + strip < a.row_bytes ? left + strip : a.row_bytes;
     for (int o = a.begin; o < a.end; o++) {
-      for (int x = left; x < right; x += block) vertical_block(a, o, x + block <= a.row_bytes ? x : a.row_bytes - block);
+      for (int x = left; x < right; x += block) {
+        vertical_block(a, o, x + block <= a.row_bytes ? x : a.row_bytes - block);
+      }
     }
   }
 }
@@ -104,6 +109,7 @@ static void vertical_block(const resample_vertical_args& a, int o, int x) noexce
       high[i] = add(high[i], madd(wide[i], w_high));
     }
   }
-  store(a.target + o * a.target_stride + x, narrow(round_shift(low[0], high[0]), round_shift(low[1], high[1]),
-                                                   round_shift(low[2], high[2]), round_shift(low[3], high[3])));
+  vec sums[4];
+  for (int i = 0; i < 4; i++) sums[i] = round_shift(low[i], high[i]);
+  store(a.target + o * a.target_stride + x, narrow(sums[0], sums[1], sums[2], sums[3]));
 }

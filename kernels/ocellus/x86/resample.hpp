@@ -75,15 +75,16 @@ struct resample_avx2 : resample_scalar {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v);
   }
   static OCELLUS_INLINE vec load_rows(const std::uint8_t* p, std::ptrdiff_t stride) noexcept {
-    return _mm256_loadu2_m128i(reinterpret_cast<const __m128i*>(p + stride), reinterpret_cast<const __m128i*>(p));
+    return _mm256_loadu2_m128i(reinterpret_cast<const __m128i*>(p + stride),
+                               reinterpret_cast<const __m128i*>(p));
   }
   static OCELLUS_INLINE vec pixels01(vec v) noexcept {
-    return _mm256_shuffle_epi8(v, _mm256_broadcastsi128_si256(_mm_setr_epi8(0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1,
-                                                                            -1, -1, -1)));
+    return _mm256_shuffle_epi8(v, _mm256_broadcastsi128_si256(_mm_setr_epi8(0, -1, 3, -1, 1, -1, 4, -1, 2, -1,
+                                                                            5, -1, -1, -1, -1, -1)));
   }
   static OCELLUS_INLINE vec pixels23(vec v) noexcept {
-    return _mm256_shuffle_epi8(v, _mm256_broadcastsi128_si256(_mm_setr_epi8(6, -1, 9, -1, 7, -1, 10, -1, 8, -1, 11, -1,
-                                                                            -1, -1, -1, -1)));
+    return _mm256_shuffle_epi8(v, _mm256_broadcastsi128_si256(_mm_setr_epi8(6, -1, 9, -1, 7, -1, 10, -1, 8,
+                                                                            -1, 11, -1, -1, -1, -1, -1)));
   }
   static OCELLUS_INLINE vec zip_low(vec a, vec b) noexcept { return _mm256_unpacklo_epi8(a, b); }
   static OCELLUS_INLINE vec zip_high(vec a, vec b) noexcept { return _mm256_unpackhi_epi8(a, b); }
@@ -94,7 +95,8 @@ struct resample_avx2 : resample_scalar {
   static OCELLUS_INLINE vec add(vec a, vec b) noexcept { return _mm256_add_epi32(a, b); }
   static OCELLUS_INLINE vec zero() noexcept { return _mm256_setzero_si256(); }
   static OCELLUS_INLINE vec round_shift(vec low, vec high) noexcept {
-    return _mm256_srai_epi32(add(add(low, _mm256_slli_epi32(high, 16)), _mm256_set1_epi32(half)), resample_bits);
+    return _mm256_srai_epi32(add(add(low, _mm256_slli_epi32(high, 16)), _mm256_set1_epi32(half)),
+                             resample_bits);
   }
   static OCELLUS_INLINE vec narrow(vec a, vec b, vec c, vec d) noexcept {
     return _mm256_packus_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
@@ -126,16 +128,17 @@ struct resample_avx512 : resample_scalar {
   }
   static OCELLUS_INLINE vec load_rows(const std::uint8_t* p, std::ptrdiff_t stride) noexcept {
     const __m256i a = _mm256_inserti128_si256(_mm256_castsi128_si256(load16(p)), load16(p + stride), 1);
-    const __m256i b = _mm256_inserti128_si256(_mm256_castsi128_si256(load16(p + 2 * stride)), load16(p + 3 * stride), 1);
+    const __m256i b =
+        _mm256_inserti128_si256(_mm256_castsi128_si256(load16(p + 2 * stride)), load16(p + 3 * stride), 1);
     return _mm512_inserti64x4(_mm512_castsi256_si512(a), b, 1);
   }
   static OCELLUS_INLINE vec pixels01(vec v) noexcept {
-    return _mm512_shuffle_epi8(v, _mm512_broadcast_i32x4(_mm_setr_epi8(0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1,
-                                                                       -1, -1)));
+    return _mm512_shuffle_epi8(
+        v, _mm512_broadcast_i32x4(_mm_setr_epi8(0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1)));
   }
   static OCELLUS_INLINE vec pixels23(vec v) noexcept {
-    return _mm512_shuffle_epi8(v, _mm512_broadcast_i32x4(_mm_setr_epi8(6, -1, 9, -1, 7, -1, 10, -1, 8, -1, 11, -1, -1,
-                                                                       -1, -1, -1)));
+    return _mm512_shuffle_epi8(
+        v, _mm512_broadcast_i32x4(_mm_setr_epi8(6, -1, 9, -1, 7, -1, 10, -1, 8, -1, 11, -1, -1, -1, -1, -1)));
   }
   static OCELLUS_INLINE vec zip_low(vec a, vec b) noexcept { return _mm512_unpacklo_epi8(a, b); }
   static OCELLUS_INLINE vec zip_high(vec a, vec b) noexcept { return _mm512_unpackhi_epi8(a, b); }
@@ -146,7 +149,8 @@ struct resample_avx512 : resample_scalar {
   static OCELLUS_INLINE vec add(vec a, vec b) noexcept { return _mm512_add_epi32(a, b); }
   static OCELLUS_INLINE vec zero() noexcept { return _mm512_setzero_si512(); }
   static OCELLUS_INLINE vec round_shift(vec low, vec high) noexcept {
-    return _mm512_srai_epi32(add(add(low, _mm512_slli_epi32(high, 16)), _mm512_set1_epi32(half)), resample_bits);
+    return _mm512_srai_epi32(add(add(low, _mm512_slli_epi32(high, 16)), _mm512_set1_epi32(half)),
+                             resample_bits);
   }
   static OCELLUS_INLINE vec narrow(vec a, vec b, vec c, vec d) noexcept {
     return _mm512_packus_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
