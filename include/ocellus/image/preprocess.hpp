@@ -14,6 +14,7 @@
 #include <ocellus/core/parallel.hpp>
 #include <ocellus/core/status.hpp>
 #include <ocellus/image/image.hpp>
+#include <ocellus/image/preprocess_config.hpp>
 #include <ocellus/image/resample.hpp>
 #include <ocellus/isa/target.hpp>
 #include <ocellus/ops/resample.hpp>
@@ -23,37 +24,6 @@
 #include <cstdint>
 
 OCELLUS_BEGIN
-
-/// How the picture gets its size.
-enum class resize_mode : std::uint8_t {
-  none,      ///< as it is
-  shortest,  ///< the shortest side becomes size_h, the other int(size_h * long / short)
-  squash,    ///< size_h x size_w, whatever the aspect
-  naflex,    ///< SigLIP 2: sides that are multiples of `patch`, at most `max_patches` patches, aspect nearly
-             ///< kept
-};
-
-/// How the offset of a centre crop is rounded when (size - crop) is odd.
-enum class crop_rounding : std::uint8_t {
-  round,  ///< round((size - crop) / 2), halves to even: torchvision, OpenAI, open_clip
-  floor,  ///< (size - crop) / 2 rounded down: transformers
-};
-
-/// All that preprocessing depends on. Plain data: a packed file stores these fields.
-struct preprocess_config {
-  resize_mode resize = resize_mode::shortest;
-  resize_filter filter = resize_filter::bicubic;
-  crop_rounding crop_offset = crop_rounding::round;
-  resize_order order = resize_order::horizontal_first;
-  std::int32_t size_h = 224;  ///< shortest: the shortest side; squash: the height
-  std::int32_t size_w = 224;  ///< squash: the width
-  std::int32_t crop_h = 224;  ///< 0: no crop
-  std::int32_t crop_w = 224;
-  std::int32_t patch = 16;         ///< naflex: side of a patch
-  std::int32_t max_patches = 256;  ///< naflex
-  float mean[3] = {0.48145466f, 0.4578275f, 0.40821073f};
-  float std[3] = {0.26862954f, 0.26130258f, 0.27577711f};
-};
 
 /// What a configuration makes of one picture's size.
 struct preprocess_shape {
@@ -88,16 +58,6 @@ inline void naflex_grid(int height, int width, int patch, int max_patches, int& 
   }
   grid_h = static_cast<int>(std::min<std::int64_t>(naflex_side(low, height, patch), INT32_MAX));
   grid_w = static_cast<int>(std::min<std::int64_t>(naflex_side(low, width, patch), INT32_MAX));
-}
-
-/// x / 255, then minus mean, then divided by std, each rounded to float, as torchvision's ToTensor and
-/// Normalize do.
-inline void normalise_table(const preprocess_config& c, float (&table)[3][256]) noexcept {
-  for (int channel = 0; channel < 3; channel++) {
-    for (int x = 0; x < 256; x++) {
-      table[channel][x] = (static_cast<float>(x) / 255.0f - c.mean[channel]) / c.std[channel];
-    }
-  }
 }
 
 }  // namespace detail

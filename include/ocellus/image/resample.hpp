@@ -1,9 +1,9 @@
 // Pillow's antialiased resize, byte for byte, of the part of the result that is wanted.
 //
-//   resize_window window;                                  // resized to 298 x 224, of which the middle 224 x
-//   224 window.resized_w = 298, window.resized_h = 224; window.x = 37, window.y = 0, window.w = 224, window.h
-//   = 224; auto small = ocellus::resize(photo, window, resize_filter::bicubic,
-//   resize_order::horizontal_first, kernels);
+//   resize_window window;               // resized to 298 x 224, of which the middle 224 x 224
+//   window.resized_w = 298, window.resized_h = 224;
+//   window.x = 37, window.y = 0, window.w = 224, window.h = 224;
+//   auto small = ocellus::resize(photo, window, resize_filter::bicubic, resize_order::horizontal_first, kernels);
 //
 // Weights are doubles rounded to 22-bit integers, pixels go through 8 bits between the passes [Pillow,
 // libImaging/Resample.c: precompute_coeffs, normalize_coeffs_8bpc, ImagingResampleInner]. Only the rows and
@@ -14,6 +14,7 @@
 #include <ocellus/core/parallel.hpp>
 #include <ocellus/core/status.hpp>
 #include <ocellus/image/image.hpp>
+#include <ocellus/image/preprocess_config.hpp>
 #include <ocellus/isa/target.hpp>
 #include <ocellus/ops/resample.hpp>
 
@@ -24,18 +25,6 @@
 #include <new>
 
 OCELLUS_BEGIN
-
-/// Pillow's filters; both widen when shrinking (antialias).
-enum class resize_filter : std::uint8_t {
-  bilinear,
-  bicubic,  ///< a = -0.5
-};
-
-/// The order of the two passes; Pillow rounds to 8 bits between them, so it shows.
-enum class resize_order : std::uint8_t {
-  horizontal_first,  ///< Pillow up to 12.3: what published results were made with
-  pillow13,          ///< Pillow 13: vertical first if the height shrinks and dh > 2 dw
-};
 
 /// The whole picture's new size, and the rectangle of it that is wanted.
 struct resize_window {

@@ -7,7 +7,7 @@
 #pragma once
 
 #include <ocellus/core/status.hpp>
-#include <ocellus/image/preprocess.hpp>
+#include <ocellus/image/preprocess_config.hpp>
 #include <ocellus/ops/gemm.hpp>
 
 #include <cstdint>

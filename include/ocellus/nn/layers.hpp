@@ -60,14 +60,14 @@ constexpr int ld_u8(int c) noexcept { return (ceil_div(c, 64) | 1) * 64; }
 /// Memory is carved from one block, each piece aligned to 64 bytes. With a null base it only counts.
 class carver {
  public:
-  explicit carver(void* base) noexcept : base_(static_cast<unsigned char*>(base)) {}
+  constexpr explicit carver(unsigned char* base) noexcept : base_(base) {}
   template <class T>
-  T* take(std::size_t count) noexcept {
+  constexpr T* take(std::size_t count) noexcept {
     T* p = base_ == nullptr ? nullptr : reinterpret_cast<T*>(base_ + used_);
     used_ += (count * sizeof(T) + 63) / 64 * 64;
     return p;
   }
-  std::size_t used() const noexcept { return used_; }
+  constexpr std::size_t used() const noexcept { return used_; }
 
  private:
   unsigned char* base_;
@@ -84,7 +84,7 @@ struct operand {
   std::int32_t* zero = nullptr;
 
   /// Room for `rows` rows of `c` values in either form.
-  void carve(carver& from, int rows, int c) noexcept {
+  constexpr void carve(carver& from, int rows, int c) noexcept {
     const auto r = static_cast<std::size_t>(rows);
     ld = ld_f32(c);
     ld8 = ld_u8(c);
@@ -292,7 +292,7 @@ struct block_buffers {
   std::size_t scratch_part = 0;
   std::ptrdiff_t ld_qkv = 0, ld_q = 0, ld_gate = 0;
 
-  void carve(carver& from, const block_shape& s, int rows, int sequences, int most_keys, int threads) noexcept {
+  constexpr void carve(carver& from, const block_shape& s, int rows, int sequences, int most_keys, int threads) noexcept {
     const int inner = s.heads * s.head_width;
     x.carve(from, rows, inner > s.width ? inner : s.width);
     hidden.carve(from, rows, s.mlp > s.width ? s.mlp : s.width);

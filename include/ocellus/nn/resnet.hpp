@@ -47,7 +47,7 @@ struct resnet_buffers {
   float* kv = nullptr;
   float* q = nullptr;
 
-  std::size_t carve(void* base, const vision_config& v, int height, int width, int threads) noexcept {
+  constexpr std::size_t carve(unsigned char* base, const vision_config& v, int height, int width, int threads) noexcept {
     carver from(base);
     const int w = v.resnet_width;
     const auto floats = [](int rows, int c) { return static_cast<std::size_t>(rows) * static_cast<std::size_t>(ld_f32(c)); };

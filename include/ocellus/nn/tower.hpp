@@ -88,7 +88,7 @@ struct vision_buffers {
   float* map_kv = nullptr;     ///< overlaps blocks.qkv
 
   /// rows: tokens of the batch; most: tokens of the longest image.
-  std::size_t carve(void* base, const vision_config& v, int count, int rows, int most, int threads) noexcept {
+  constexpr std::size_t carve(unsigned char* base, const vision_config& v, int count, int rows, int most, int threads) noexcept {
     carver from(base);
     const block_shape s = shape_of(v.encoder);
     const auto n = static_cast<std::size_t>(rows);
@@ -102,7 +102,7 @@ struct vision_buffers {
     if (v.positions != position_resize::none)
       positions = from.take<float>(static_cast<std::size_t>(most + v.grid_w) * static_cast<std::size_t>(s.width));
     const std::size_t start = from.used();
-    unsigned char* rest = base == nullptr ? nullptr : static_cast<unsigned char*>(base) + start;
+    unsigned char* rest = base == nullptr ? nullptr : base + start;
     carver a(rest), b(rest);
     blocks.carve(a, s, rows, count, most, threads);
     map_kv = blocks.qkv;
@@ -354,7 +354,7 @@ struct text_buffers {
   operand pool;
   float* features = nullptr;  ///< [count, E]
 
-  std::size_t carve(void* base, const text_config& t, int count, int rows, int threads) noexcept {
+  constexpr std::size_t carve(unsigned char* base, const text_config& t, int count, int rows, int threads) noexcept {
     carver from(base);
     const block_shape s = shape_of(t.encoder);
     const auto n = static_cast<std::size_t>(rows);
