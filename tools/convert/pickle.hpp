@@ -92,7 +92,9 @@ struct pickle_global {
 struct pickle_data {
   std::vector<std::string> texts;
   std::vector<std::vector<pickle_value>> sequences;
-  using dict = std::vector<std::pair<pickle_value, pickle_value>>;  // in file order; a key that comes again replaces
+  // In file order; a key that comes again replaces the value.
+  using dict = std::vector<std::pair<pickle_value, pickle_value>>;
+
   std::vector<dict> dicts;
   std::vector<pickle_global> globals;
   std::vector<pickle_storage> storages;

@@ -79,10 +79,12 @@ outcome<found_tensor> read_entry(const std::string& name, const json& entry, std
       return in_tensor(name, "its shape makes no sense");
     tensor.info.shape.push_back(size.get<std::int64_t>());
   }
-  tensor.element_bytes = static_cast<std::uint8_t>(std::max<std::uint64_t>(element->bits / 8, 1));
   tensor.begin = data + begin;
   if (element->type != dtype::other) {
+    tensor.element_bytes = static_cast<std::uint8_t>(element->bits / 8);
     if (auto placed = place_tensor(tensor, 0, end - begin); !placed) return placed.failure();
+  } else {
+    tensor.span = end - begin;  // in bytes: such a tensor is not read, and its elements may be parts of bytes
   }
   std::uint64_t bits = element->bits;
   for (const std::int64_t size : tensor.info.shape) {
@@ -106,9 +108,9 @@ outcome<contents> read_safetensors(const byte_source& source) {
   contents found;
   for (const auto& [name, entry] : header->items()) {
     if (name == "__metadata__") {
+      if (!entry.is_object()) return error{"safetensors __metadata__ is no JSON object"};
       for (const auto& [key, value] : entry.items()) {
-        if (!entry.is_object() || !value.is_string())
-          return error{"safetensors __metadata__ holds something that is no text"};
+        if (!value.is_string()) return error{"safetensors __metadata__ holds something that is no text"};
         found.metadata[key] = value.get<std::string>();
       }
       continue;
@@ -118,18 +120,16 @@ outcome<contents> read_safetensors(const byte_source& source) {
     found.tensors.push_back(*std::move(tensor));
   }
 
-  // In the order of the data, which is the order that the header's writer gave, and gapless.
-  const auto end_of = [&](const found_tensor& t) {
-    const json& offsets = (*header)[t.info.name]["data_offsets"];
-    return data + offsets[1].get<std::uint64_t>();
-  };
-  std::sort(found.tensors.begin(), found.tensors.end(), [&](const found_tensor& a, const found_tensor& b) {
+  // In the order of the data, which is the order that the file's writer gave them, and gapless.
+  const auto end_of = [](const found_tensor& t) { return t.begin + t.span * t.element_bytes; };
+  std::stable_sort(found.tensors.begin(), found.tensors.end(), [&](const auto& a, const auto& b) {
     return a.begin != b.begin ? a.begin < b.begin : end_of(a) < end_of(b);
   });
   std::uint64_t end = data;
   for (const found_tensor& tensor : found.tensors) {
-    if (tensor.begin != end)
+    if (tensor.begin != end) {
       return in_tensor(tensor.info.name, "its data leaves a hole or overlaps another's");
+    }
     end = end_of(tensor);
   }
   if (end != source.size()) return error{"safetensors: bytes after the last tensor"};
