@@ -75,11 +75,19 @@ outcome<std::vector<std::byte>> find_tokenizer(const convert_options& options, c
     return std::vector<std::byte>{};
   }
   auto blob = build_tokenizer(from, model.tokenizer);
+  const auto header = [&] { return tokenizer_blob::open(*blob); };
+  if (blob && model.tokenizer.style == text_style::siglip_openclip && header() &&
+      header()->header().kind == static_cast<std::uint32_t>(tokenizer_kind::spm_bpe)) {
+    model.tokenizer.style = text_style::siglip2_openclip;  // the configuration says open_clip, the vocabulary Gemma
+    blob = build_tokenizer(from, model.tokenizer);
+  }
   if (!blob)
     return error{"tokenizer " + file_name(from) + ": " + blob.failure().what +
                  (options.tokenizer ? "" : " (--tokenizer none converts without it)")};
-  const auto opened = tokenizer_blob::open(*blob);
-  if (opened) name = to_string(static_cast<text_style>(opened->header().style));
+  if (const auto opened = header(); opened) {
+    name = to_string(static_cast<text_style>(opened->header().style));
+    model.config.text.pad_id = opened->header().pad;
+  }
   return blob;
 }
 

@@ -1,0 +1,278 @@
+#include "timm_trunk.hpp"
+
+#include "layouts.hpp"
+
+#include <array>
+
+namespace ocellus::convert {
+
+using namespace ocellus;
+
+namespace {
+
+struct size_entry {
+  const char* name;
+  int width, heads;
+};
+
+// The sizes that timm's names begin with, and how many heads each has at which width.
+constexpr size_entry sizes[] = {
+    {"tiny", 192, 3},      {"xsmall", 256, 4},   {"wee", 256, 4},       {"little", 320, 5},    {"small", 384, 6},
+    {"medium", 512, 8},    {"mediumd", 512, 8},  {"betwixt", 640, 10},  {"base", 768, 12},     {"base", 896, 14},
+    {"so150m", 896, 14},   {"so150m2", 832, 13}, {"large", 1024, 16},   {"so400m", 1152, 16},  {"huge", 1280, 16},
+    {"giant", 1408, 16},   {"giant", 1536, 24},  {"giantopt", 1536, 16}, {"gigantic", 1664, 16}, {"enormous", 1792, 16},
+};
+
+bool contains(std::string_view text, std::string_view part) { return text.find(part) != std::string_view::npos; }
+
+std::string_view first_word(std::string_view text) { return text.substr(0, text.find('_')); }
+
+}  // namespace
+
+timm_model find_timm_model(std::string_view name) {
+  timm_model m;
+  name = name.substr(0, name.find('.'));  // "vit_base_patch16_224.augreg_in21k": the tag names weights
+  std::string_view rest;
+  for (const char* family : {"vit_", "deit_", "deit3_", "flexivit_", "eva02_", "eva_", "test_"})
+    if (rest.empty() && name.starts_with(family)) rest = name.substr(std::string_view(family).size());
+  m.why = "the vision tower " + printable(name) + " is no Vision Transformer that ocellus runs";
+  if (rest.empty()) return m;
+  // Variants with other blocks, stems or positions than the plain ones.
+  for (const char* other : {"distilled", "relpos", "_mci_", "_rpn_", "18x2", "_xp_", "dwee", "pwee", "dpwee", "dlittle", "radio", "resnet",
+                            "resnext", "r26", "r50", "_pe_", "sam", "naflex", "hybrid", "srelpos", "rope", "dinov3", "csatv2"})
+    if (contains(name, other) && !(std::string_view(other) == "rope" && name.starts_with("eva"))) return m;
+
+  const std::string_view size = first_word(rest);
+  for (const size_entry& s : sizes) {
+    if (size != s.name || m.known) continue;
+    m.known = true;
+    m.width = s.width;
+    m.heads = s.heads;
+  }
+  const auto sized = [&](int width, int heads) { m.known = true, m.width = width, m.heads = heads; };
+  const bool eva = name.starts_with("eva_") || name.starts_with("eva02_");
+  const bool wide = contains(name, "_plus_") || name.ends_with("_plus");
+  if (size == "base" && wide) sized(896, 14);
+  if (size == "giant" && !eva && (contains(name, "dinov2") || contains(name, "tipsv2"))) sized(1536, 24);
+  if (name == "vit_base_patch16_gap_224") sized(768, 16);
+  if (name == "test_vit" || name == "test_vit2") sized(64, 2);
+  if (name == "test_vit3" || name == "test_vit4") sized(96, 3);
+  if (name.starts_with("vit_intern300m")) sized(1024, 16);
+
+  m.supported = true;
+  if (contains(name, "_clip_") && !eva) m.eps = 1e-5f;
+  if (contains(name, "quickgelu")) m.act = activation::quick_gelu;
+  // SigLIP 2's sizes, trained with the approximation. The names that SigLIP 1 had first keep the exact function.
+  const bool siglip = contains(name, "_siglip_");
+  if (siglip && (contains(name, "_patch32_") || (size == "large" && name.ends_with("_512")) ||
+                 (size == "so400m" && contains(name, "_patch16_")) || size == "giantopt"))
+    m.act = activation::gelu_tanh;
+  if (contains(name, "_gap_") || (eva && !contains(name, "_clip_") && name.starts_with("eva_large")))
+    m.pool = pooling::avg;
+  else if (siglip || contains(name, "_map_"))
+    m.pool = pooling::map;
+  if (eva && contains(name, "_clip_") && name.starts_with("eva02_")) {
+    if (size == "enormous") {
+      m.post_norm = true;
+    } else {
+      m.rope_grid = 16;
+    }
+  } else if (eva && name.starts_with("eva02_")) {
+    m.rope_grid = 16;
+    m.pool = pooling::avg;
+  } else if (eva && size == "giant") {
+    m.pool = pooling::avg;
+  }
+  m.why.clear();
+  return m;
+}
+
+void add_timm_trunk(plan& p, const timm_options& o) {
+  vision_config& v = p.config().vision;
+  encoder_config& e = v.encoder;
+  const timm_model known = find_timm_model(o.name);
+  if (!known.supported) return p.fail(o.name_origin + ": " + known.why);
+  const std::string& at = o.prefix;
+  for (const char* part : {"dist_token", "head_dist.weight"})
+    if (p.has(at + part)) return p.fail("tensor " + at + part + ": distilled models with two heads are not supported");
+
+  v.kind = vision_kind::vit;
+  e.width = static_cast<std::int32_t>(p.dim(at + "patch_embed.proj.weight", 0));
+  const int patch = static_cast<int>(p.dim(at + "patch_embed.proj.weight", -1));
+  e.layers = p.count(at + "blocks.", ".attn.proj.weight");
+  if (!p.ok()) return;
+  if (e.layers == 0) return p.fail("no blocks named " + at + "blocks.N.attn.proj");
+  const std::string block0 = at + "blocks.0.";
+  e.post_norm = known.post_norm ? 1 : 0;
+  v.class_token = p.has(at + "cls_token") ? 1 : 0;
+  v.pre_norm = p.has(at + "norm_pre.weight") ? 1 : 0;
+  v.registers = p.has(at + "reg_token") ? static_cast<std::int32_t>(p.dim(at + "reg_token", -2)) : 0;
+
+  // Heads: stated, or of the registered model if it has that width, or 64 wide as nearly all of timm's are.
+  if (o.heads) {
+    e.heads = *o.heads;
+    p.note_switch("vision.heads", std::to_string(e.heads), o.heads_origin);
+  } else if (known.known && known.width == e.width) {
+    e.heads = known.heads;
+    p.note_switch("vision.heads", std::to_string(e.heads), o.name_origin + ": " + printable(o.name));
+  } else {
+    if (e.width % 64 != 0)
+      return p.fail("the number of heads of the vision tower cannot be told: " + printable(o.name) +
+                    " is not known at width " + std::to_string(e.width) + ", which is no multiple of 64");
+    e.heads = e.width / 64;
+    p.note_switch("vision.heads", std::to_string(e.heads), "width / 64, timm's usual; " + printable(o.name) + " is not in its list");
+  }
+  if (e.heads < 1 || e.width % e.heads != 0)
+    return p.fail(std::to_string(e.heads) + " heads do not divide the vision tower's width " + std::to_string(e.width));
+  e.head_width = e.width / e.heads;
+
+  const std::int64_t width = e.width;
+  const bool split_gate = p.has(block0 + "mlp.fc1_g.weight");
+  e.mlp = static_cast<std::int32_t>(p.dim(block0 + "mlp.fc2.weight", 1));
+  if (!split_gate && p.dim(block0 + "mlp.fc1.weight", 0) == 2 * std::int64_t{e.mlp}) e.gated = 1;
+  if (split_gate) e.gated = 1;
+  e.act = e.gated != 0 ? activation::silu : o.act.value_or(known.act);
+  e.eps = o.eps.value_or(known.eps);
+  v.final_eps = e.eps;
+  e.qk_norm = p.has(block0 + "attn.q_norm.weight") ? 1 : 0;
+  e.mlp_norm = p.has(block0 + "mlp.norm.weight") ? 1 : 0;
+  e.attn_norm = p.has(block0 + "attn.norm.weight") ? 1 : 0;
+  if (known.rope_grid != 0) {
+    e.rope = 1;
+    e.rope_grid = known.rope_grid;
+    p.note_switch("vision.rope", "rescaled to a grid of " + std::to_string(known.rope_grid), o.name_origin + ": " + printable(o.name));
+  }
+  p.ignore(at + "rope.periods");
+  if (!p.ok()) return;
+
+  // Positions: of the patches, and of the tokens before them unless the model leaves these without.
+  if (patch < 1 || patch > 256) return p.fail("tensor " + at + "patch_embed.proj.weight has no patches");
+  const std::int64_t rows = p.dim(at + "pos_embed", -2), prefix_tokens = v.class_token + v.registers;
+  int grid_h, grid_w;
+  if (o.image_h != 0) {
+    grid_h = o.image_h / patch, grid_w = o.image_w / patch;
+  } else {
+    const auto square = [](std::int64_t n) {
+      std::int64_t side = 0;
+      while (side * side < n && side < 4096) side++;
+      return side * side == n ? static_cast<int>(side) : 0;
+    };
+    grid_h = grid_w = square(rows - prefix_tokens) != 0 ? square(rows - prefix_tokens) : square_side(p, rows, at + "pos_embed");
+  }
+  const std::int64_t patches = std::int64_t{grid_h} * grid_w;
+  const bool all_embedded = rows == patches + prefix_tokens;
+  if (!all_embedded && rows != patches)
+    return p.fail("tensor " + at + "pos_embed has " + std::to_string(rows) + " rows, expected " + std::to_string(patches) +
+                  " patches" + (prefix_tokens != 0 ? " with or without " + std::to_string(prefix_tokens) + " tokens before them" : ""));
+  set_image(v, o.image_h != 0 ? o.image_h : grid_h * patch, o.image_w != 0 ? o.image_w : grid_w * patch, patch);
+  v.class_position = v.class_token != 0 && all_embedded ? 1 : 0;
+  const piece positions{at + "pos_embed", {rows, width}};
+  const std::int64_t kept = patches + v.class_position;
+  if (v.registers != 0 && all_embedded) {
+    // Registers are constants, so their positions can be added here: what is stored has registers without positions.
+    if (v.class_position != 0) {
+      p.exact("vision.positions", {kept, width},
+              {positions.rows(0, 1), positions.rows(prefix_tokens, patches)});
+    } else {
+      p.exact("vision.positions", {kept, width}, positions.rows(prefix_tokens, patches));
+    }
+    p.computed("vision.registers", storage::exact, {v.registers, width},
+               {{at + "reg_token", {v.registers, width}}, positions.rows(v.class_token, v.registers)},
+               [](const std::vector<std::vector<float>>& in, std::vector<float>& out) {
+                 for (std::size_t i = 0; i < out.size(); i++) out[i] = in[0][i] + in[1][i];
+               });
+  } else {
+    p.exact("vision.positions", {kept, width}, positions);
+    if (v.registers != 0)
+      p.exact("vision.registers", {v.registers, width}, piece{at + "reg_token", {v.registers, width}});
+  }
+  if (v.class_token != 0) p.exact("vision.class_token", {width}, piece{at + "cls_token", {width}});
+  p.matrix("vision.patch_embed.weight", {width, patch * patch * 3},
+           piece{at + "patch_embed.proj.weight", {width, 3, patch, patch}}.convolution());
+  if (p.has(at + "patch_embed.proj.bias"))
+    p.exact("vision.patch_embed.bias", {width}, piece{at + "patch_embed.proj.bias", {width}});
+  if (v.pre_norm != 0) p.norm("vision.pre_norm", at + "norm_pre", width);
+
+  const bool fused = p.has(block0 + "attn.qkv.weight"), fused_bias = p.has(block0 + "attn.qkv.bias");
+  const bool part_bias = p.has(block0 + "attn.q_bias"), split_bias = p.has(block0 + "attn.q_proj.bias");
+  const bool proj_bias = p.has(block0 + "attn.proj.bias");
+  const std::string scales[2][2] = {{"ls1.gamma", "ls2.gamma"}, {"gamma_1", "gamma_2"}};
+  const int scale_names = p.has(block0 + "gamma_1") ? 1 : 0;
+  const bool scaled = p.has(block0 + scales[scale_names][0]);
+  for (int i = 0; i < e.layers && p.ok(); i++) {
+    const std::string to = "vision.blocks." + std::to_string(i) + ".", from = at + "blocks." + std::to_string(i) + ".";
+    const std::string attn = from + "attn.", mlp = from + "mlp.";
+    const std::string gain1 = scaled ? from + scales[scale_names][0] : "", gain2 = scaled ? from + scales[scale_names][1] : "";
+    p.norm(to + "norm1", from + "norm1", width);
+    if (fused) {
+      p.matrix(to + "attn.qkv.weight", {3 * width, width}, piece{attn + "qkv.weight", {3 * width, width}});
+    } else {
+      p.matrix(to + "attn.qkv.weight", {3 * width, width},
+               {piece{attn + "q_proj.weight", {width, width}}, piece{attn + "k_proj.weight", {width, width}},
+                piece{attn + "v_proj.weight", {width, width}}});
+    }
+    const piece none{"", {width}};
+    if (fused_bias) {
+      p.exact(to + "attn.qkv.bias", {3 * width}, piece{attn + "qkv.bias", {3 * width}});
+    } else if (part_bias || split_bias) {
+      const std::string q = part_bias ? "q_bias" : "q_proj.bias", v_name = part_bias ? "v_bias" : "v_proj.bias";
+      p.exact(to + "attn.qkv.bias", {3 * width}, {piece{attn + q, {width}}, none, piece{attn + v_name, {width}}});
+    }
+    if (e.qk_norm != 0) {
+      p.norm(to + "attn.q_norm", attn + "q_norm", e.head_width);
+      p.norm(to + "attn.k_norm", attn + "k_norm", e.head_width);
+    }
+    if (e.attn_norm != 0) p.norm(to + "attn.norm", attn + "norm", width);
+    p.matrix(to + "attn.proj.weight", {width, width}, piece{attn + "proj.weight", {width, width}}.times(gain1));
+    if (proj_bias) p.exact(to + "attn.proj.bias", {width}, piece{attn + "proj.bias", {width}}.times(gain1));
+    p.norm(to + "norm2", from + "norm2", width);
+    const std::int64_t hidden = e.mlp, in_rows = e.gated != 0 ? 2 * hidden : hidden;
+    if (split_gate) {
+      p.matrix(to + "mlp.fc1.weight", {in_rows, width},
+               {piece{mlp + "fc1_g.weight", {hidden, width}}, piece{mlp + "fc1_x.weight", {hidden, width}}});
+      p.exact(to + "mlp.fc1.bias", {in_rows}, {piece{mlp + "fc1_g.bias", {hidden}}, piece{mlp + "fc1_x.bias", {hidden}}});
+    } else {
+      p.linear(to + "mlp.fc1", mlp + "fc1", in_rows, width);
+    }
+    if (e.mlp_norm != 0) p.norm(to + "mlp.norm", mlp + "norm", hidden);
+    p.matrix(to + "mlp.fc2.weight", {width, hidden}, piece{mlp + "fc2.weight", {width, hidden}}.times(gain2));
+    p.exact(to + "mlp.fc2.bias", {width}, piece{mlp + "fc2.bias", {width}}.times(gain2));
+  }
+
+  v.pool = o.pool.value_or(known.pool);
+  const bool before = p.has(at + "norm.weight"), after = p.has(at + "fc_norm.weight");
+  if (before && after) return p.fail("both " + at + "norm and " + at + "fc_norm: an order of norms that ocellus does not know");
+  v.final_norm = before || after ? 1 : 0;
+  // For the class token alone both orders are the same; the one on the pooled token does less.
+  v.norm_before_pool = before && v.pool != pooling::cls ? 1 : 0;
+  if (before || after) p.norm("vision.norm", at + (before ? "norm" : "fc_norm"), width);
+  if (v.pool == pooling::cls && v.class_token == 0) return p.fail("pooling at the class token, but there is no " + at + "cls_token");
+  if (v.pool == pooling::map) {
+    if (prefix_tokens != 0) return p.fail("a MAP head beside class or register tokens is not supported");
+    const std::string head = at + "attn_pool.";
+    v.map_heads = e.heads;
+    v.map_act = e.act == activation::silu ? activation::gelu : e.act;
+    v.map_mlp = static_cast<std::int32_t>(p.dim(head + "mlp.fc1.weight", 0));
+    if (!p.ok()) return;
+    add_map_query(p, {head + "q.weight", {width, width}}, {head + "q.bias", {width}}, {head + "latent", {width}});
+    p.linear("vision.map.kv", head + "kv", 2 * width, width);
+    p.linear("vision.map.proj", head + "proj", width, width);
+    p.norm("vision.map.norm", head + "norm", width);
+    p.linear("vision.map.fc1", head + "mlp.fc1", v.map_mlp, width);
+    p.linear("vision.map.fc2", head + "mlp.fc2", width, v.map_mlp);
+  }
+
+  constexpr const char* pools[] = {"none", "class token", "mean of the patches", "MAP head"};
+  const std::string model_origin = o.name_origin + ": " + printable(o.name);
+  p.note_switch("vision.width", std::to_string(e.width), "shape of " + at + "patch_embed.proj.weight");
+  p.note_switch("vision.patch", std::to_string(patch), "shape of " + at + "patch_embed.proj.weight");
+  p.note_switch("vision.layers", std::to_string(e.layers), "names of " + at + "blocks.N");
+  p.note_switch("vision.mlp", std::to_string(e.mlp), "shape of " + at + "blocks.0.mlp.fc2.weight");
+  p.note_switch("vision.image_size", std::to_string(v.image_h) + (v.image_h == v.image_w ? "" : " x " + std::to_string(v.image_w)),
+                o.image_origin.empty() ? "shape of " + at + "pos_embed" : o.image_origin);
+  p.note_switch("vision.act", to_string(e.act), e.gated != 0 ? "shape of the MLP: gated" : o.act ? o.act_origin : model_origin);
+  p.note_switch("vision.eps", o.eps ? std::to_string(*o.eps) : known.eps < 5e-6f ? "1e-06" : "1e-05", o.eps ? o.eps_origin : model_origin);
+  p.note_switch("vision.pool", pools[static_cast<int>(v.pool)], o.pool ? o.pool_origin : model_origin);
+}
+
+}  // namespace ocellus::convert

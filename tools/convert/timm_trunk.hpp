@@ -1,0 +1,51 @@
+// timm's Vision Transformers, alone or as the trunk of an open_clip vision tower. Shapes come from the tensors; what
+// they cannot tell (heads, activation, epsilon, pooling) comes from the configuration, which names a registered model.
+#pragma once
+
+#include "settings.hpp"
+
+#include <ocellus/models/config.hpp>
+
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace ocellus::convert {
+
+/// What a registered name stands for, as far as the tensors do not tell. Reference: timm 1.0, models/vision_transformer.py,
+/// deit.py, eva.py.
+struct timm_model {
+  bool supported = false;
+  std::string why;            ///< of an unsupported one
+  bool known = false;         ///< a size of timm's table; else the usual conventions apply
+  int width = 0;              ///< of the table, 0: unknown
+  int heads = 0;              ///< 0: width / 64
+  ocellus::activation act = ocellus::activation::gelu;
+  float eps = 1e-6f;
+  ocellus::pooling pool = ocellus::pooling::cls;
+  bool post_norm = false;
+  int rope_grid = 0;          ///< > 0: rotary positions, rescaled to this grid
+};
+
+timm_model find_timm_model(std::string_view name);
+
+struct timm_options {
+  std::string prefix;                         ///< before each name: "" or "visual.trunk."
+  std::string name;                           ///< the registered model
+  std::string name_origin;                    ///< "config.json: architecture"
+  std::optional<ocellus::pooling> pool = {};  ///< instead of the model's own
+  std::string pool_origin = {};
+  std::optional<int> heads = {};
+  std::string heads_origin = {};
+  std::optional<ocellus::activation> act = {};
+  std::string act_origin = {};
+  std::optional<float> eps = {};
+  std::string eps_origin = {};
+  int image_h = 0, image_w = 0;               ///< 0: as the positions say
+  std::string image_origin = {};
+};
+
+/// Fills in config().vision (but for embed and classes) and plans the trunk's tensors. The head is the caller's.
+void add_timm_trunk(plan& p, const timm_options& options);
+
+}  // namespace ocellus::convert
