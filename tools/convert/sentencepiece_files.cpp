@@ -243,9 +243,10 @@ outcome<void> read_unigram(const json& model, vocabulary& v) {
     if (!set) return set;
   }
   const json& unk = member(model, "unk_id");
-  if (!unk.is_number_unsigned() || unk.get<std::uint64_t>() >= v.pieces.size())
+  const auto unk_id = unk.is_number_integer() ? unk.get<std::int64_t>() : -1;
+  if (unk_id < 0 || unk_id >= static_cast<std::int64_t>(v.pieces.size()))
     return fail("its unk_id is missing");
-  vocabulary::piece& unknown = v.pieces[unk.get<std::size_t>()];
+  vocabulary::piece& unknown = v.pieces[static_cast<std::size_t>(unk_id)];
   unknown.type = piece_type::unknown;
   v.unk = unknown.text;
   return {};
