@@ -15,7 +15,9 @@
 #pragma once
 
 #include <ocellus/image/decode.hpp>
+#include <ocellus/image/jpeg_entropy.hpp>
 #include <ocellus/image/jpeg_idct.hpp>
+#include <ocellus/image/jpeg_samples.hpp>
 #include <ocellus/isa/target.hpp>
 
 #include <algorithm>
@@ -24,339 +26,6 @@
 OCELLUS_BEGIN
 
 namespace detail {
-
-/// Position in the block, row-major, of the k-th coefficient in zigzag order. Runs of damaged files may reach
-/// up to 15 beyond the block: libjpeg lets them fall on the last coefficient.
-inline constexpr std::uint8_t jpeg_zigzag[80] = {
-    0,  1,  8,  16, 9,  2,  3,  10, 17, 24, 32, 25, 18, 11, 4,  5,  12, 19, 26, 33,
-    40, 48, 41, 34, 27, 20, 13, 6,  7,  14, 21, 28, 35, 42, 49, 56, 57, 50, 43, 36,
-    29, 22, 15, 23, 30, 37, 44, 51, 58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54,
-    47, 55, 62, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63};
-
-/// A Huffman table: codes of up to `fast_bits` bits by lookup, longer ones by the last code of each length.
-struct jpeg_huffman {
-  static constexpr int fast_bits = 9;
-  bool defined = false;
-  std::uint16_t fast[1 << fast_bits] = {};  // length << 8 | symbol, 0 for longer codes
-  std::int16_t fast_ac[1 << fast_bits] = {};  // value << 8 | run << 4 | bits of both, where these fit; else 0
-  std::int32_t limit[18] = {};   // first code beyond length n, left-aligned to 16 bits
-  std::int32_t offset[17] = {};  // index of a code's symbol minus the code
-  std::uint8_t symbols[256] = {};
-
-  /// False if the lengths are no prefix code.
-  bool build(const std::uint8_t (&lengths)[16]) noexcept {
-    std::memset(fast, 0, sizeof fast);
-    std::int32_t code = 0, index = 0;
-    for (int n = 1; n <= 16; n++) {
-      const int count = lengths[n - 1];
-      offset[n] = index - code;
-      if (code + count > 1 << n) return false;
-      for (int i = 0; i < count && n <= fast_bits; i++) {
-        const int first = (code + i) << (fast_bits - n);
-        for (int k = 0; k < 1 << (fast_bits - n); k++) {
-          fast[first + k] = static_cast<std::uint16_t>(n << 8 | symbols[index + i]);
-        }
-      }
-      code += count;
-      index += count;
-      limit[n] = code << (16 - n);
-      code <<= 1;
-    }
-    limit[17] = INT32_MAX;
-    defined = true;
-    build_fast_ac();
-    return true;
-  }
-
-  /// Short codes with short values behind them take one lookup.
-  void build_fast_ac() noexcept {
-    for (int i = 0; i < 1 << fast_bits; i++) {
-      const int length = fast[i] >> 8, run = fast[i] >> 4 & 15, n = fast[i] & 15;
-      fast_ac[i] = 0;
-      if (length == 0 || n == 0 || length + n > fast_bits) continue;
-      int v = i >> (fast_bits - length - n) & ((1 << n) - 1);
-      if (v < 1 << (n - 1)) v += 1 - (1 << n);
-      if (v >= -128 && v <= 127) fast_ac[i] = static_cast<std::int16_t>(v * 256 + run * 16 + length + n);
-    }
-  }
-};
-
-/// Entropy-coded bits: removes stuffed zeros, stops at a marker and then gives zeros.
-struct jpeg_bits {
-  const std::uint8_t* p = nullptr;
-  const std::uint8_t* end = nullptr;
-  std::uint64_t buffer = 0;  // the low `count` bits are valid
-  int count = 0;
-  int padding = 0;         // zeros appended behind the data
-  bool at_marker = false;  // p is at a marker's 0xff
-  bool at_end = false;     // p is at the end of the file
-
-  OCELLUS_INLINE void fill() noexcept {
-    if (end - p >= 4 && !at_marker) {
-      std::uint32_t v;
-      std::memcpy(&v, p, 4);
-      if ((v & 0x80808080u & ~(v + 0x01010101u)) == 0) {  // no byte is 0xff
-        v = static_cast<std::uint32_t>(p[0]) << 24 | static_cast<std::uint32_t>(p[1]) << 16 |
-            static_cast<std::uint32_t>(p[2]) << 8 | p[3];
-        buffer = buffer << 32 | v;
-        count += 32;
-        p += 4;
-        return;
-      }
-    }
-    fill_slowly();
-  }
-  OCELLUS_NOINLINE void fill_slowly() noexcept {
-    while (count <= 48) {
-      int byte = 0;
-      if (!at_marker && !at_end) byte = next_byte();
-      if (at_marker || at_end) {
-        byte = 0;
-        padding += 8;
-      }
-      buffer = buffer << 8 | static_cast<std::uint64_t>(byte);
-      count += 8;
-    }
-  }
-  int next_byte() noexcept {
-    if (p == end) {
-      at_end = true;
-      return 0;
-    }
-    if (*p != 0xff) return *p++;
-    const std::uint8_t* q = p + 1;
-    while (q != end && *q == 0xff) q++;
-    if (q == end) {
-      at_end = true;
-    } else if (*q == 0) {
-      p = q + 1;
-      return 0xff;
-    } else {
-      p = q - 1;
-      at_marker = true;
-    }
-    return 0;
-  }
-  /// Forgets the bits that are left; p then stands behind what was read, or at a marker.
-  void reset() noexcept {
-    buffer = 0;
-    count = padding = 0;
-  }
-  bool truncated() const noexcept { return at_end && count < padding; }
-
-  OCELLUS_INLINE int bits(int n) noexcept {  // n <= 16
-    if (count < n) fill();
-    count -= n;
-    return static_cast<int>(buffer >> count & ((1u << n) - 1u));
-  }
-  /// T.81 F.2.2.1: n bits, as a signed difference.
-  OCELLUS_INLINE int extend(int n) noexcept {
-    if (n == 0) return 0;
-    const int v = bits(n);
-    return v < 1 << (n - 1) ? v - (1 << n) + 1 : v;
-  }
-  OCELLUS_INLINE int symbol(const jpeg_huffman& h) noexcept {
-    if (count < 16) fill();
-    const auto look = static_cast<int>(buffer >> (count - 16) & 0xffff);
-    const int entry = h.fast[look >> (16 - jpeg_huffman::fast_bits)];
-    if (entry != 0) {
-      count -= entry >> 8;
-      return entry & 0xff;
-    }
-    int n = jpeg_huffman::fast_bits + 1;
-    while (n <= 16 && look >= h.limit[n]) n++;
-    if (n > 16) {  // no such code
-      count -= 16;
-      return 0;
-    }
-    count -= n;
-    return h.symbols[((look >> (16 - n)) + h.offset[n]) & 0xff];
-  }
-};
-
-struct jpeg_component {
-  int id = 0;
-  int h = 1;
-  int v = 1;
-  int table = 0;  // quantisation table
-  int width = 0;  // samples, without padding
-  int height = 0;
-  int blocks_w = 0;  // blocks with the padding to whole MCUs
-  int blocks_h = 0;
-  int dc = 0;  // Huffman tables of the scan
-  int ac = 0;
-  int predictor = 0;
-  bool seen = false;                             // a scan had it, quant is set
-  std::uint16_t quant[64] = {};                  // row-major
-  std::unique_ptr<std::int16_t[]> coefficients;  // progressive: [blocks_h, blocks_w, 64]
-  std::unique_ptr<std::uint8_t[]> plane;         // [blocks_h * 8, blocks_w * 8]
-  std::ptrdiff_t stride() const noexcept { return std::ptrdiff_t{blocks_w} * 8; }
-};
-
-// ------------------------------------------------------------------------------------------------ upsampling
-
-/// Rows of one component at the picture's resolution.
-struct jpeg_upsampler {
-  const jpeg_component* component = nullptr;
-  int across = 1;  // output samples per sample
-  int down = 1;
-  std::unique_ptr<std::uint8_t[]> line;
-  std::unique_ptr<std::int16_t[]> sums;
-
-  status open(const jpeg_component& c, int h_max, int v_max, int width) noexcept {
-    component = &c;
-    across = h_max / c.h;
-    down = v_max / c.v;
-    line = allocate<std::uint8_t>(std::int64_t{width} + 2 * across + 16);
-    sums = allocate<std::int16_t>(std::int64_t{c.width} + 16);
-    return line && sums ? status::ok : status::out_of_memory;
-  }
-
-  /// Row y of the picture; valid until the next call.
-  const std::uint8_t* row(int y) noexcept {
-    const jpeg_component& c = *component;
-    const int at = y / down;
-    const std::uint8_t* near = c.plane.get() + at * c.stride();
-    if (across == 1 && down == 1) return near;
-    const bool upper = y % 2 == 0;
-    const int other = upper ? (at > 0 ? at - 1 : 0) : (at + 1 < c.height ? at + 1 : at);
-    const std::uint8_t* far = c.plane.get() + other * c.stride();
-    if (across == 1 && down == 2) {
-      between_rows(near, far, upper ? 1 : 2);
-    } else if (across == 2 && down == 1 && c.width > 2) {
-      between_columns(near);
-    } else if (across == 2 && down == 2 && c.width > 2) {
-      between_both(near, far);
-    } else {
-      for (int x = 0; x < c.width; x++)
-        std::memset(line.get() + x * across, near[x], static_cast<std::size_t>(across));
-    }
-    return line.get();
-  }
-
- private:
-  void between_rows(const std::uint8_t* near, const std::uint8_t* far, int bias) noexcept {
-    std::uint8_t* out = line.get();
-    for (int x = 0; x < component->width; x++)
-      out[x] = static_cast<std::uint8_t>((near[x] * 3 + far[x] + bias) >> 2);
-  }
-  /// Weights 3/4 and 1/4; the bias alternates so that roundings cancel.
-  void between_columns(const std::uint8_t* in) noexcept {
-    std::uint8_t* out = line.get();
-    const int last = component->width - 1;
-    out[0] = in[0];
-    for (int x = 0; x < last; x++) {
-      out[2 * x + 1] = static_cast<std::uint8_t>((in[x] * 3 + in[x + 1] + 2) >> 2);
-      out[2 * x + 2] = static_cast<std::uint8_t>((in[x + 1] * 3 + in[x] + 1) >> 2);
-    }
-    out[2 * last + 1] = in[last];
-  }
-  static void sum_rows(const std::uint8_t* near, const std::uint8_t* far, std::int16_t* s, int n) noexcept {
-    int x = 0;
-#if defined(__SSE2__)
-    const __m128i zero = _mm_setzero_si128();
-    for (; x + 8 <= n; x += 8) {
-      const __m128i a = _mm_unpacklo_epi8(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(near + x)), zero);
-      const __m128i b = _mm_unpacklo_epi8(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(far + x)), zero);
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(s + x),
-                       _mm_add_epi16(_mm_add_epi16(a, a), _mm_add_epi16(a, b)));
-    }
-#endif
-    for (; x < n; x++) s[x] = static_cast<std::int16_t>(near[x] * 3 + far[x]);
-  }
-  void between_both(const std::uint8_t* near, const std::uint8_t* far) noexcept {
-    std::uint8_t* out = line.get();
-    std::int16_t* s = sums.get();
-    const int last = component->width - 1;
-    sum_rows(near, far, s, last + 1);
-    out[0] = static_cast<std::uint8_t>((s[0] * 4 + 8) >> 4);
-    int x = 0;
-#if defined(__SSE2__)
-    for (; x + 8 <= last; x += 8) {
-      const __m128i left = _mm_loadu_si128(reinterpret_cast<const __m128i*>(s + x));
-      const __m128i right = _mm_loadu_si128(reinterpret_cast<const __m128i*>(s + x + 1));
-      const __m128i both = _mm_add_epi16(left, right);  // 3 a + b = 2 a + (a + b)
-      const __m128i odd = _mm_add_epi16(_mm_add_epi16(_mm_add_epi16(left, left), both), _mm_set1_epi16(7));
-      const __m128i even = _mm_add_epi16(_mm_add_epi16(_mm_add_epi16(right, right), both), _mm_set1_epi16(8));
-      const __m128i mixed = _mm_or_si128(_mm_srli_epi16(odd, 4), _mm_slli_epi16(_mm_srli_epi16(even, 4), 8));
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 2 * x + 1), mixed);
-    }
-#endif
-    for (; x < last; x++) {
-      out[2 * x + 1] = static_cast<std::uint8_t>((s[x] * 3 + s[x + 1] + 7) >> 4);
-      out[2 * x + 2] = static_cast<std::uint8_t>((s[x + 1] * 3 + s[x] + 8) >> 4);
-    }
-    out[2 * last + 1] = static_cast<std::uint8_t>((s[last] * 4 + 7) >> 4);
-  }
-};
-
-// ------------------------------------------------------------------------------------------------ colour
-
-enum class jpeg_color : std::uint8_t { grey, rgb, ycc, cmyk, ycck };
-
-constexpr std::uint8_t jpeg_clip(int v) noexcept {
-  return static_cast<std::uint8_t>(v < 0 ? 0 : v > 255 ? 255 : v);
-}
-
-/// JFIF's conversion with 16 fraction bits, rounded as jdcolor.c does.
-inline void jpeg_ycc_pixel(int y, int cb, int cr, std::uint8_t* out) noexcept {
-  constexpr int half = 1 << 15;
-  const int b = cb - 128, r = cr - 128;
-  out[0] = jpeg_clip(y + ((91881 * r + half) >> 16));
-  out[1] = jpeg_clip(y + ((-22554 * b - 46802 * r + half) >> 16));
-  out[2] = jpeg_clip(y + ((116130 * b + half) >> 16));
-}
-
-inline void jpeg_ycc_row(const std::uint8_t* y, const std::uint8_t* cb, const std::uint8_t* cr, int n,
-                         std::uint8_t* out) noexcept {
-  int x = 0;
-#if defined(__SSE2__)
-  // Factors beyond 16 bits are split: 91881 = 65536 + 26345, -46802 = -65536 + 18734, 116130 = 2 * 65536 -
-  // 14942.
-  const auto weights = [](int a, int b) { return _mm_set1_epi32((b << 16) | (a & 0xffff)); };
-  const auto combine = [](__m128i a, __m128i b, __m128i w, __m128i bias) {  // (a w0 + b w1 + bias) >> 16
-    const __m128i low = _mm_add_epi32(_mm_madd_epi16(_mm_unpacklo_epi16(a, b), w), bias);
-    const __m128i high = _mm_add_epi32(_mm_madd_epi16(_mm_unpackhi_epi16(a, b), w), bias);
-    return _mm_packs_epi32(_mm_srai_epi32(low, 16), _mm_srai_epi32(high, 16));
-  };
-  const __m128i zero = _mm_setzero_si128(), level = _mm_set1_epi16(128), half = _mm_set1_epi32(1 << 15);
-  const auto load8 = [zero](const std::uint8_t* p) {
-    return _mm_unpacklo_epi8(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)), zero);
-  };
-  for (; x + 9 <= n; x += 8) {  // eight pixels; the stores reach two bytes into the ninth
-    const __m128i luma = load8(y + x);
-    const __m128i b = _mm_sub_epi16(load8(cb + x), level), r = _mm_sub_epi16(load8(cr + x), level);
-    const __m128i red = _mm_add_epi16(r, combine(r, zero, weights(26345, 0), half));
-    const __m128i green = _mm_sub_epi16(combine(b, r, weights(-22554, 18734), half), r);
-    const __m128i blue = _mm_add_epi16(_mm_add_epi16(b, b), combine(b, zero, weights(-14942, 0), half));
-    const __m128i red_blue = _mm_packus_epi16(_mm_add_epi16(luma, red), _mm_add_epi16(luma, blue));
-    const __m128i green8 = _mm_packus_epi16(_mm_add_epi16(luma, green), zero);
-    const __m128i rg = _mm_unpacklo_epi8(red_blue, green8), b0 = _mm_unpackhi_epi8(red_blue, zero);
-    const __m128i rgb0[2] = {_mm_unpacklo_epi16(rg, b0), _mm_unpackhi_epi16(rg, b0)};
-    std::uint64_t two[4];
-    std::memcpy(two, rgb0, sizeof two);
-    for (int i = 0; i < 4; i++) {  // R G B 0 R G B 0 to six bytes
-      const std::uint64_t packed = (two[i] & 0xffffff) | (two[i] >> 32 << 24);
-      std::memcpy(out + 3 * x + 6 * i, &packed, 8);
-    }
-  }
-#endif
-  for (; x < n; x++) jpeg_ycc_pixel(y[x], cb[x], cr[x], out + 3 * x);
-}
-
-/// Adobe's inverted CMYK to RGB as Pillow: K - (255 - C) * K / 255, rounded.
-inline void jpeg_cmyk_row(const std::uint8_t* const (&in)[4], bool ycck, int n, std::uint8_t* out) noexcept {
-  if (ycck) jpeg_ycc_row(in[0], in[1], in[2], n, out);  // R = 255 - C and so on
-  for (int x = 0; x < n; x++, out += 3) {
-    for (int c = 0; c < 3; c++) {
-      const int ink = ycck ? out[c] : 255 - in[c][x];
-      const int product = ink * in[3][x] + 128;
-      out[c] = jpeg_clip(in[3][x] - ((product + (product >> 8)) >> 8));
-    }
-  }
-}
-
-// ------------------------------------------------------------------------------------------------ the file
 
 class jpeg_decoder {
  public:
@@ -566,6 +235,7 @@ class jpeg_decoder {
       s.start = 0;
       s.end = 63;
     }
+    if (!any_scan_ && !progressive_) add_standard_tables();
     for (int i = 0; i < s.n; i++) {
       const status latched = prepare(*s.components[i], s);
       if (latched != status::ok) return latched;
@@ -583,6 +253,20 @@ class jpeg_decoder {
     std::memcpy(c.quant, quant_[c.table], sizeof c.quant);
     c.seen = true;
     return status::ok;
+  }
+
+  /// Motion JPEG: tables 0 and 1 that a file does not bring are the standard's.
+  void add_standard_tables() noexcept {
+    for (int i = 0; i < 2; i++) {
+      if (!dc_[i].defined) {
+        for (int k = 0; k < 12; k++) dc_[i].symbols[k] = static_cast<std::uint8_t>(k);
+        dc_[i].build(jpeg_standard_dc_lengths[i]);
+      }
+      if (!ac_[i].defined) {
+        std::memcpy(ac_[i].symbols, jpeg_standard_ac_symbols[i], sizeof jpeg_standard_ac_symbols[i]);
+        ac_[i].build(jpeg_standard_ac_lengths[i]);
+      }
+    }
   }
 
   status decode_scan(const scan& s) noexcept {

@@ -51,7 +51,7 @@ inline bool tga_read_header(bytes& in, tga_header& h) noexcept {
   }
   if (h.kind == 1) return h.palette && h.bits == 8;
   if (h.kind == 2) return h.bits == 15 || h.bits == 16 || h.bits == 24 || h.bits == 32;
-  return h.bits == 8 || h.bits == 16;
+  return h.bits == 8 || h.bits == 16 || (h.bits == 1 && !h.rle);
 }
 
 /// One colour of 15, 16, 24 or 32 bits.
@@ -81,6 +81,28 @@ inline status tga_expand_rle(bytes& in, std::uint8_t* out, std::int64_t count, i
     done += length;
   }
   return status::ok;
+}
+
+/// The row of the picture that is stored at position y.
+inline std::uint8_t* tga_row(image& out, const tga_header& h, int y) noexcept {
+  return out.row(h.from_top ? y : h.height - 1 - y);
+}
+
+/// One bit per pixel, 1 is white: beyond the specification, but Pillow writes it.
+inline result<image> tga_bitmap(bytes& in, const tga_header& h) noexcept {
+  const int row_bytes = (h.width + 7) / 8;
+  if (std::int64_t{row_bytes} * h.height > static_cast<std::int64_t>(in.left())) return status::truncated;
+  result<image> made = image::create(h.width, h.height);
+  if (!made) return made;
+  for (int y = 0; y < h.height; y++) {
+    const std::uint8_t* p = in.take(static_cast<std::size_t>(row_bytes));
+    std::uint8_t* row = tga_row(*made, h, y);
+    for (int x = 0; x < h.width; x++) {
+      const auto v = static_cast<std::uint8_t>((p[x / 8] >> (7 - x % 8) & 1) * 255);
+      put(row + 3 * (h.from_right ? h.width - 1 - x : x), {v, v, v});
+    }
+  }
+  return made;
 }
 
 }  // namespace detail
@@ -113,6 +135,7 @@ inline result<image> decode_tga(std::span<const std::uint8_t> file,
     }
   }
 
+  if (h.bits == 1) return tga_bitmap(in, h);
   const std::int64_t count = std::int64_t{h.width} * h.height;
   // A packet of 1 + pixel_bytes bytes gives at most 128 pixels.
   const std::int64_t least = h.rle ? (count + 127) / 128 * (1 + pixel_bytes) : count * pixel_bytes;
@@ -129,7 +152,7 @@ inline result<image> decode_tga(std::span<const std::uint8_t> file,
   result<image> made = image::create(h.width, h.height);
   if (!made) return made;
   for (int y = 0; y < h.height; y++) {
-    std::uint8_t* row = made->row(h.from_top ? y : h.height - 1 - y);
+    std::uint8_t* row = tga_row(*made, h, y);
     for (int x = 0; x < h.width; x++, p += pixel_bytes) {
       const rgb8 c = h.kind == 1   ? palette[p[0]]
                      : h.kind == 3 ? rgb8{p[0], p[0], p[0]}

@@ -1,0 +1,198 @@
+// From JPEG's component planes to rows of RGB: triangle upsampling and colour conversion with libjpeg's
+// roundings (jdsample.c, jdcolor.c), and Pillow's CMYK. SSE2 where it is there: bit for bit the same.
+#pragma once
+
+#include <ocellus/image/decode.hpp>
+
+#include <cstdint>
+#include <cstring>
+#include <memory>
+
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
+OCELLUS_BEGIN
+namespace detail {
+
+/// One component of the frame: how it is sampled and coded, and its samples.
+struct jpeg_component {
+  int id = 0;
+  int h = 1;
+  int v = 1;
+  int table = 0;  // quantisation table
+  int width = 0;  // samples, without padding
+  int height = 0;
+  int blocks_w = 0;  // blocks with the padding to whole MCUs
+  int blocks_h = 0;
+  int dc = 0;  // Huffman tables of the scan
+  int ac = 0;
+  int predictor = 0;
+  bool seen = false;                             // a scan had it, quant is set
+  std::uint16_t quant[64] = {};                  // row-major
+  std::unique_ptr<std::int16_t[]> coefficients;  // progressive: [blocks_h, blocks_w, 64]
+  std::unique_ptr<std::uint8_t[]> plane;         // [blocks_h * 8, blocks_w * 8]
+  std::ptrdiff_t stride() const noexcept { return std::ptrdiff_t{blocks_w} * 8; }
+};
+
+/// Rows of one component at the picture's resolution.
+struct jpeg_upsampler {
+  const jpeg_component* component = nullptr;
+  int across = 1;  // output samples per sample
+  int down = 1;
+  std::unique_ptr<std::uint8_t[]> line;
+  std::unique_ptr<std::int16_t[]> sums;
+
+  status open(const jpeg_component& c, int h_max, int v_max, int width) noexcept {
+    component = &c;
+    across = h_max / c.h;
+    down = v_max / c.v;
+    line = allocate<std::uint8_t>(std::int64_t{width} + 2 * across + 16);
+    sums = allocate<std::int16_t>(std::int64_t{c.width} + 16);
+    return line && sums ? status::ok : status::out_of_memory;
+  }
+
+  /// Row y of the picture; valid until the next call.
+  const std::uint8_t* row(int y) noexcept {
+    const jpeg_component& c = *component;
+    const int at = y / down;
+    const std::uint8_t* near = c.plane.get() + at * c.stride();
+    if (across == 1 && down == 1) return near;
+    const bool upper = y % 2 == 0;
+    const int other = upper ? (at > 0 ? at - 1 : 0) : (at + 1 < c.height ? at + 1 : at);
+    const std::uint8_t* far = c.plane.get() + other * c.stride();
+    if (across == 1 && down == 2) {
+      between_rows(near, far, upper ? 1 : 2);
+    } else if (across == 2 && down == 1 && c.width > 2) {
+      between_columns(near);
+    } else if (across == 2 && down == 2 && c.width > 2) {
+      between_both(near, far);
+    } else {
+      for (int x = 0; x < c.width; x++)
+        std::memset(line.get() + x * across, near[x], static_cast<std::size_t>(across));
+    }
+    return line.get();
+  }
+
+ private:
+  void between_rows(const std::uint8_t* near, const std::uint8_t* far, int bias) noexcept {
+    std::uint8_t* out = line.get();
+    for (int x = 0; x < component->width; x++)
+      out[x] = static_cast<std::uint8_t>((near[x] * 3 + far[x] + bias) >> 2);
+  }
+  /// Weights 3/4 and 1/4; the bias alternates so that roundings cancel.
+  void between_columns(const std::uint8_t* in) noexcept {
+    std::uint8_t* out = line.get();
+    const int last = component->width - 1;
+    out[0] = in[0];
+    for (int x = 0; x < last; x++) {
+      out[2 * x + 1] = static_cast<std::uint8_t>((in[x] * 3 + in[x + 1] + 2) >> 2);
+      out[2 * x + 2] = static_cast<std::uint8_t>((in[x + 1] * 3 + in[x] + 1) >> 2);
+    }
+    out[2 * last + 1] = in[last];
+  }
+  static void sum_rows(const std::uint8_t* near, const std::uint8_t* far, std::int16_t* s, int n) noexcept {
+    int x = 0;
+#if defined(__SSE2__)
+    const __m128i zero = _mm_setzero_si128();
+    for (; x + 8 <= n; x += 8) {
+      const __m128i a = _mm_unpacklo_epi8(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(near + x)), zero);
+      const __m128i b = _mm_unpacklo_epi8(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(far + x)), zero);
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(s + x),
+                       _mm_add_epi16(_mm_add_epi16(a, a), _mm_add_epi16(a, b)));
+    }
+#endif
+    for (; x < n; x++) s[x] = static_cast<std::int16_t>(near[x] * 3 + far[x]);
+  }
+  void between_both(const std::uint8_t* near, const std::uint8_t* far) noexcept {
+    std::uint8_t* out = line.get();
+    std::int16_t* s = sums.get();
+    const int last = component->width - 1;
+    sum_rows(near, far, s, last + 1);
+    out[0] = static_cast<std::uint8_t>((s[0] * 4 + 8) >> 4);
+    int x = 0;
+#if defined(__SSE2__)
+    for (; x + 8 <= last; x += 8) {
+      const __m128i left = _mm_loadu_si128(reinterpret_cast<const __m128i*>(s + x));
+      const __m128i right = _mm_loadu_si128(reinterpret_cast<const __m128i*>(s + x + 1));
+      const __m128i both = _mm_add_epi16(left, right);  // 3 a + b = 2 a + (a + b)
+      const __m128i odd = _mm_add_epi16(_mm_add_epi16(_mm_add_epi16(left, left), both), _mm_set1_epi16(7));
+      const __m128i even = _mm_add_epi16(_mm_add_epi16(_mm_add_epi16(right, right), both), _mm_set1_epi16(8));
+      const __m128i mixed = _mm_or_si128(_mm_srli_epi16(odd, 4), _mm_slli_epi16(_mm_srli_epi16(even, 4), 8));
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 2 * x + 1), mixed);
+    }
+#endif
+    for (; x < last; x++) {
+      out[2 * x + 1] = static_cast<std::uint8_t>((s[x] * 3 + s[x + 1] + 7) >> 4);
+      out[2 * x + 2] = static_cast<std::uint8_t>((s[x + 1] * 3 + s[x] + 8) >> 4);
+    }
+    out[2 * last + 1] = static_cast<std::uint8_t>((s[last] * 4 + 7) >> 4);
+  }
+};
+
+enum class jpeg_color : std::uint8_t { grey, rgb, ycc, cmyk, ycck };
+
+constexpr std::uint8_t jpeg_clip(int v) noexcept {
+  return static_cast<std::uint8_t>(v < 0 ? 0 : v > 255 ? 255 : v);
+}
+
+/// JFIF's conversion with 16 fraction bits, rounded as jdcolor.c does.
+inline void jpeg_ycc_pixel(int y, int cb, int cr, std::uint8_t* out) noexcept {
+  constexpr int half = 1 << 15;
+  const int b = cb - 128, r = cr - 128;
+  out[0] = jpeg_clip(y + ((91881 * r + half) >> 16));
+  out[1] = jpeg_clip(y + ((-22554 * b - 46802 * r + half) >> 16));
+  out[2] = jpeg_clip(y + ((116130 * b + half) >> 16));
+}
+
+inline void jpeg_ycc_row(const std::uint8_t* y, const std::uint8_t* cb, const std::uint8_t* cr, int n,
+                         std::uint8_t* out) noexcept {
+  int x = 0;
+#if defined(__SSE2__)
+  // Factors beyond 16 bits are split: 91881 = 65536 + 26345, -46802 = -65536 + 18734, 116130 = 2 * 65536 -
+  // 14942.
+  const auto weights = [](int a, int b) { return _mm_set1_epi32((b << 16) | (a & 0xffff)); };
+  const auto combine = [](__m128i a, __m128i b, __m128i w, __m128i bias) {  // (a w0 + b w1 + bias) >> 16
+    const __m128i low = _mm_add_epi32(_mm_madd_epi16(_mm_unpacklo_epi16(a, b), w), bias);
+    const __m128i high = _mm_add_epi32(_mm_madd_epi16(_mm_unpackhi_epi16(a, b), w), bias);
+    return _mm_packs_epi32(_mm_srai_epi32(low, 16), _mm_srai_epi32(high, 16));
+  };
+  const __m128i zero = _mm_setzero_si128(), level = _mm_set1_epi16(128), half = _mm_set1_epi32(1 << 15);
+  const auto load8 = [zero](const std::uint8_t* p) {
+    return _mm_unpacklo_epi8(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)), zero);
+  };
+  for (; x + 9 <= n; x += 8) {  // eight pixels; the stores reach two bytes into the ninth
+    const __m128i luma = load8(y + x);
+    const __m128i b = _mm_sub_epi16(load8(cb + x), level), r = _mm_sub_epi16(load8(cr + x), level);
+    const __m128i red = _mm_add_epi16(r, combine(r, zero, weights(26345, 0), half));
+    const __m128i green = _mm_sub_epi16(combine(b, r, weights(-22554, 18734), half), r);
+    const __m128i blue = _mm_add_epi16(_mm_add_epi16(b, b), combine(b, zero, weights(-14942, 0), half));
+    const __m128i red_blue = _mm_packus_epi16(_mm_add_epi16(luma, red), _mm_add_epi16(luma, blue));
+    const __m128i green8 = _mm_packus_epi16(_mm_add_epi16(luma, green), zero);
+    const __m128i rg = _mm_unpacklo_epi8(red_blue, green8), b0 = _mm_unpackhi_epi8(red_blue, zero);
+    const __m128i rgb0[2] = {_mm_unpacklo_epi16(rg, b0), _mm_unpackhi_epi16(rg, b0)};
+    std::uint64_t two[4];
+    std::memcpy(two, rgb0, sizeof two);
+    for (int i = 0; i < 4; i++) {  // R G B 0 R G B 0 to six bytes
+      const std::uint64_t packed = (two[i] & 0xffffff) | (two[i] >> 32 << 24);
+      std::memcpy(out + 3 * x + 6 * i, &packed, 8);
+    }
+  }
+#endif
+  for (; x < n; x++) jpeg_ycc_pixel(y[x], cb[x], cr[x], out + 3 * x);
+}
+
+/// Adobe's inverted CMYK to RGB as Pillow: K - (255 - C) * K / 255, rounded.
+inline void jpeg_cmyk_row(const std::uint8_t* const (&in)[4], bool ycck, int n, std::uint8_t* out) noexcept {
+  if (ycck) jpeg_ycc_row(in[0], in[1], in[2], n, out);  // R = 255 - C and so on
+  for (int x = 0; x < n; x++, out += 3) {
+    for (int c = 0; c < 3; c++) {
+      const int ink = ycck ? out[c] : 255 - in[c][x];
+      const int product = ink * in[3][x] + 128;
+      out[c] = jpeg_clip(in[3][x] - ((product + (product >> 8)) >> 8));
+    }
+  }
+}
+
+}  // namespace detail
+OCELLUS_END
