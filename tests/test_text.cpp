@@ -524,9 +524,11 @@ TEST_CASE("text: malformed vocabularies give one line that names the file") {
       {"tokenizer.json", R"({"model": {"type": "Strange"}})"},
       {"tokenizer.json", R"({"model": {"type": "BPE", "vocab": {}, "merges": []}})"},
       {"tokenizer.json",
-       R"({"normalizer": {"type": "Lowercase"}, "model": {"type": "BPE", "end_of_word_suffix": "</w>", "vocab": {"a": "b"}, "merges": []}})"},
+       R"({"normalizer": {"type": "Lowercase"}, )"
+       R"("model": {"type": "BPE", "end_of_word_suffix": "</w>", "vocab": {"a": "b"}, "merges": []}})"},
       {"tokenizer.json",
-       R"({"normalizer": {"type": "Lowercase"}, "model": {"type": "BPE", "end_of_word_suffix": "</w>", "vocab": {"a": -1}, "merges": []}})"},
+       R"({"normalizer": {"type": "Lowercase"}, )"
+       R"("model": {"type": "BPE", "end_of_word_suffix": "</w>", "vocab": {"a": -1}, "merges": []}})"},
       {"vocab.json", R"({"a": 1})"},
       {"merges.txt", ""},
       {"merges.txt", "#version\nonly-one\n"},

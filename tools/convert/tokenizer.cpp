@@ -254,7 +254,7 @@ outcome<void> read_added_tokens(const json& j, clip_vocabulary& v) {
     if (id < 0 || id >= (1 << 24))
       return fail("the id of the added token " + in_quotes(content) + " is out of range");
     if (const auto word = t.find("single_word"); word != t.end() && word->is_boolean() && word->get<bool>()) {
-      return fail("the added token " + in_quotes(content) + " asks for word boundaries, which is not supported");
+      return fail("the added token " + in_quotes(content) + " asks for word boundaries: not supported");
     }
     const auto normalized = t.find("normalized");
     const bool is_normalized = normalized != t.end() && normalized->is_boolean() && normalized->get<bool>();

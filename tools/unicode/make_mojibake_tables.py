@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Writes include/ocellus/text/mojibake_tables.hpp by asking ftfy 6.3.1 and Python's codecs.
 
-Usage: python3 tools/unicode/make_mojibake_tables.py    (from the top of the repository; needs ftfy 6.3.1)
+Usage: python3 tools/unicode/make_mojibake_tables.py    (from the top of the repository; needs ftfy 6.3.1;
+then clang-format -i the header)
 
 ftfy tells damaged text from sound text by which kinds of letters stand side by side. Its regular expression is
 taken apart by Python's own parser into sequences of letter sets; letters that belong to the same sets are one
@@ -92,9 +93,11 @@ def main():
             for c in chars:
                 bits |= 1 << kinds[c]
             masks.append(bits)
-        # beyond the end of a rule anything fits, the end of the text included
-        words = [(m & 2**64 - 1, m >> 64) for m in masks + [0] * (length - len(masks))]
-        rows.append("    {" + ", ".join(f"{{0x{low:x}, 0x{high:x}}}" for low, high in words) + "},")
+        # beyond the end of a rule anything fits: its sets are empty
+        sets = [f"{{0x{m & 2**64 - 1:x}, 0x{m >> 64:x}}}" for m in masks]
+        half = (len(sets) + 1) // 2 if len(sets) > 3 else len(sets)
+        lines = [", ".join(part) for part in (sets[:half], sets[half:]) if part]
+        rows.append("    {" + ",\n     ".join(lines) + "},")
 
     clues = ftfy.chardata.UTF8_CLUES
     names = ["first_of_2", "first_of_3", "first_of_4", "continuation", "continuation_strict"]
@@ -155,7 +158,8 @@ inline constexpr std::uint8_t utf8_continuation = 8;
 inline constexpr std::uint8_t utf8_continuation_strict = 16;
 
 inline constexpr int charmap_count = {len(ENCODINGS) - 1};  ///< {', '.join(ENCODINGS[1:4])},
-// {', '.join(ENCODINGS[4:])}; Latin-1 needs no table
+// {', '.join(ENCODINGS[4:])};
+// Latin-1 needs no table
 inline constexpr int charmap_sloppy_count = {sloppy};  ///< the first ones: byte 0x1A is U+FFFD
 inline constexpr int charmap_macroman = {ENCODINGS.index('macroman') - 1};
 

@@ -194,8 +194,8 @@ inline char32_t compose(char32_t first, char32_t second) noexcept {
   return found ? tables::decomposed[*at] : 0;
 }
 
-/// Sorts each run of combining marks by class, keeping the order of equal ones. Counting, not std::stable_sort:
-/// linear on hostile runs, and no temporary buffer of the standard library's.
+/// Sorts each run of combining marks by class, keeping the order of equal ones. Counting, not
+/// std::stable_sort: linear on hostile runs, and no temporary buffer of the standard library's.
 inline void order_marks(text32& text) noexcept {
   const auto ccc = [](char32_t c) { return properties(c).combining_class; };
   text32 sorted;
