@@ -7,8 +7,8 @@
 // | _mm256_madd_epi16   | vpmaddwd      | s8 tile: u8 x s8 as s16 pairs, exact (no maddubs: it saturates) |
 //
 // Overflow: s16 products of u8 x s8 are below 2^15, pmaddwd adds two of them in s32; see ops/gemm.hpp for K.
-// Registers: f32 tile 6 x 16: 12 accumulators + 2 of W + 1 of A = 15. s8 tile 4 x 16: 8 + 4 of W + 2 of A = 14.
-// A pair of panels is two single ones: sixteen registers hold no more.
+// Registers: f32 tile 6 x 16: 12 accumulators + 2 of W + 1 of A = 15. s8 tile 4 x 16: 8 + 4 of W + 2 of A =
+// 14. A pair of panels is two single ones: sixteen registers hold no more.
 #pragma once
 
 #include <ocellus/generic/scalar.hpp>
@@ -28,7 +28,9 @@ struct avx2 : scalar {
 
     static OCELLUS_INLINE vec zero() noexcept { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
     static OCELLUS_INLINE vec set(float x) noexcept { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
-    static OCELLUS_INLINE vec load(const float* p) noexcept { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+    static OCELLUS_INLINE vec load(const float* p) noexcept {
+      return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)};
+    }
     static OCELLUS_INLINE __m256i mask8(int n) noexcept {  // the first n lanes, n may be <= 0 or >= 8
       return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
     }
@@ -57,8 +59,12 @@ struct avx2 : scalar {
       return r;
     }
     OCELLUS_INLINE vec operator/(vec b) const noexcept { return {lo / b.lo, hi / b.hi}; }
-    static OCELLUS_INLINE vec min(vec a, vec b) noexcept { return {_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi)}; }
-    static OCELLUS_INLINE vec max(vec a, vec b) noexcept { return {_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)}; }
+    static OCELLUS_INLINE vec min(vec a, vec b) noexcept {
+      return {_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi)};
+    }
+    static OCELLUS_INLINE vec max(vec a, vec b) noexcept {
+      return {_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)};
+    }
     OCELLUS_INLINE float sum() const noexcept {
       const __m256 s8 = lo + hi;
       const __m128 s4 = _mm256_castps256_ps128(s8) + _mm256_extractf128_ps(s8, 1);
@@ -90,7 +96,8 @@ struct avx2 : scalar {
     }
     OCELLUS_INLINE void to_u8(std::uint8_t* q, std::int32_t zero_point) const noexcept {
       const __m256i z = _mm256_set1_epi32(zero_point);
-      const __m256i w = pack16(_mm256_add_epi32(_mm256_cvtps_epi32(lo), z), _mm256_add_epi32(_mm256_cvtps_epi32(hi), z));
+      const __m256i w =
+          pack16(_mm256_add_epi32(_mm256_cvtps_epi32(lo), z), _mm256_add_epi32(_mm256_cvtps_epi32(hi), z));
       _mm_storeu_si128(reinterpret_cast<__m128i*>(q),
                        _mm_packus_epi16(_mm256_castsi256_si128(w), _mm256_extracti128_si256(w, 1)));
     }
@@ -102,13 +109,17 @@ struct avx2 : scalar {
     static OCELLUS_INLINE vec dequantize(const std::int32_t* acc, const std::int32_t* sums,
                                          std::int32_t zero_point) noexcept {
       const __m256i z = _mm256_set1_epi32(zero_point);
-      const auto at = [](const std::int32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); };
+      const auto at = [](const std::int32_t* p) {
+        return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+      };
       return {_mm256_cvtepi32_ps(_mm256_sub_epi32(at(acc), _mm256_mullo_epi32(z, at(sums)))),
               _mm256_cvtepi32_ps(_mm256_sub_epi32(at(acc + 8), _mm256_mullo_epi32(z, at(sums + 8))))};
     }
     static OCELLUS_INLINE void interleave4(std::int8_t* out, const std::int8_t* r0, const std::int8_t* r1,
                                            const std::int8_t* r2, const std::int8_t* r3) noexcept {
-      const auto at = [](const std::int8_t* p) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)); };
+      const auto at = [](const std::int8_t* p) {
+        return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+      };
       const __m128i a = _mm_unpacklo_epi8(at(r0), at(r1)), b = _mm_unpacklo_epi8(at(r2), at(r3));
       const __m128i c = _mm_unpackhi_epi8(at(r0), at(r1)), d = _mm_unpackhi_epi8(at(r2), at(r3));
       __m128i* o = reinterpret_cast<__m128i*>(out);
@@ -131,21 +142,24 @@ struct avx2 : scalar {
   }
   static OCELLUS_INLINE __m256 widen(const bf16* b, int k, int half) noexcept {
     const __m256i pair = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(b + (k / 2) * 32 + half * 16));
-    return _mm256_castsi256_ps(k % 2 == 0 ? _mm256_slli_epi32(pair, 16)
-                                          : _mm256_and_si256(pair, _mm256_set1_epi32(static_cast<int>(0xffff0000u))));
+    return _mm256_castsi256_ps(
+        k % 2 == 0 ? _mm256_slli_epi32(pair, 16)
+                   : _mm256_and_si256(pair, _mm256_set1_epi32(static_cast<int>(0xffff0000u))));
   }
 
   template <int MR, int P, class W>
-  static void tile_float(const float* a, std::ptrdiff_t lda, const W* b, std::size_t panel_stride, int k, float* out,
-                         std::ptrdiff_t ldo) noexcept {
+  static void tile_float(const float* a, std::ptrdiff_t lda, const W* b, std::size_t panel_stride, int k,
+                         float* out, std::ptrdiff_t ldo) noexcept {
     if constexpr (P == 2) {
       tile_float<MR, 1, W>(a, lda, b, panel_stride, k, out, ldo);
       tile_float<MR, 1, W>(a, lda, b + panel_stride, panel_stride, k, out + 16, ldo);
     } else {
       __m256 acc[MR][2];
+      OCELLUS_UNROLL
       for (int r = 0; r < MR; r++) acc[r][0] = acc[r][1] = _mm256_setzero_ps();
       for (int d = 0; d < k; d++) {
         const __m256 w0 = widen(b, d, 0), w1 = widen(b, d, 1);
+        OCELLUS_UNROLL
         for (int r = 0; r < MR; r++) {
           const __m256 x = _mm256_broadcast_ss(a + r * lda + d);
           acc[r][0] = _mm256_fmadd_ps(x, w0, acc[r][0]);
@@ -154,6 +168,7 @@ struct avx2 : scalar {
           OCELLUS_KEEP(acc[r][1]);
         }
       }
+      OCELLUS_UNROLL
       for (int r = 0; r < MR; r++) {
         _mm256_storeu_ps(out + r * ldo, acc[r][0]);
         _mm256_storeu_ps(out + r * ldo + 8, acc[r][1]);
@@ -162,21 +177,26 @@ struct avx2 : scalar {
   }
 
   template <int MR, int P>
-  static void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b, std::size_t panel_stride, int k,
-                      std::int32_t* out, std::ptrdiff_t ldo, const void*) noexcept {
+  static void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
+                      std::size_t panel_stride, int k, std::int32_t* out, std::ptrdiff_t ldo,
+                      const void*) noexcept {
     if constexpr (P == 2) {
       tile_s8<MR, 1>(a, lda, b, panel_stride, k, out, ldo, nullptr);
       tile_s8<MR, 1>(a, lda, b + panel_stride, panel_stride, k, out + 16, ldo, nullptr);
     } else {
       __m256i acc[MR][2];
+      OCELLUS_UNROLL
       for (int r = 0; r < MR; r++) acc[r][0] = acc[r][1] = _mm256_setzero_si256();
       const __m256i low = _mm256_set1_epi16(0x00ff);
       for (int d = 0; d < k; d += 4) {
         // bytes 0 and 2 of each group of four, then 1 and 3, as s16: pmaddwd adds two products in s32
         const __m256i w0 = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(b + d * 16));
         const __m256i w1 = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(b + d * 16 + 32));
-        const __m256i w0_even = _mm256_srai_epi16(_mm256_slli_epi16(w0, 8), 8), w0_odd = _mm256_srai_epi16(w0, 8);
-        const __m256i w1_even = _mm256_srai_epi16(_mm256_slli_epi16(w1, 8), 8), w1_odd = _mm256_srai_epi16(w1, 8);
+        const __m256i w0_even = _mm256_srai_epi16(_mm256_slli_epi16(w0, 8), 8),
+                      w0_odd = _mm256_srai_epi16(w0, 8);
+        const __m256i w1_even = _mm256_srai_epi16(_mm256_slli_epi16(w1, 8), 8),
+                      w1_odd = _mm256_srai_epi16(w1, 8);
+        OCELLUS_UNROLL
         for (int r = 0; r < MR; r++) {
           std::int32_t four;
           std::memcpy(&four, a + r * lda + d, 4);
@@ -190,6 +210,7 @@ struct avx2 : scalar {
           OCELLUS_KEEP(acc[r][1]);
         }
       }
+      OCELLUS_UNROLL
       for (int r = 0; r < MR; r++) {
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + r * ldo), acc[r][0]);
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + r * ldo + 8), acc[r][1]);

@@ -25,11 +25,17 @@ struct avx512 : avx2 {
     static OCELLUS_INLINE vec zero() noexcept { return {_mm512_setzero_ps()}; }
     static OCELLUS_INLINE vec set(float v) noexcept { return {_mm512_set1_ps(v)}; }
     static OCELLUS_INLINE vec load(const float* p) noexcept { return {_mm512_loadu_ps(p)}; }
-    static OCELLUS_INLINE __mmask16 mask16(int n) noexcept { return static_cast<__mmask16>(_bzhi_u32(0xffffu, static_cast<unsigned>(n))); }
-    static OCELLUS_INLINE vec load_n(const float* p, int n) noexcept { return {_mm512_maskz_loadu_ps(mask16(n), p)}; }
+    static OCELLUS_INLINE __mmask16 mask16(int n) noexcept {
+      return static_cast<__mmask16>(_bzhi_u32(0xffffu, static_cast<unsigned>(n)));
+    }
+    static OCELLUS_INLINE vec load_n(const float* p, int n) noexcept {
+      return {_mm512_maskz_loadu_ps(mask16(n), p)};
+    }
     OCELLUS_INLINE void store(float* p) const noexcept { _mm512_storeu_ps(p, x); }
     OCELLUS_INLINE void store_n(float* p, int n) const noexcept { _mm512_mask_storeu_ps(p, mask16(n), x); }
-    static OCELLUS_INLINE vec select_n(vec a, vec b, int n) noexcept { return {_mm512_mask_blend_ps(mask16(n), b.x, a.x)}; }
+    static OCELLUS_INLINE vec select_n(vec a, vec b, int n) noexcept {
+      return {_mm512_mask_blend_ps(mask16(n), b.x, a.x)};
+    }
     static OCELLUS_INLINE vec first_n(vec a, int n) noexcept { return {_mm512_maskz_mov_ps(mask16(n), a.x)}; }
     OCELLUS_INLINE vec operator+(vec b) const noexcept { return {x + b.x}; }
     OCELLUS_INLINE vec operator-(vec b) const noexcept { return {x - b.x}; }
@@ -81,50 +87,64 @@ struct avx512 : avx2 {
   }
   static OCELLUS_INLINE __m512 widen16(const bf16* b, int k) noexcept {
     const __m512i pair = _mm512_loadu_si512(b + (k / 2) * 32);
-    return _mm512_castsi512_ps(k % 2 == 0 ? _mm512_slli_epi32(pair, 16)
-                                          : _mm512_and_si512(pair, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
+    return _mm512_castsi512_ps(
+        k % 2 == 0 ? _mm512_slli_epi32(pair, 16)
+                   : _mm512_and_si512(pair, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
   }
 
   template <int MR, int P, class W>
-  static void tile_float(const float* a, std::ptrdiff_t lda, const W* b, std::size_t panel_stride, int k, float* out,
-                         std::ptrdiff_t ldo) noexcept {
+  static void tile_float(const float* a, std::ptrdiff_t lda, const W* b, std::size_t panel_stride, int k,
+                         float* out, std::ptrdiff_t ldo) noexcept {
     __m512 acc[MR][P];
+    OCELLUS_UNROLL
     for (int r = 0; r < MR; r++)
+      OCELLUS_UNROLL
       for (int p = 0; p < P; p++) acc[r][p] = _mm512_setzero_ps();
     for (int d = 0; d < k; d++) {
       __m512 w[P];
+      OCELLUS_UNROLL
       for (int p = 0; p < P; p++) w[p] = widen16(b + static_cast<std::size_t>(p) * panel_stride, d);
+      OCELLUS_UNROLL
       for (int r = 0; r < MR; r++) {
         const __m512 x = _mm512_set1_ps(a[r * lda + d]);
+        OCELLUS_UNROLL
         for (int p = 0; p < P; p++) {
           acc[r][p] = _mm512_fmadd_ps(x, w[p], acc[r][p]);
           OCELLUS_KEEP(acc[r][p]);
         }
       }
     }
+    OCELLUS_UNROLL
     for (int r = 0; r < MR; r++)
+      OCELLUS_UNROLL
       for (int p = 0; p < P; p++) _mm512_storeu_ps(out + r * ldo + p * 16, acc[r][p]);
   }
 
   template <int MR, int P>
-  static void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b, std::size_t panel_stride, int k,
-                      std::int32_t* out, std::ptrdiff_t ldo, const void*) noexcept {
+  static void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
+                      std::size_t panel_stride, int k, std::int32_t* out, std::ptrdiff_t ldo,
+                      const void*) noexcept {
     __m512i acc[MR][P];
+    OCELLUS_UNROLL
     for (int r = 0; r < MR; r++)
+      OCELLUS_UNROLL
       for (int p = 0; p < P; p++) acc[r][p] = _mm512_setzero_si512();
     const __m512i low = _mm512_set1_epi16(0x00ff);
     for (int d = 0; d < k; d += 4) {
       __m512i even_w[P], odd_w[P];
+      OCELLUS_UNROLL
       for (int p = 0; p < P; p++) {
         const __m512i w = _mm512_loadu_si512(b + static_cast<std::size_t>(p) * panel_stride + d * 16);
         even_w[p] = _mm512_srai_epi16(_mm512_slli_epi16(w, 8), 8);
         odd_w[p] = _mm512_srai_epi16(w, 8);
       }
+      OCELLUS_UNROLL
       for (int r = 0; r < MR; r++) {
         std::int32_t four;
         std::memcpy(&four, a + r * lda + d, 4);
         const __m512i x = _mm512_set1_epi32(four);
         const __m512i even = _mm512_and_si512(x, low), odd = _mm512_srli_epi16(x, 8);
+        OCELLUS_UNROLL
         for (int p = 0; p < P; p++) {
           acc[r][p] = _mm512_add_epi32(acc[r][p], _mm512_add_epi32(_mm512_madd_epi16(even, even_w[p]),
                                                                    _mm512_madd_epi16(odd, odd_w[p])));
@@ -132,7 +152,9 @@ struct avx512 : avx2 {
         }
       }
     }
+    OCELLUS_UNROLL
     for (int r = 0; r < MR; r++)
+      OCELLUS_UNROLL
       for (int p = 0; p < P; p++) _mm512_storeu_si512(out + r * ldo + p * 16, acc[r][p]);
   }
 

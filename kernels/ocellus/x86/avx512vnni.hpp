@@ -22,23 +22,30 @@ struct avx512vnni : avx512 {
   static void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b, std::size_t panel_stride, int k,
                       std::int32_t* out, std::ptrdiff_t ldo, const void* prefetch) noexcept {
     __m512i acc[MR][P];
+    OCELLUS_UNROLL
     for (int r = 0; r < MR; r++)
+      OCELLUS_UNROLL
       for (int p = 0; p < P; p++) acc[r][p] = _mm512_setzero_si512();
     for (int d = 0; d < k; d += 4) {
       __m512i w[P];
+      OCELLUS_UNROLL
       for (int p = 0; p < P; p++) w[p] = _mm512_loadu_si512(b + static_cast<std::size_t>(p) * panel_stride + d * 16);
       _mm_prefetch(static_cast<const char*>(prefetch) + d * 16, _MM_HINT_T1);
+      OCELLUS_UNROLL
       for (int r = 0; r < MR; r++) {
         std::int32_t four;
         std::memcpy(&four, a + r * lda + d, 4);
         const __m512i x = _mm512_set1_epi32(four);
+        OCELLUS_UNROLL
         for (int p = 0; p < P; p++) {
           acc[r][p] = _mm512_dpbusd_epi32(acc[r][p], x, w[p]);
           OCELLUS_KEEP(acc[r][p]);
         }
       }
     }
+    OCELLUS_UNROLL
     for (int r = 0; r < MR; r++)
+      OCELLUS_UNROLL
       for (int p = 0; p < P; p++) _mm512_storeu_si512(out + r * ldo + p * 16, acc[r][p]);
   }
 
