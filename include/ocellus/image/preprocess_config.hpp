@@ -1,4 +1,5 @@
-// What preprocessing depends on, as plain data: a packed file stores it, a compile-time model holds it as a constant.
+// What preprocessing depends on, as plain data: a packed file stores it, a compile-time model holds it as a
+// constant.
 // Apart from preprocess.hpp, so that firmware can have it without the heap that resizing needs.
 #pragma once
 
@@ -26,7 +27,7 @@ enum class resize_mode : std::uint8_t {
   none,      ///< as it is
   shortest,  ///< the shortest side becomes size_h, the other int(size_h * long / short)
   squash,    ///< size_h x size_w, whatever the aspect
-  naflex,    ///< SigLIP 2: sides that are multiples of `patch`, at most `max_patches` patches, aspect nearly kept
+  naflex,    ///< SigLIP 2: sides are multiples of `patch`, at most `max_patches` patches, aspect nearly kept
 };
 
 /// How the offset of a centre crop is rounded when (size - crop) is odd.
@@ -54,7 +55,8 @@ struct preprocess_config {
 OCELLUS_STRICT_FP_BEGIN
 namespace detail {
 
-/// x / 255, then minus mean, then divided by std, each rounded to float, as torchvision's ToTensor and Normalize do.
+/// x / 255, then minus mean, then divided by std, each rounded to float, as torchvision's ToTensor and
+/// Normalize do.
 inline void normalise_table(const preprocess_config& c, float (&table)[3][256]) noexcept {
   for (int channel = 0; channel < 3; channel++) {
     for (int x = 0; x < 256; x++) {
