@@ -282,6 +282,41 @@ TEST_CASE(
   CHECK(values(*file, "t") == std::vector<float>{1, 4, 2, 5, 3, 6});
 }
 
+TEST_CASE("PyTorch zip: the opcodes of pickle protocol 4, as torch.save(pickle_protocol=4) writes them") {
+  const auto brief = [](const std::string& s) { return "\x8c" + little(s.size(), 1) + s + "\x94"; };
+  const std::string id = "(" + brief("storage") + brief("torch") + brief("HalfStorage") + "\x93" +
+                         brief("0") + brief("cpu") + "K\x02tQ";
+  const std::string one =
+      brief("torch._utils") + brief("_rebuild_tensor_v2") + "\x93(" + id + "K\x01))\x89}tR";
+  const std::string body =
+      brief("collections") + brief("OrderedDict") + "\x93)R\x94" + brief("w") + one + "s.";
+  const std::string bytes = make_zip({{"a/data.pkl", "\x80\x04\x95" + little(body.size(), 8) + body},
+                                      {"a/data/0", little(0x3c00, 2) + little(0x4000, 2)}});
+  const outcome<checkpoint> file = open(bytes);
+  REQUIRE_MESSAGE(file, file.failure().what);
+  CHECK(values(*file, "w") == std::vector<float>{2});
+}
+
+TEST_CASE("PyTorch before 1.6: five pickles, then the storages in the order of the last") {
+  const std::string magic = pickle("\x8a\x0a" + std::string("\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19", 10));
+  const std::string front = magic + pickle(number(1001)) + pickle("}" + text("little_endian") + "\x88s");
+  const std::string dict = pickle("}(" + text("a") + tensor(storage("FloatStorage", "11", 2), 1, {1}, {1}) +
+                                  text("b") + tensor(storage("HalfStorage", "12", 1), 0, {}, {}) + 'u');
+  const std::string keys = pickle("](" + text("12") + text("11") + 'e');
+  const std::string data = little(1, 8) + little(0x3c00, 2) + little(2, 8) + floats({5, 6});
+  const std::string bytes = front + dict + keys + data;
+  const outcome<checkpoint> file = open(bytes);
+  REQUIRE_MESSAGE(file, file.failure().what);
+  CHECK(file->kind() == container::pytorch_legacy);
+  CHECK(values(*file, "a") == std::vector<float>{6});
+  CHECK(values(*file, "b") == std::vector<float>{1});
+  for (std::size_t size = 0; size < bytes.size(); ++size) CHECK(why(bytes.substr(0, size)) != "opened");
+  CHECK(why(front + dict + pickle("](" + text("12") + text("13") + 'e') + data) != "opened");
+  CHECK(why(front + dict + keys + little(1, 8) + little(0x3c00, 2) + little(3, 8) + floats({5, 6, 7})) !=
+        "opened");
+  CHECK(why(pickle(number(1)) + dict) != "opened");
+}
+
 TEST_CASE("PyTorch zip: tensors that leave their storage are refused by name") {
   const auto with = [](const std::string& one) {
     return why(make_zip(

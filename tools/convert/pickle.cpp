@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <iterator>
 #include <string_view>
 #include <unordered_map>
 
@@ -112,17 +113,11 @@ constexpr known_name known_names[] = {
     {"numpy.core.multiarray._reconstruct", role::inert},
     {"numpy._core.multiarray.scalar", role::inert},
     {"numpy._core.multiarray._reconstruct", role::inert},
-    {"builtins.dict", role::inert},
-    {"builtins.float", role::inert},
-    {"builtins.int", role::inert},
-    {"builtins.list", role::inert},
-    {"builtins.set", role::inert},
-    {"__builtin__.dict", role::inert},
-    {"__builtin__.float", role::inert},
-    {"__builtin__.int", role::inert},
-    {"__builtin__.list", role::inert},
-    {"__builtin__.set", role::inert},
 };
+
+// Python's own types, which a pickle names to make their empty or converted values.
+constexpr std::string_view plain_types[] = {"bool", "bytearray", "complex", "dict", "float", "frozenset",
+                                            "int",  "list",      "long",    "set",  "slice", "tuple"};
 
 constexpr known_name script_names[] = {
     {"torch.jit._pickle.build_intlist", role::script_value},
@@ -356,6 +351,10 @@ class reader {
     }
     if (script_classes_ && (module == "__torch__" || module.starts_with("__torch__."))) {
       return set(role::script_class, {});
+    }
+    if (module == "builtins" || module == "__builtin__") {  // Python 3, Python 2
+      return std::find(std::begin(plain_types), std::end(plain_types), name) != std::end(plain_types) &&
+             set(role::inert, {});
     }
     return among(known_names) || (script_classes_ && among(script_names));
   }

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <string>
 #include <string_view>
+#include <tuple>
 
 namespace ocellus::convert {
 namespace {
@@ -122,9 +123,11 @@ outcome<contents> read_safetensors(const byte_source& source) {
 
   // In the order of the data, which is the order that the file's writer gave them, and gapless.
   const auto end_of = [](const found_tensor& t) { return t.begin + t.span * t.element_bytes; };
-  std::stable_sort(found.tensors.begin(), found.tensors.end(), [&](const auto& a, const auto& b) {
-    return a.begin != b.begin ? a.begin < b.begin : end_of(a) < end_of(b);
-  });
+  const auto key = [&](const found_tensor& t) {
+    return std::tuple(t.begin, end_of(t), std::string_view(t.info.name));
+  };
+  std::sort(found.tensors.begin(), found.tensors.end(),
+            [&](const found_tensor& a, const found_tensor& b) { return key(a) < key(b); });
   std::uint64_t end = data;
   for (const found_tensor& tensor : found.tensors) {
     if (tensor.begin != end) {
