@@ -565,6 +565,7 @@ TEST_CASE("text: a vocabulary larger than the model is refused") {
   const auto cut = convert::parse_merge_list(tiny_merges, 518);
   REQUIRE(cut);
   CHECK(cut->merges.size() == 4);
+  CHECK(!convert::parse_merge_list(tiny_merges, 600));  // and must fill them
 }
 
 }  // namespace

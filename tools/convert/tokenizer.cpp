@@ -401,10 +401,15 @@ outcome<std::string> read_text_file(const fs::path& path, std::size_t limit) {
 outcome<clip_vocabulary> parse_merge_list(std::string_view text, std::optional<int> vocab_size) {
   // 512 ids are bytes, two are start and end; a smaller model takes as many merges as it has rows.
   std::size_t most = most_merges;
-  if (vocab_size && *vocab_size >= 514) most = std::min(most, static_cast<std::size_t>(*vocab_size) - 514);
+  const bool known = vocab_size && *vocab_size >= 514;
+  if (known) most = std::min(most, static_cast<std::size_t>(*vocab_size) - 514);
   auto merges = parse_merge_lines(text, most);
   if (!merges) return merges.failure();
   if (merges->empty()) return fail("holds no merges");
+  if (known && merges->size() < most) {
+    return fail("holds " + std::to_string(merges->size()) + " merges, the model's " +
+                std::to_string(*vocab_size) + " rows need " + std::to_string(most));
+  }
   clip_vocabulary v;
   v.merges = std::move(*merges);
   const byte_alphabet alphabet = make_byte_alphabet();

@@ -178,6 +178,29 @@ inline void push_capital_entity(int entity, text32& out) noexcept {
   }
 }
 
+/// The entity that ftfy reads in a name of `n` ASCII letters or digits (at most 24): the name itself, or the
+/// all-capitals form of one. Puts what it stands for into `value`; false if there is none.
+inline bool read_entity_name(const char32_t* letters, std::size_t n, text32& value) noexcept {
+  char name[24];
+  char lower_name[24];
+  bool capitals = true;
+  for (std::size_t i = 0; i < n; ++i) {
+    const char c = static_cast<char>(letters[i]);
+    name[i] = c;
+    lower_name[i] = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+    capitals = capitals && !(c >= 'a' && c <= 'z');
+  }
+  int entity = find_entity({name, n});
+  if (entity >= 0) {
+    push_entity(entity, value);
+    return true;
+  }
+  entity = capitals ? find_entity({lower_name, n}) : -1;
+  if (entity < 0 || !(tables::entity_flags[entity] & tables::entity_capitals)) return false;
+  push_capital_entity(entity, value);
+  return true;
+}
+
 /// Reads the entity that ends `text` as ftfy does: "&", perhaps "#", 1 to 24 ASCII letters or digits, ";".
 /// Returns its length and puts what it stands for into `value`, or 0.
 inline std::size_t entity_at_end(std::span<const char32_t> text, text32& value) noexcept {
@@ -187,34 +210,17 @@ inline std::size_t entity_at_end(std::span<const char32_t> text, text32& value) 
   while (start > 0 && end - start <= longest && is_ascii_alnum(text[start - 1])) --start;
   if (start == end || end - start > longest || start == 0) return 0;
   value.clear();
-  if (text[start - 1] == '#') {
-    if (start < 2 || text[start - 2] != '&') return 0;
-    std::uint32_t number = 0;
-    const std::size_t n = read_number(text, start - 1, number);
-    if (n == 0 || start - 1 + n != end || number == ';') return 0;
-    const std::int32_t c = numeric_reference(number);
-    if (c >= 0) value.push_back(static_cast<char32_t>(c));
-    return text.size() - (start - 2);
+  if (text[start - 1] == '&') {
+    const bool known = read_entity_name(text.data() + start, end - start, value);
+    return known ? text.size() - (start - 1) : 0;
   }
-  if (text[start - 1] != '&') return 0;
-  char name[longest];
-  char lower_name[longest];
-  bool capitals = true;
-  for (std::size_t i = start; i < end; ++i) {
-    const char c = static_cast<char>(text[i]);
-    name[i - start] = c;
-    lower_name[i - start] = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-    capitals = capitals && !(c >= 'a' && c <= 'z');
-  }
-  int entity = find_entity({name, end - start});
-  if (entity >= 0) {
-    push_entity(entity, value);
-    return text.size() - (start - 1);
-  }
-  entity = capitals ? find_entity({lower_name, end - start}) : -1;
-  if (entity < 0 || !(tables::entity_flags[entity] & tables::entity_capitals)) return 0;
-  push_capital_entity(entity, value);
-  return text.size() - (start - 1);
+  if (text[start - 1] != '#' || start < 2 || text[start - 2] != '&') return 0;
+  std::uint32_t number = 0;
+  const std::size_t n = read_number(text, start - 1, number);
+  if (n == 0 || start - 1 + n != end || number == ';') return 0;
+  const std::int32_t c = numeric_reference(number);
+  if (c >= 0) value.push_back(static_cast<char32_t>(c));
+  return text.size() - (start - 2);
 }
 
 /// ftfy's unescape_html, once from left to right.
@@ -353,8 +359,7 @@ inline bool is_plain(std::span<const char32_t> text) noexcept {
 
 /// ftfy's fix_and_explain for one segment: all steps, again until nothing changes.
 inline void fix_segment(text32& text, bool unescape) noexcept {
-  // ftfy repeats without end; each nesting of entities costs it a pass. After that many we take them all at
-  // once.
+  // ftfy repeats without end, and each nesting of entities costs it a pass: after that many, all at once.
   constexpr int exact_passes = 16;
   constexpr int most_passes = 64;
   std::size_t repairs = repair_budget(text.size());
@@ -386,9 +391,9 @@ inline void ftfy(text32& text) noexcept {
   text32 segment;
   bool unescape = true;
   for (std::size_t from = 0; from < text.size() && !out.failed();) {
-    const char32_t* line_end = std::find(text.begin() + from, text.end(), U'\n');
-    std::size_t end = static_cast<std::size_t>(line_end - text.begin()) + (line_end == text.end() ? 0 : 1);
-    end = std::min(end, from + longest_segment);
+    const std::size_t most = std::min(text.size(), from + longest_segment);
+    const char32_t* new_line = std::find(text.begin() + from, text.begin() + most, U'\n');
+    const std::size_t end = std::min(most, static_cast<std::size_t>(new_line - text.begin()) + 1);
     segment.clear();
     segment.append(text.data() + from, end - from);
     unescape = unescape && std::find(segment.begin(), segment.end(), U'<') == segment.end();
