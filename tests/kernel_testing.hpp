@@ -1,5 +1,5 @@
-// What the kernel tests share: the sets of list.def with what this CPU can run, buffers that end at a guard page, and
-// random operands in every layout.
+// What the kernel tests share: the sets of list.def with what this CPU can run, buffers that end at a guard
+// page, and random operands in every layout.
 #pragma once
 
 #include <ocellus/isa/dispatch.hpp>
@@ -32,8 +32,9 @@ struct kernel_set {
 inline std::vector<kernel_set> kernel_sets() {
   std::vector<kernel_set> sets;
   const cpu_features cpu = detect_cpu();
-#define OCELLUS_KERNEL_SET(name, available)                                                          \
-  sets.push_back({#name, (available), kernels::name::exact_f16, kernels::name::exact_bf16, make_table<kernels::name>()});
+#define OCELLUS_KERNEL_SET(name, available) \
+  sets.push_back({#name, (available), kernels::name::exact_f16, kernels::name::exact_bf16, \
+                  make_table<kernels::name>()});
 #include <ocellus/list.def>
 #undef OCELLUS_KERNEL_SET
   static_cast<void>(cpu);
@@ -53,7 +54,8 @@ inline std::string coverage() {
   return ran + (skipped.empty() ? "" : skipped + " (not in this CPU)");
 }
 
-/// n elements that end where a page begins that nobody may touch: an over-read of more than `slack` elements faults.
+/// n elements that end where a page begins that nobody may touch: an over-read of more than `slack` elements
+/// faults.
 template <class T>
 class guarded {
  public:
@@ -94,20 +96,30 @@ void fill_normal(Buffer& b, rng& random, float scale = 1) {
 /// A matrix W[n, k] packed for one of the gemms, and what goes with it.
 struct weights {
   weights(dtype t, int n_, int k_, rng& random)
-      : type(t), n(n_), k(k_), w(size(n, k)), panels(packed_elements(t, n_, k_) * size_of(t)), bias(size(n, 1)),
-        scale(size(n, 1)), sum(size(n, 1)) {
+      : type(t),
+        n(n_),
+        k(k_),
+        w(size(n, k)),
+        panels(packed_elements(t, n_, k_) * size_of(t)),
+        bias(size(n, 1)),
+        scale(size(n, 1)),
+        sum(size(n, 1)) {
     fill_normal(w, random);
     fill_normal(bias, random);
     std::uniform_real_distribution<float> positive(0.01f, 0.05f);
     for (float& s : scale) s = positive(random);
     if (t == dtype::f32) pack_panels<dtype::f32>(as<float>(), w.data(), k, n, k, [](float x) { return x; });
-    if (t == dtype::f16) pack_panels<dtype::f16>(as<f16>(), w.data(), k, n, k, [](float x) { return to_f16(x); });
-    if (t == dtype::bf16) pack_panels<dtype::bf16>(as<bf16>(), w.data(), k, n, k, [](float x) { return to_bf16(x); });
+    if (t == dtype::f16)
+      pack_panels<dtype::f16>(as<f16>(), w.data(), k, n, k, [](float x) { return to_f16(x); });
+    if (t == dtype::bf16)
+      pack_panels<dtype::bf16>(as<bf16>(), w.data(), k, n, k, [](float x) { return to_bf16(x); });
     if (t == dtype::s8) {
-      for (float& x : w) x = std::clamp(static_cast<float>(kernels::scalar::round_even(x * 50)), -127.f, 127.f);
+      for (float& x : w)
+        x = std::clamp(static_cast<float>(kernels::scalar::round_even(x * 50)), -127.f, 127.f);
       w[0] = 127;
       w[size(n, k) - 1] = -127;
-      pack_panels<dtype::s8>(as<std::int8_t>(), w.data(), k, n, k, [](float x) { return static_cast<std::int8_t>(x); });
+      pack_panels<dtype::s8>(as<std::int8_t>(), w.data(), k, n, k,
+                             [](float x) { return static_cast<std::int8_t>(x); });
       for (int c = 0; c < n; c++) {
         sum[size(c, 1)] = 0;
         for (int d = 0; d < k; d++) sum[size(c, 1)] += static_cast<std::int32_t>(w[size(c, k) + size(d, 1)]);
@@ -151,7 +163,8 @@ struct inputs {
       z.zero = zero.data() + r;
       kernels::scalar::quantize_u8(z);
       std::memcpy(q.data() + r * ldq, row.data(), weights::size(k, 1));
-      for (int i = k; i < round_up(k, 8); i++) q[static_cast<std::size_t>(r * ldq + i)] = 200;  // meets zero weights
+      for (int i = k; i < round_up(k, 8); i++)
+        q[static_cast<std::size_t>(r * ldq + i)] = 200;  // meets zero weights
     }
   }
   int m, k, ld, ldq;
@@ -179,7 +192,10 @@ inline gemm_args make_gemm(inputs& x, weights& w) {
 }
 
 inline void run_gemm(const kernel_table& t, dtype type, const gemm_args& g) {
-  (type == dtype::f32 ? t.gemm_f32 : type == dtype::f16 ? t.gemm_f16 : type == dtype::bf16 ? t.gemm_bf16 : t.gemm_s8)(g);
+  (type == dtype::f32    ? t.gemm_f32
+   : type == dtype::f16  ? t.gemm_f16
+   : type == dtype::bf16 ? t.gemm_bf16
+                         : t.gemm_s8)(g);
 }
 
 inline bool exact(const kernel_set& s, dtype type) {

@@ -17,7 +17,8 @@ struct shape {
   int n, k;
 };
 
-void compare_gemm(dtype type, int n, int k, int m_most, activation act, bool with_residual, bool with_bias, rng& random) {
+void compare_gemm(dtype type, int n, int k, int m_most, activation act, bool with_residual, bool with_bias,
+                  rng& random) {
   const fp_env strict;
   weights w(type, n, k, random);
   inputs x(m_most, k, random);
@@ -44,9 +45,10 @@ void compare_gemm(dtype type, int n, int k, int m_most, activation act, bool wit
       for (std::size_t i = used; i < total && at < 0; i++)
         if (got[i] != canary) at = static_cast<std::ptrdiff_t>(i);
       if (at >= 0) {
-        FAIL_CHECK("gemm_" << std::string(to_string(type)) << " " << set.name << " M=" << m << " N=" << n << " K=" << k << " act="
-                           << static_cast<int>(act) << " row " << at / ldc << " column " << at % ldc << ": "
-                           << got[static_cast<std::size_t>(at)] << " is not " << expected[static_cast<std::size_t>(at)]);
+        FAIL_CHECK("gemm_" << std::string(to_string(type)) << " " << set.name << " M=" << m << " N=" << n
+                           << " K=" << k << " act=" << static_cast<int>(act) << " row " << at / ldc
+                           << " column " << at % ldc << ": " << got[static_cast<std::size_t>(at)]
+                           << " is not " << expected[static_cast<std::size_t>(at)]);
         return;
       }
     }
@@ -61,7 +63,8 @@ TEST_CASE("gemm: every set equals scalar bit for bit, M in 1..29, N and K around
   rng random(1);
   for (const dtype type : {dtype::f32, dtype::f16, dtype::bf16, dtype::s8})
     for (const int n : {1, 15, 16, 17, 31, 32, 33, 48, 63, 80, 97})
-      for (const int k : {1, 3, 4, 5, 8, 64, 75}) compare_gemm(type, n, k, 29, activation::none, n % 2 != 0, k % 2 != 0, random);
+      for (const int k : {1, 3, 4, 5, 8, 64, 75})
+        compare_gemm(type, n, k, 29, activation::none, n % 2 != 0, k % 2 != 0, random);
 }
 
 TEST_CASE("gemm: every set equals scalar bit for bit at model depths") {
@@ -109,7 +112,8 @@ TEST_CASE("gemm: a part of the panels computes that part of the columns and noth
               const std::size_t at = static_cast<std::size_t>(i * n + j);
               same = same && got[at] == (j / 16 >= begin && j / 16 < end ? expected[at] : canary);
             }
-          CHECK_MESSAGE(same, "gemm_" << std::string(to_string(type)) << " " << set.name << " panels " << begin << ".." << end);
+          CHECK_MESSAGE(same, "gemm_" << std::string(to_string(type)) << " " << set.name << " panels "
+                                      << begin << ".." << end);
         }
     }
   }
@@ -135,12 +139,14 @@ TEST_CASE("gemm: denormal, huge and negative-zero operands keep the scalar set's
       if (!set.available || !exact(set, type)) continue;
       g.c = got.data();
       run_gemm(set.table, type, g);
-      CHECK_MESSAGE(first_difference(got.data(), expected.data(), got.size()) < 0, "gemm_" << std::string(to_string(type)) << " " << set.name);
+      CHECK_MESSAGE(first_difference(got.data(), expected.data(), got.size()) < 0,
+                    "gemm_" << std::string(to_string(type)) << " " << set.name);
     }
   }
 }
 
-TEST_CASE("attention: every set equals scalar bit for bit, f32 and s8, causal or not, with or without key rows") {
+TEST_CASE(
+    "attention: every set equals scalar bit for bit, f32 and s8, causal or not, with or without key rows") {
   const fp_env strict;
   rng random(6);
   for (const int d : {16, 24, 64, 72, 80, 88, 104})
@@ -176,7 +182,8 @@ TEST_CASE("attention: every set equals scalar bit for bit, f32 and s8, causal or
             for (const bool s8 : {false, true}) {
               const auto run = [&](const kernel_table& table, std::vector<float>& out) {
                 std::fill(out.begin(), out.end(), canary);
-                std::memset(scratch.data(), 0xff, scratch.size() * sizeof(float));  // NaN: stale scratch must not count
+                std::memset(scratch.data(), 0xff,
+                            scratch.size() * sizeof(float));  // NaN: stale scratch must not count
                 t.out = out.data();
                 s8 ? table.attention_s8(t) : table.attention_f32(t);
               };
@@ -186,10 +193,11 @@ TEST_CASE("attention: every set equals scalar bit for bit, f32 and s8, causal or
                 run(set.table, got);
                 const std::ptrdiff_t at = first_difference(got.data(), expected.data(), got.size());
                 if (at >= 0)
-                  FAIL_CHECK("attention_" << (s8 ? "s8 " : "f32 ") << set.name << " D=" << d << " tk=" << tk << " tq=" << tq
-                                          << " causal=" << causal << " permuted=" << permuted << " row " << at / ld
-                                          << " column " << at % ld << ": " << got[static_cast<std::size_t>(at)]
-                                          << " is not " << expected[static_cast<std::size_t>(at)]);
+                  FAIL_CHECK("attention_" << (s8 ? "s8 " : "f32 ") << set.name << " D=" << d << " tk=" << tk
+                                          << " tq=" << tq << " causal=" << causal << " permuted=" << permuted
+                                          << " row " << at / ld << " column " << at % ld << ": "
+                                          << got[static_cast<std::size_t>(at)] << " is not "
+                                          << expected[static_cast<std::size_t>(at)]);
               }
             }
           }
@@ -203,13 +211,16 @@ TEST_CASE("row-wise operations: every set equals scalar bit for bit") {
     const int rows = 11, ld = c + 1;
     const auto row_bytes = static_cast<std::size_t>(round_up(c, 16));
     const std::size_t total = weights::size(rows, ld);
-    guarded<float> x(weights::size(rows - 1, ld) + weights::size(c, 1)), gain(weights::size(c, 1)), bias(weights::size(c, 1));
+    guarded<float> x(weights::size(rows - 1, ld) + weights::size(c, 1)), gain(weights::size(c, 1)),
+        bias(weights::size(c, 1));
     fill_normal(x, random, 3);
     fill_normal(gain, random);
     fill_normal(bias, random);
-    for (int i = 0; i < c; i++) x[static_cast<std::size_t>(2 * ld + i)] = 0;                    // a row of zeros
-    for (int i = 0; i < c; i++) x[static_cast<std::size_t>(3 * ld + i)] = -1 - 0.25f * static_cast<float>(i % 7);  // all negative
-    for (int i = 0; i < c; i++) x[static_cast<std::size_t>(4 * ld + i)] = 1e-41f * static_cast<float>(i % 9);      // denormal
+    for (int i = 0; i < c; i++) x[static_cast<std::size_t>(2 * ld + i)] = 0;  // a row of zeros
+    for (int i = 0; i < c; i++)
+      x[static_cast<std::size_t>(3 * ld + i)] = -1 - 0.25f * static_cast<float>(i % 7);  // all negative
+    for (int i = 0; i < c; i++)
+      x[static_cast<std::size_t>(4 * ld + i)] = 1e-41f * static_cast<float>(i % 9);  // denormal
 
     struct results {
       std::vector<float> norm, scale, scale_q, unit, scratch;
@@ -283,7 +294,8 @@ TEST_CASE("row-wise operations: every set equals scalar bit for bit") {
       CHECK(got.plain == expected.plain);
       CHECK(first_difference(got.unit.data(), expected.unit.data(), static_cast<std::size_t>(c)) < 0);
       for (std::size_t i = 0; i < got.acts.size(); i++)
-        CHECK_MESSAGE(first_difference(got.acts[i].data(), expected.acts[i].data(), total) < 0, "activation " << i / 2);
+        CHECK_MESSAGE(first_difference(got.acts[i].data(), expected.acts[i].data(), total) < 0,
+                      "activation " << i / 2);
     }
   }
 }
@@ -303,7 +315,8 @@ TEST_CASE("activations: every set equals scalar bit for bit on every bf16 value"
       if (!set.available) continue;
       set.table.activate_rows(got.data(), n, x.data(), n, 1, n, static_cast<activation>(act));
       const std::ptrdiff_t at = first_difference(got.data(), expected.data(), x.size());
-      CHECK_MESSAGE(at < 0, set.name << " activation " << act << " of " << x[static_cast<std::size_t>(at < 0 ? 0 : at)]);
+      CHECK_MESSAGE(at < 0, set.name << " activation " << act << " of "
+                                     << x[static_cast<std::size_t>(at < 0 ? 0 : at)]);
     }
   }
 }

@@ -1,5 +1,5 @@
-// The towers against the reference implementations: every stage of every layout's goldens, from the checkpoint as it
-// is published to the embedding.
+// The towers against the reference implementations: every stage of every layout's goldens, from the
+// checkpoint as it is published to the embedding.
 #include "convert.hpp"
 #include "golden_data.hpp"
 
@@ -26,7 +26,8 @@ struct converted {
   std::string error;
   converted(const fs::path& source, dtype type, const fs::path& tokenizer = {}) {
     static int count = 0;
-    path = fs::temp_directory_path() / ("ocellus-towers-" + std::to_string(getpid()) + "-" + std::to_string(count++) + ".oc");
+    path = fs::temp_directory_path() /
+           ("ocellus-towers-" + std::to_string(getpid()) + "-" + std::to_string(count++) + ".oc");
     convert::convert_options o;
     o.source = source;
     o.output = path;
@@ -45,7 +46,8 @@ struct stages {
     std::vector<float> v;
   };
   std::map<std::string, values> seen;
-  static void call(void* self, const char* stage, int index, const float* v, int rows, int c, std::ptrdiff_t ld) {
+  static void call(void* self, const char* stage, int index, const float* v, int rows, int c,
+                   std::ptrdiff_t ld) {
     char name[64];
     std::snprintf(name, sizeof(name), std::string_view(stage) == "block" ? "%s.%02d" : "%s", stage, index);
     values& out = static_cast<stages*>(self)->seen[name];
@@ -90,11 +92,12 @@ agreement compare(const float* a, const float* b, std::size_t rows, std::size_t 
   return worst;
 }
 
-const char* const stage_names[][2] = {{"patch_embed", "patch_embed"}, {"embed", "embed"},       {"pre_norm", "pre_ln"},
-                                      {"norm", "post_ln"},            {"map_attn", "map_attn"}, {"pooled", "pooled"},
-                                      {"stem", "stem"}};
+const char* const stage_names[][2] = {
+    {"patch_embed", "patch_embed"}, {"embed", "embed"},   {"pre_norm", "pre_ln"}, {"norm", "post_ln"},
+    {"map_attn", "map_attn"},       {"pooled", "pooled"}, {"stem", "stem"}};
 
-nn::image_batch one_image(const model& m, const npy& pixels, const npy& shapes, std::size_t i, int (&grid)[2]) {
+nn::image_batch one_image(const model& m, const npy& pixels, const npy& shapes, std::size_t i,
+                          int (&grid)[2]) {
   nn::image_batch in;
   in.count = 1;
   if (shapes) {
@@ -133,10 +136,12 @@ void check_vision(const std::string& name, const model& m, const fs::path& folde
     all.insert(all.end(), e.begin(), e.end());
     if (!exact || resnet) continue;
     for (const auto& [ours, theirs] : stage_names)
-      if (const npy g = read_npy(folder / ("vision." + std::string(theirs) + ".npy")); g && seen.seen.count(ours))
+      if (const npy g = read_npy(folder / ("vision." + std::string(theirs) + ".npy"));
+          g && seen.seen.count(ours))
         check_stage(name + " vision." + theirs, seen.seen[ours], g, i);
     for (const auto& [stage, values] : seen.seen)
-      if (const npy g = read_npy(folder / ("vision." + stage + ".npy")); g && stage.compare(0, 5, "block") == 0)
+      if (const npy g = read_npy(folder / ("vision." + stage + ".npy"));
+          g && stage.compare(0, 5, "block") == 0)
         check_stage(name + " vision." + stage, values, g, i);
   }
   const agreement a = compare(all.data(), reference.f.data(), static_cast<std::size_t>(pixels.shape[0]),
@@ -157,12 +162,15 @@ void check_text(const std::string& name, const model& m, const fs::path& folder,
   for (int i = 0; i < count; i++) {
     stages seen;
     std::vector<float> e(width);
-    REQUIRE(m.encode_ids(given.data() + i * context, 1, context, e.data(), work, {}, seen.observer()) == status::ok);
-    CHECK_MESSAGE(std::memcmp(e.data(), batch.data() + static_cast<std::size_t>(i) * width, width * sizeof(float)) == 0,
-                  name << ": a text alone and in a batch give other bits");
+    REQUIRE(m.encode_ids(given.data() + i * context, 1, context, e.data(), work, {}, seen.observer()) ==
+            status::ok);
+    CHECK_MESSAGE(
+        std::memcmp(e.data(), batch.data() + static_cast<std::size_t>(i) * width, width * sizeof(float)) == 0,
+        name << ": a text alone and in a batch give other bits");
     if (!exact) continue;
     for (const auto& [stage, values] : seen.seen) {
-      if (values.rows == 1 && stage.compare(0, 5, "block") == 0) continue;  // the last block: the pooled token alone
+      if (values.rows == 1 && stage.compare(0, 5, "block") == 0)
+        continue;  // the last block: the pooled token alone
       if (const npy g = read_npy(folder / ("text." + stage + ".npy")); g)
         check_stage(name + " text." + stage, values, g, static_cast<std::size_t>(i));
     }
@@ -191,8 +199,9 @@ TEST_CASE("towers: each stage of each layout's goldens in f32, embeddings in f16
         const result<model> m = model::open(file.path.c_str());
         REQUIRE_MESSAGE(m, what << ": " << to_string(m.error()));
         const auto golden = checkpoint["golden"];
-        for (const std::string& folder : golden.is_array() ? golden.get<std::vector<std::string>>()
-                                                          : std::vector<std::string>{golden.get<std::string>()}) {
+        for (const std::string& folder : golden.is_array()
+                                             ? golden.get<std::vector<std::string>>()
+                                             : std::vector<std::string>{golden.get<std::string>()}) {
           check_vision(what + " " + folder, *m, base / folder, type == dtype::f32);
           check_text(what + " " + folder, *m, base / folder, type == dtype::f32);
         }
@@ -208,45 +217,48 @@ TEST_CASE("towers: an embedding has the same bits for every kernel set, thread c
     if (!fs::exists(base)) continue;
     const auto checkpoint = read_json(base / "golden.json")["checkpoints"][0];
     const auto golden = checkpoint["golden"];
-    const fs::path folder = base / (golden.is_array() ? golden[0].get<std::string>() : golden.get<std::string>());
+    const fs::path folder =
+        base / (golden.is_array() ? golden[0].get<std::string>() : golden.get<std::string>());
     for (const dtype type : {dtype::f32, dtype::s8}) {
       const converted file(base / checkpoint["path"].get<std::string>(), type);
       REQUIRE_MESSAGE(file.error == "", name);
       std::vector<float> first;
       const cpu_features cpu = detect_cpu();
-#define OCELLUS_KERNEL_SET(set, available)                                                                     \
-  if (available) {                                                                                             \
-    const result<model> m = model::open(file.path.c_str(), make_table<kernels::set>());                        \
-    REQUIRE_MESSAGE(m, name);                                                                                  \
-    if (ran.find(#set) == std::string::npos) ran += " " #set;                                                  \
-    for (const int threads : {1, 2, 3}) {                                                                      \
-      thread_pool pool(threads);                                                                               \
-      const executor run = pool.executor();                                                                    \
-      std::vector<float> e;                                                                                    \
-      workspace work;                                                                                          \
-      if (const npy p = read_npy(folder / "pixel_values.npy"); p && p.shape.size() == 4) {                   \
-        nn::image_batch in;                                                                                    \
-        in.count = threads == 3 ? 1 : static_cast<int>(p.shape[0]);                                            \
-        in.height = static_cast<int>(p.shape[2]);                                                              \
-        in.width = static_cast<int>(p.shape[3]);                                                               \
-        const auto width = static_cast<std::size_t>(m->embed());                                               \
-        e.resize(width * static_cast<std::size_t>(p.shape[0]));                                                \
-        for (int i = 0; i < static_cast<int>(p.shape[0]); i += in.count) {                                     \
-          in.pixels = p.f.data() + static_cast<std::ptrdiff_t>(i) * 3 * in.height * in.width;                  \
-          REQUIRE(m->encode_batch(in, e.data() + static_cast<std::size_t>(i) * width, work, run) == status::ok); \
-        }                                                                                                      \
-      }                                                                                                        \
-      if (const npy ids = read_npy(folder / "input_ids.npy"); ids && m->has_text()) {                        \
-        const std::vector<std::int32_t> given(ids.i.begin(), ids.i.end());                                     \
-        std::vector<float> t(static_cast<std::size_t>(m->text_embed()) * static_cast<std::size_t>(ids.shape[0])); \
-        REQUIRE(m->encode_ids(given.data(), static_cast<int>(ids.shape[0]), static_cast<int>(ids.shape[1]), t.data(), \
-                              work, run) == status::ok);                                                       \
-        e.insert(e.end(), t.begin(), t.end());                                                                 \
-      }                                                                                                        \
-      if (first.empty()) first = e;                                                                            \
-      CHECK_MESSAGE(std::memcmp(first.data(), e.data(), e.size() * sizeof(float)) == 0,                        \
-                    name << " " << to_string(type) << " " #set " with " << threads << " threads");             \
-    }                                                                                                          \
+#define OCELLUS_KERNEL_SET(set, available) \
+  if (available) { \
+    const result<model> m = model::open(file.path.c_str(), make_table<kernels::set>()); \
+    REQUIRE_MESSAGE(m, name); \
+    if (ran.find(#set) == std::string::npos) ran += " " #set; \
+    for (const int threads : {1, 2, 3}) { \
+      thread_pool pool(threads); \
+      const executor run = pool.executor(); \
+      std::vector<float> e; \
+      workspace work; \
+      if (const npy p = read_npy(folder / "pixel_values.npy"); p && p.shape.size() == 4) { \
+        nn::image_batch in; \
+        in.count = threads == 3 ? 1 : static_cast<int>(p.shape[0]); \
+        in.height = static_cast<int>(p.shape[2]); \
+        in.width = static_cast<int>(p.shape[3]); \
+        const auto width = static_cast<std::size_t>(m->embed()); \
+        e.resize(width* static_cast<std::size_t>(p.shape[0])); \
+        for (int i = 0; i < static_cast<int>(p.shape[0]); i += in.count) { \
+          in.pixels = p.f.data() + static_cast<std::ptrdiff_t>(i) * 3 * in.height * in.width; \
+          REQUIRE(m->encode_batch(in, e.data() + static_cast<std::size_t>(i) * width, work, run) == \
+                  status::ok); \
+        } \
+      } \
+      if (const npy ids = read_npy(folder / "input_ids.npy"); ids && m->has_text()) { \
+        const std::vector<std::int32_t> given(ids.i.begin(), ids.i.end()); \
+        std::vector<float> t(static_cast<std::size_t>(m->text_embed()) * \
+                             static_cast<std::size_t>(ids.shape[0])); \
+        REQUIRE(m->encode_ids(given.data(), static_cast<int>(ids.shape[0]), static_cast<int>(ids.shape[1]), \
+                              t.data(), work, run) == status::ok); \
+        e.insert(e.end(), t.begin(), t.end()); \
+      } \
+      if (first.empty()) first = e; \
+      CHECK_MESSAGE(std::memcmp(first.data(), e.data(), e.size() * sizeof(float)) == 0, \
+                    name << " " << to_string(type) << " " #set " with " << threads << " threads"); \
+    } \
   }
 #include <ocellus/list.def>
 #undef OCELLUS_KERNEL_SET

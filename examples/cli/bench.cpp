@@ -58,7 +58,8 @@ void bench(options& o) {
     in.count = o.batch;
     in.height = v.image_h;
     in.width = v.image_w;
-    std::vector<std::uint8_t> rgb(static_cast<std::size_t>(o.batch) * static_cast<std::size_t>(v.image_h * v.image_w) * 3);
+    std::vector<std::uint8_t> rgb(static_cast<std::size_t>(o.batch) *
+                                  static_cast<std::size_t>(v.image_h * v.image_w) * 3);
     for (std::uint8_t& x : rgb) x = static_cast<std::uint8_t>(random() >> 24);
     in.rgb = rgb.data();
     std::vector<float> e(static_cast<std::size_t>(o.batch) * static_cast<std::size_t>(m.embed()));
@@ -73,20 +74,25 @@ void bench(options& o) {
     for (int b = 0; b < o.batch; b++) {
       std::int32_t* row = ids.data() + static_cast<std::ptrdiff_t>(b) * t.context;
       for (int i = 0; i + 1 < n; i++)
-        row[i] = i == 0 ? 0 : static_cast<std::int32_t>(random() % static_cast<std::uint32_t>(std::max(1, t.vocab - 2)));
+        row[i] =
+            i == 0
+                ? 0
+                : static_cast<std::int32_t>(random() % static_cast<std::uint32_t>(std::max(1, t.vocab - 2)));
       row[n - 1] = last;
     }
     std::vector<float> e(static_cast<std::size_t>(o.batch) * static_cast<std::size_t>(t.embed));
-    const timing r = measure(o.batch, o.seconds,
-                             [&] { check(m.encode_ids(ids.data(), o.batch, t.context, e.data(), work, threads)); });
+    const timing r = measure(o.batch, o.seconds, [&] {
+      check(m.encode_ids(ids.data(), o.batch, t.context, e.data(), work, threads));
+    });
     j["text"] = {{"median_ms", r.median_ms}, {"min_ms", r.min_ms}, {"tokens", n}};
   }
   if (o.json) {
     std::printf("%s\n", j.dump().c_str());
     return;
   }
-  std::printf("%s: %s, %d thread%s, batch %d\n", o.model.c_str(), std::string(to_string(m.kernels().id)).c_str(),
-              o.thread_count(), o.thread_count() == 1 ? "" : "s", o.batch);
+  std::printf("%s: %s, %d thread%s, batch %d\n", o.model.c_str(),
+              std::string(to_string(m.kernels().id)).c_str(), o.thread_count(),
+              o.thread_count() == 1 ? "" : "s", o.batch);
   for (const char* what : {"image", "text"})
     if (j.contains(what))
       std::printf("  %-5s  median %9.3f ms   min %9.3f ms   %9.1f per second\n", what,
@@ -97,12 +103,15 @@ void bench(options& o) {
 }  // namespace
 
 void add_bench(CLI::App& app) {
-  CLI::App* c = app.add_subcommand("bench", "Milliseconds per picture (from pixels) and per text (from ids) on this machine");
+  CLI::App* c = app.add_subcommand(
+      "bench", "Milliseconds per picture (from pixels) and per text (from ids) on this machine");
   const auto o = std::make_shared<options>();
   c->add_option("model", o->model, "The packed model (.oc)")->required();
   c->add_option("--batch", o->batch, "Pictures or texts at a call (default 1)")->check(CLI::Range(1, 4096));
-  c->add_option("--tokens", o->tokens, "Real tokens of a text, as \"a photo of a cat.\" has 8 (default 8)")->check(CLI::Range(2, 8192));
-  c->add_option("--seconds", o->seconds, "How long to measure each tower (default 2)")->check(CLI::Range(0.01, 600.0));
+  c->add_option("--tokens", o->tokens, "Real tokens of a text, as \"a photo of a cat.\" has 8 (default 8)")
+      ->check(CLI::Range(2, 8192));
+  c->add_option("--seconds", o->seconds, "How long to measure each tower (default 2)")
+      ->check(CLI::Range(0.01, 600.0));
   c->add_flag("--json", o->json, "Machine-readable");
   o->add_to(*c);
   c->callback([o] { bench(*o); });

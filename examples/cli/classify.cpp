@@ -1,5 +1,5 @@
-// ocellus classify: which of these labels fits the picture? Zero-shot with any labels, or with the classes of a trained
-// head.
+// ocellus classify: which of these labels fits the picture? Zero-shot with any labels, or with the classes of
+// a trained head.
 #include "program.hpp"
 
 #include <nlohmann/json.hpp>
@@ -42,7 +42,8 @@ std::string fill(const std::string& pattern, const std::string& label) {
   return text + pattern.substr(from);
 }
 
-/// One unit vector per label: the normalised mean of the unit vectors of its prompts (CLIP's prompt ensembling).
+/// One unit vector per label: the normalised mean of the unit vectors of its prompts (CLIP's prompt
+/// ensembling).
 std::vector<float> label_embeddings(const model& m, const std::vector<std::string>& labels, options& o) {
   const auto width = static_cast<std::size_t>(m.text_embed());
   const std::size_t t = o.templates.size();
@@ -71,7 +72,8 @@ std::vector<float> label_embeddings(const model& m, const std::vector<std::strin
 
 std::string bar(float p) {
   constexpr int cells = 24;
-  static const char* const eighths[] = {"", "\u258f", "\u258e", "\u258d", "\u258c", "\u258b", "\u258a", "\u2589"};
+  static const char* const eighths[] = {"",       "\u258f", "\u258e", "\u258d",
+                                        "\u258c", "\u258b", "\u258a", "\u2589"};
   const int n = static_cast<int>(std::clamp(p, 0.f, 1.f) * cells * 8 + 0.5f);
   std::string s;
   for (int i = 0; i < n / 8; i++) s += "\u2588";
@@ -83,16 +85,16 @@ int columns(const std::string& s) {
   return static_cast<int>(std::count_if(s.begin(), s.end(), [](char c) { return (c & 0xc0) != 0x80; }));
 }
 
-void print_table(const std::string& file, const std::vector<std::string>& labels, const std::vector<std::size_t>& order,
-                 const std::vector<float>& p, int top) {
+void print_table(const std::string& file, const std::vector<std::string>& labels,
+                 const std::vector<std::size_t>& order, const std::vector<float>& p, int top) {
   std::printf("%s\n", file.c_str());
   int wide = 0;
   const std::size_t n = std::min(order.size(), static_cast<std::size_t>(top));
   for (std::size_t i = 0; i < n; i++) wide = std::max(wide, columns(labels[order[i]]));
   for (std::size_t i = 0; i < n; i++) {
     const std::string& label = labels[order[i]];
-    std::printf("  %s%*s  %6.2f %%  %s\n", label.c_str(), wide - columns(label), "", 100.0 * static_cast<double>(p[order[i]]),
-                bar(p[order[i]]).c_str());
+    std::printf("  %s%*s  %6.2f %%  %s\n", label.c_str(), wide - columns(label), "",
+                100.0 * static_cast<double>(p[order[i]]), bar(p[order[i]]).c_str());
   }
 }
 
@@ -113,7 +115,8 @@ std::vector<std::string> class_labels(const model& m) {
 }
 
 void classify(options& o) {
-  if (!o.labels.empty() && !o.labels_file.empty()) throw usage("classify: give --labels or --labels-file, not both");
+  if (!o.labels.empty() && !o.labels_file.empty())
+    throw usage("classify: give --labels or --labels-file, not both");
   if (!o.templates.empty() && !o.templates_file.empty())
     throw usage("classify: give --template or --templates-file, not both");
   const model m = open_model(o.model, o);
@@ -123,7 +126,8 @@ void classify(options& o) {
   std::vector<float> texts;
   if (head) {
     if (m.config().vision.classes == 0)
-      throw usage("classify: give --labels A,B,... or --labels-file FILE (the model has no classes of its own)");
+      throw usage(
+          "classify: give --labels A,B,... or --labels-file FILE (the model has no classes of its own)");
     labels = class_labels(m);
   } else {
     labels = o.labels.empty() ? read_lines(o.labels_file) : split_labels(o.labels);
@@ -132,11 +136,13 @@ void classify(options& o) {
     if (o.templates.empty() && !o.templates_file.empty()) throw failure(o.templates_file + ": no templates");
     if (o.templates.empty()) o.templates = {"a photo of a {}."};
     for (const std::string& pattern : o.templates)
-      if (pattern.find("{}") == std::string::npos) throw usage("classify: a template needs {} for the label: " + pattern);
+      if (pattern.find("{}") == std::string::npos)
+        throw usage("classify: a template needs {} for the label: " + pattern);
     if (!m.has_text()) fail(o.model, status::no_text_tower);
     if (m.tokenizer() == nullptr)
       throw failure(o.model + ": the model has no tokenizer; convert it again with --tokenizer PATH");
-    if (m.embed() != m.text_embed()) throw failure(o.model + ": image and text embeddings have different widths");
+    if (m.embed() != m.text_embed())
+      throw failure(o.model + ": image and text embeddings have different widths");
     texts = label_embeddings(m, labels, o);
   }
 
@@ -152,7 +158,8 @@ void classify(options& o) {
   counter progress("pictures", o.images.size());
   for (std::size_t i = 0; i < o.images.size(); i += chunk) {
     const std::size_t end = std::min(i + chunk, o.images.size());
-    picture_chunk pictures = load_pictures(o.images, i, end, o.upright || m.config().apply_orientation != 0, threads);
+    picture_chunk pictures =
+        load_pictures(o.images, i, end, o.upright || m.config().apply_orientation != 0, threads);
     std::vector<float> e((end - i) * width), logits(head ? (end - i) * labels.size() : 0);
     encode_chunk(m, pictures, e.data(), head ? logits.data() : nullptr, work, threads);
     m.normalise(e.data(), static_cast<int>(end - i), static_cast<int>(width));
@@ -196,20 +203,25 @@ void classify(options& o) {
 }  // namespace
 
 void add_classify(CLI::App& app) {
-  CLI::App* c = app.add_subcommand(
-      "classify",
-      "Which label fits each picture? CLIP: probabilities over the labels given; SigLIP: each label's own probability.\n"
-      "Templates turn labels into prompts, {} is the label; several are averaged as CLIP's prompt ensembling does.");
+  CLI::App* c = app.add_subcommand("classify",
+                                   "Which label fits each picture? CLIP: probabilities over the labels "
+                                   "given; SigLIP: each label's own probability.\n"
+                                   "Templates turn labels into prompts, {} is the label; several are "
+                                   "averaged as CLIP's prompt ensembling does.");
   const auto o = std::make_shared<options>();
   c->add_option("model", o->model, "The packed model (.oc)")->required();
   c->add_option("--image", o->images, "Picture files: JPEG, PNG, BMP, GIF, TGA, PNM")->required();
   c->add_option("--labels", o->labels, "Labels, separated by commas");
   c->add_option("--labels-file", o->labels_file, "File with one label a line (for labels with commas)");
-  c->add_option("--template", o->templates, "Prompt template, may be repeated (default: \"a photo of a {}.\")");
+  c->add_option("--template", o->templates,
+                "Prompt template, may be repeated (default: \"a photo of a {}.\")");
   c->add_option("--templates-file", o->templates_file, "File with one template a line");
-  c->add_option("--top", o->top, "Labels to show per picture (default 5; --json lists all)")->check(CLI::PositiveNumber);
-  c->add_flag("--json", o->json, "Machine-readable: {\"images\": [{\"file\", \"labels\": [{\"label\", \"score\"}]}]}");
-  c->add_flag("--upright", o->upright, "Turn pictures by their EXIF orientation first (the references do not)");
+  c->add_option("--top", o->top, "Labels to show per picture (default 5; --json lists all)")
+      ->check(CLI::PositiveNumber);
+  c->add_flag("--json", o->json,
+              "Machine-readable: {\"images\": [{\"file\", \"labels\": [{\"label\", \"score\"}]}]}");
+  c->add_flag("--upright", o->upright,
+              "Turn pictures by their EXIF orientation first (the references do not)");
   o->add_to(*c);
   c->callback([o] { classify(*o); });
 }

@@ -25,7 +25,8 @@ std::vector<float> embed_images(const model& m, options& o) {
   counter progress("pictures", o.images.size());
   for (std::size_t i = 0; i < o.images.size(); i += chunk) {
     const std::size_t end = std::min(i + chunk, o.images.size());
-    picture_chunk pictures = load_pictures(o.images, i, end, o.upright || m.config().apply_orientation != 0, threads);
+    picture_chunk pictures =
+        load_pictures(o.images, i, end, o.upright || m.config().apply_orientation != 0, threads);
     encode_chunk(m, pictures, e.data() + i * width, nullptr, work, threads);
     for (std::size_t j = i; j < end; j++)
       if (!pictures.errors[j - i].empty()) throw failure(o.images[j] + ": " + pictures.errors[j - i]);
@@ -43,8 +44,8 @@ std::vector<float> embed_texts(const model& m, options& o) {
   constexpr std::size_t chunk = 8192;  // sorted and shared within a chunk
   for (std::size_t i = 0; i < texts.size(); i += chunk) {
     const std::size_t n = std::min(chunk, texts.size() - i);
-    const status s = m.encode_texts({views.data() + i, n}, e.data() + i * static_cast<std::size_t>(m.text_embed()), work,
-                                    o.executor());
+    const status s = m.encode_texts(
+        {views.data() + i, n}, e.data() + i * static_cast<std::size_t>(m.text_embed()), work, o.executor());
     if (s != status::ok) fail(o.model, s);
     progress.at(i + n);
   }
@@ -62,10 +63,13 @@ std::vector<float> embed_pixels(const model& m, options& o) {
     const npy<std::int64_t> g = read_npy_i64(o.shapes);
     if (v.naflex == 0) throw failure(o.model + ": --shapes is for models with variable resolution (NaFlex)");
     if (s.size() != 3 || s[2] != v.patch * v.patch * 3)
-      throw failure(o.pixels + ": patches [B, patches, " + std::to_string(v.patch * v.patch * 3) + "] are needed with --shapes");
-    if (g.shape.size() != 2 || g.shape[0] != s[0] || g.shape[1] != 2) throw failure(o.shapes + ": shape [B, 2] is needed");
+      throw failure(o.pixels + ": patches [B, patches, " + std::to_string(v.patch * v.patch * 3) +
+                    "] are needed with --shapes");
+    if (g.shape.size() != 2 || g.shape[0] != s[0] || g.shape[1] != 2)
+      throw failure(o.shapes + ": shape [B, 2] is needed");
     for (std::int64_t i = 0; i < s[0]; i++) {
-      const std::int64_t h = g.values[static_cast<std::size_t>(2 * i)], w = g.values[static_cast<std::size_t>(2 * i + 1)];
+      const std::int64_t h = g.values[static_cast<std::size_t>(2 * i)],
+                         w = g.values[static_cast<std::size_t>(2 * i + 1)];
       if (h < 1 || w < 1 || h > s[1] || w > s[1] || h * w > s[1])
         throw failure(o.shapes + ": row " + std::to_string(i) + " asks for more patches than there are");
       grids.push_back(static_cast<int>(h));
@@ -88,7 +92,8 @@ std::vector<float> embed_pixels(const model& m, options& o) {
   workspace work;
   const status done = m.encode_batch(in, e.data(), work, o.executor());
   if (done == status::wrong_shape)
-    throw failure(o.pixels + ": the model reads " + std::to_string(v.image_h) + " x " + std::to_string(v.image_w) + " pixels");
+    throw failure(o.pixels + ": the model reads " + std::to_string(v.image_h) + " x " +
+                  std::to_string(v.image_w) + " pixels");
   if (done != status::ok) fail(o.model, done);
   return e;
 }
@@ -98,27 +103,32 @@ std::vector<float> embed_ids(const model& m, options& o) {
   const npy<std::int64_t> a = read_npy_i64(o.ids);
   if (a.shape.size() != 2) throw failure(o.ids + ": shape [B, T] is needed");
   if (a.shape[1] < 1 || a.shape[1] > m.config().text.context)
-    throw failure(o.ids + ": the model takes at most " + std::to_string(m.config().text.context) + " ids a text");
+    throw failure(o.ids + ": the model takes at most " + std::to_string(m.config().text.context) +
+                  " ids a text");
   std::vector<std::int32_t> ids;
   for (const std::int64_t id : a.values)
-    ids.push_back(id < 0 || id > std::numeric_limits<std::int32_t>::max() ? -1 : static_cast<std::int32_t>(id));
+    ids.push_back(id < 0 || id > std::numeric_limits<std::int32_t>::max() ? -1
+                                                                          : static_cast<std::int32_t>(id));
   std::vector<float> e(static_cast<std::size_t>(a.shape[0]) * static_cast<std::size_t>(m.text_embed()));
   workspace work;
-  const status s = m.encode_ids(ids.data(), static_cast<int>(a.shape[0]), static_cast<int>(a.shape[1]), e.data(), work,
-                                o.executor());
+  const status s = m.encode_ids(ids.data(), static_cast<int>(a.shape[0]), static_cast<int>(a.shape[1]),
+                                e.data(), work, o.executor());
   if (s != status::ok) fail(o.ids, s);
   return e;
 }
 
 void embed(options& o) {
-  const int kinds = !o.images.empty() + !o.texts.empty() + !o.texts_file.empty() + !o.pixels.empty() + !o.ids.empty();
+  const int kinds =
+      !o.images.empty() + !o.texts.empty() + !o.texts_file.empty() + !o.pixels.empty() + !o.ids.empty();
   if (kinds != 1) throw usage("embed: give exactly one of --image, --text, --texts, --pixels, --ids");
   if (!o.shapes.empty() && o.pixels.empty()) throw usage("embed: --shapes goes with --pixels");
   const model m = open_model(o.model, o);
   const bool text = !o.texts.empty() || !o.texts_file.empty() || !o.ids.empty();
-  if (text ? !m.has_text() : !m.has_vision()) fail(o.model, text ? status::no_text_tower : status::no_vision_tower);
+  if (text ? !m.has_text() : !m.has_vision())
+    fail(o.model, text ? status::no_text_tower : status::no_vision_tower);
   if (text && o.ids.empty() && m.tokenizer() == nullptr)
-    throw failure(o.model + ": the model has no tokenizer; convert it again with --tokenizer PATH, or give --ids");
+    throw failure(o.model +
+                  ": the model has no tokenizer; convert it again with --tokenizer PATH, or give --ids");
   std::vector<float> e = !o.images.empty()                             ? embed_images(m, o)
                          : !o.pixels.empty()                           ? embed_pixels(m, o)
                          : !o.ids.empty()                              ? embed_ids(m, o)
@@ -132,18 +142,21 @@ void embed(options& o) {
 }  // namespace
 
 void add_embed(CLI::App& app) {
-  CLI::App* c = app.add_subcommand("embed", "Pictures or texts to embeddings: a float32 array [N, E] in a .npy file");
+  CLI::App* c =
+      app.add_subcommand("embed", "Pictures or texts to embeddings: a float32 array [N, E] in a .npy file");
   const auto o = std::make_shared<options>();
   c->add_option("model", o->model, "The packed model (.oc)")->required();
   c->add_option("--image", o->images, "Picture files: JPEG, PNG, BMP, GIF, TGA, PNM");
   c->add_option("--text", o->texts, "Texts");
   c->add_option("--texts", o->texts_file, "File with one text a line, or .jsonl with {\"text\": ...} a line");
-  c->add_option("--pixels", o->pixels, "Normalised pixels, float32 [B, 3, H, W] .npy (NaFlex: patches [B, n, P*P*3])");
+  c->add_option("--pixels", o->pixels,
+                "Normalised pixels, float32 [B, 3, H, W] .npy (NaFlex: patches [B, n, P*P*3])");
   c->add_option("--shapes", o->shapes, "NaFlex, with --pixels: int64 [B, 2] .npy, patches down and across");
   c->add_option("--ids", o->ids, "Token ids, int64 [B, T] .npy");
   c->add_option("-o,--output", o->out, "Where to write the embeddings (.npy)")->required();
   c->add_flag("--raw", o->raw, "Before normalisation; by default each row has length 1");
-  c->add_flag("--upright", o->upright, "Turn pictures by their EXIF orientation first (the references do not)");
+  c->add_flag("--upright", o->upright,
+              "Turn pictures by their EXIF orientation first (the references do not)");
   o->add_to(*c);
   c->callback([o] { embed(*o); });
 }

@@ -1,5 +1,5 @@
-// ocellus info: what a packed model is, every switch with its value and where that came from, and whether the file is
-// whole.
+// ocellus info: what a packed model is, every switch with its value and where that came from, and whether the
+// file is whole.
 #include "program.hpp"
 
 #include <nlohmann/json.hpp>
@@ -100,18 +100,22 @@ void info(const options& o) {
   }
 
   std::printf("%s: %.1f MB, format %s, %d tensors, %.1f M parameters, embedding space %s\n", o.model.c_str(),
-              static_cast<double>(file.header().file_bytes) / 1e6, text_of(j["format"]).c_str(), file.tensor_count(),
-              static_cast<double>(parameters) / 1e6, hex(file.embedding_space()).c_str());
+              static_cast<double>(file.header().file_bytes) / 1e6, text_of(j["format"]).c_str(),
+              file.tensor_count(), static_cast<double>(parameters) / 1e6,
+              hex(file.embedding_space()).c_str());
   std::printf("weights:");
-  for (const auto& [type, bytes] : by_type) std::printf("  %s %.1f MB", type.c_str(), static_cast<double>(bytes) / 1e6);
+  for (const auto& [type, bytes] : by_type)
+    std::printf("  %s %.1f MB", type.c_str(), static_cast<double>(bytes) / 1e6);
   std::printf("\n");
   if (m.has_vision())
     std::printf("image tower: %s, %d x %d pixels, patch %d, width %d, %d layers, %d heads -> %d\n",
-                c.vision.kind == vision_kind::resnet ? "ResNet" : "ViT", c.vision.image_w, c.vision.image_h, c.vision.patch,
-                c.vision.encoder.width, c.vision.encoder.layers, c.vision.encoder.heads, c.vision.embed);
+                c.vision.kind == vision_kind::resnet ? "ResNet" : "ViT", c.vision.image_w, c.vision.image_h,
+                c.vision.patch, c.vision.encoder.width, c.vision.encoder.layers, c.vision.encoder.heads,
+                c.vision.embed);
   if (m.has_text())
-    std::printf("text tower: %d tokens of %d, width %d, %d layers, %d heads -> %d; tokenizer: %s\n", c.text.context,
-                c.text.vocab, c.text.encoder.width, c.text.encoder.layers, c.text.encoder.heads, c.text.embed,
+    std::printf("text tower: %d tokens of %d, width %d, %d layers, %d heads -> %d; tokenizer: %s\n",
+                c.text.context, c.text.vocab, c.text.encoder.width, c.text.encoder.layers,
+                c.text.encoder.heads, c.text.embed,
                 m.tokenizer() == nullptr ? "none" : to_string(m.tokenizer()->style()));
   if (provenance.is_object()) {
     for (const auto& [key, value] : provenance.items())
@@ -119,17 +123,20 @@ void info(const options& o) {
     std::printf("\n%-34s %-26s %s\n", "switch", "value", "from");
     for (const json& s : provenance.value("switches", json::array()))
       if (s.is_object())
-        std::printf("%-34s %-26s %s\n", text_of(s.value("name", json())).c_str(), text_of(s.value("value", json())).c_str(),
-                    text_of(s.value("origin", json())).c_str());
+        std::printf("%-34s %-26s %s\n", text_of(s.value("name", json())).c_str(),
+                    text_of(s.value("value", json())).c_str(), text_of(s.value("origin", json())).c_str());
   }
-  if (report.is_object()) std::printf("\nquantisation report: %s\n", report.dump(2, ' ', false, json::error_handler_t::replace).c_str());
+  if (report.is_object())
+    std::printf("\nquantisation report: %s\n",
+                report.dump(2, ' ', false, json::error_handler_t::replace).c_str());
   if (o.verify) std::printf("\nall checksums match\n");
 }
 
 }  // namespace
 
 void add_info(CLI::App& app) {
-  CLI::App* c = app.add_subcommand("info", "What a packed model is: towers, switches and where each came from, sizes");
+  CLI::App* c =
+      app.add_subcommand("info", "What a packed model is: towers, switches and where each came from, sizes");
   const auto o = std::make_shared<options>();
   c->add_option("model", o->model, "The packed model (.oc)")->required();
   c->add_flag("--json", o->as_json, "Machine-readable");

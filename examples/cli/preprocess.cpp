@@ -1,4 +1,5 @@
-// ocellus preprocess: what the vision tower will see, as a picture: resized and cropped byte for byte as Pillow does.
+// ocellus preprocess: what the vision tower will see, as a picture: resized and cropped byte for byte as
+// Pillow does.
 #include "program.hpp"
 
 #include <ocellus/image/load.hpp>
@@ -63,20 +64,27 @@ void preprocess_file(options& o) {
 }  // namespace
 
 void add_preprocess(CLI::App& app) {
-  CLI::App* c = app.add_subcommand("preprocess", "Resize and crop a picture as the model's reference does; write it as PNG");
+  CLI::App* c = app.add_subcommand(
+      "preprocess", "Resize and crop a picture as the model's reference does; write it as PNG");
   const auto o = std::make_shared<options>();
-  c->add_option("paths", o->paths, "A model (.oc) and an image; or, with --resize, just an image")->required();
-  c->add_option("--resize", o->resize, "none, shortest (side to --size), squash (to --size x --size) or naflex")
+  c->add_option("paths", o->paths, "A model (.oc) and an image; or, with --resize, just an image")
+      ->required();
+  c->add_option("--resize", o->resize,
+                "none, shortest (side to --size), squash (to --size x --size) or naflex")
       ->check(CLI::IsMember({"none", "shortest", "squash", "naflex"}));
   c->add_option("--size", o->size, "Pixels")->check(CLI::Range(1, 65536));
-  c->add_option("--crop", o->crop, "Centre crop of this many pixels (default: none)")->check(CLI::Range(1, 65536));
+  c->add_option("--crop", o->crop, "Centre crop of this many pixels (default: none)")
+      ->check(CLI::Range(1, 65536));
   c->add_option("--crop-offset", o->crop_offset, "round (torchvision) or floor (transformers)")
       ->check(CLI::IsMember({"round", "floor"}));
   c->add_option("--filter", o->filter, "bicubic or bilinear")->check(CLI::IsMember({"bicubic", "bilinear"}));
   c->add_option("--patch", o->patch, "naflex: side of a patch")->check(CLI::Range(1, 256));
-  c->add_option("--max-patches", o->max_patches, "naflex: at most so many patches")->check(CLI::Range(1, 65536));
-  c->add_option("--pillow", o->pillow, "Order of the passes: 12 (horizontal first, default) or 13")->check(CLI::Range(9, 99));
-  c->add_flag("--upright", o->upright, "Turn the picture by its EXIF orientation first (the references do not)");
+  c->add_option("--max-patches", o->max_patches, "naflex: at most so many patches")
+      ->check(CLI::Range(1, 65536));
+  c->add_option("--pillow", o->pillow, "Order of the passes: 12 (horizontal first, default) or 13")
+      ->check(CLI::Range(9, 99));
+  c->add_flag("--upright", o->upright,
+              "Turn the picture by its EXIF orientation first (the references do not)");
   c->add_option("-o,--output", o->out, "Where to write the picture (.png)")->required();
   o->add_to(*c);
   c->callback([o] { preprocess_file(*o); });

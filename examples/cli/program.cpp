@@ -95,7 +95,9 @@ std::vector<std::string> read_texts(const std::string& path) {
   std::vector<std::string> lines = lines_of(read_file(path));
   if (!ends_with(path, ".jsonl")) return lines;
   for (std::size_t i = 0; i < lines.size(); i++) {
-    const auto bad = [&](const std::string& why) { return failure(path + ": line " + std::to_string(i + 1) + ": " + why); };
+    const auto bad = [&](const std::string& why) {
+      return failure(path + ": line " + std::to_string(i + 1) + ": " + why);
+    };
     int depth = 0;
     const auto shallow = [&depth](int d, nlohmann::json::parse_event_t, nlohmann::json&) {
       depth = d > depth ? d : depth;
@@ -116,8 +118,8 @@ std::vector<std::string> read_lines(const std::string& path) {
   return lines;
 }
 
-picture_chunk load_pictures(const std::vector<std::string>& files, std::size_t begin, std::size_t end, bool upright,
-                            const ocellus::executor& threads) {
+picture_chunk load_pictures(const std::vector<std::string>& files, std::size_t begin, std::size_t end,
+                            bool upright, const ocellus::executor& threads) {
   picture_chunk chunk;
   chunk.pictures.resize(end - begin);
   chunk.errors.resize(end - begin);
@@ -143,7 +145,8 @@ void encode_chunk(const model& model, picture_chunk& chunk, float* features, flo
   for (std::size_t i = 0; i < chunk.pictures.size(); i++) {
     if (!chunk.errors[i].empty()) continue;
     const image_view view = chunk.pictures[i];
-    const result<preprocess_shape> shape = preprocess_shape_of(model.config().preprocess, view.width, view.height);
+    const result<preprocess_shape> shape =
+        preprocess_shape_of(model.config().preprocess, view.width, view.height);
     if (!shape) {
       chunk.errors[i] = to_string(shape.error());
       continue;
@@ -154,12 +157,15 @@ void encode_chunk(const model& model, picture_chunk& chunk, float* features, flo
   if (views.empty()) return;
   const auto width = static_cast<std::size_t>(model.embed());
   const auto classes = static_cast<std::size_t>(model.config().vision.classes);
-  std::vector<float> packed(views.size() * width), packed_logits(logits == nullptr ? 0 : views.size() * classes);
-  const status s = model.encode_pictures(views, packed.data(), work, threads, logits == nullptr ? nullptr : packed_logits.data());
+  std::vector<float> packed(views.size() * width),
+      packed_logits(logits == nullptr ? 0 : views.size() * classes);
+  const status s = model.encode_pictures(views, packed.data(), work, threads,
+                                         logits == nullptr ? nullptr : packed_logits.data());
   if (s != status::ok) throw failure(to_string(s));
   for (std::size_t i = 0; i < rows.size(); i++) {
     std::memcpy(features + rows[i] * width, packed.data() + i * width, width * sizeof(float));
-    if (logits != nullptr) std::memcpy(logits + rows[i] * classes, packed_logits.data() + i * classes, classes * sizeof(float));
+    if (logits != nullptr)
+      std::memcpy(logits + rows[i] * classes, packed_logits.data() + i * classes, classes * sizeof(float));
   }
 }
 

@@ -19,8 +19,10 @@ struct options {
 };
 
 void tokenize(options& o) {
-  if (o.texts.empty() == o.texts_file.empty()) throw usage("tokenize: give exactly one of --text and --texts");
-  if (o.model.empty() == o.vocabulary.empty()) throw usage("tokenize: give a model, or --tokenizer PATH with --style");
+  if (o.texts.empty() == o.texts_file.empty())
+    throw usage("tokenize: give exactly one of --text and --texts");
+  if (o.model.empty() == o.vocabulary.empty())
+    throw usage("tokenize: give a model, or --tokenizer PATH with --style");
   compute_options none;
   std::optional<model> m;
   array<std::byte> blob;
@@ -35,11 +37,15 @@ void tokenize(options& o) {
     convert::tokenizer_options settings;
     settings.style = convert::parse_text_style(o.style);
     if (!settings.style)
-      throw usage("tokenize: --style is one of clip-openclip, clip-hf, siglip-hf, siglip-openclip, siglip2, siglip2-openclip");
+      throw usage(
+          "tokenize: --style is one of clip-openclip, clip-hf, siglip-hf, siglip-openclip, siglip2, "
+          "siglip2-openclip");
     if (o.context > 0) settings.context = o.context;
     const auto built = convert::build_tokenizer(o.vocabulary, settings);
-    if (!built) throw failure(built.failure().what.find(o.vocabulary) == 0 ? built.failure().what
-                                                                             : o.vocabulary + ": " + built.failure().what);
+    if (!built)
+      throw failure(built.failure().what.find(o.vocabulary) == 0
+                        ? built.failure().what
+                        : o.vocabulary + ": " + built.failure().what);
     result<array<std::byte>> aligned = array<std::byte>::make(built->size());
     if (!aligned) throw std::bad_alloc();
     blob = std::move(*aligned);
@@ -65,11 +71,14 @@ void tokenize(options& o) {
 }  // namespace
 
 void add_tokenize(CLI::App& app) {
-  CLI::App* c = app.add_subcommand("tokenize", "Texts to token ids: one JSON array a line, padded as the model pads");
+  CLI::App* c =
+      app.add_subcommand("tokenize", "Texts to token ids: one JSON array a line, padded as the model pads");
   const auto o = std::make_shared<options>();
   c->add_option("model", o->model, "The packed model (.oc) whose tokenizer is used");
-  c->add_option("--tokenizer", o->vocabulary, "Vocabulary instead of a model: file or folder (needs --style)");
-  c->add_option("--style", o->style, "clip-openclip, clip-hf, siglip-hf, siglip-openclip, siglip2, siglip2-openclip");
+  c->add_option("--tokenizer", o->vocabulary,
+                "Vocabulary instead of a model: file or folder (needs --style)");
+  c->add_option("--style", o->style,
+                "clip-openclip, clip-hf, siglip-hf, siglip-openclip, siglip2, siglip2-openclip");
   c->add_option("--context", o->context, "Ids per text (default: the model's)")->check(CLI::Range(2, 8192));
   c->add_option("--text", o->texts, "Texts");
   c->add_option("--texts", o->texts_file, "File with one text a line, or .jsonl with {\"text\": ...} a line");

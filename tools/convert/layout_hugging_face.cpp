@@ -38,14 +38,16 @@ void read_encoder(const settings& s, const std::string& tower, const encoder_def
 void add_clip_blocks(plan& p, const std::string& tower, const std::string& source, const encoder_config& e) {
   const std::int64_t width = e.width;
   for (int i = 0; i < e.layers && p.ok(); i++) {
-    const std::string to = tower + "blocks." + std::to_string(i) + ".", from = source + std::to_string(i) + ".";
+    const std::string to = tower + "blocks." + std::to_string(i) + ".",
+                      from = source + std::to_string(i) + ".";
     const std::string attn = from + "self_attn.";
     p.norm(to + "norm1", from + "layer_norm1", width);
     p.matrix(to + "attn.qkv.weight", {3 * width, width},
              {piece{attn + "q_proj.weight", {width, width}}, piece{attn + "k_proj.weight", {width, width}},
               piece{attn + "v_proj.weight", {width, width}}});
     p.exact(to + "attn.qkv.bias", {3 * width},
-            {piece{attn + "q_proj.bias", {width}}, piece{attn + "k_proj.bias", {width}}, piece{attn + "v_proj.bias", {width}}});
+            {piece{attn + "q_proj.bias", {width}}, piece{attn + "k_proj.bias", {width}},
+             piece{attn + "v_proj.bias", {width}}});
     p.linear(to + "attn.proj", attn + "out_proj", width, width);
     p.norm(to + "norm2", from + "layer_norm2", width);
     p.linear(to + "mlp.fc1", from + "mlp.fc1", e.mlp, width);
@@ -59,8 +61,10 @@ void add_text(plan& p, const std::string& projection, bool bias) {
   const std::string from = "text_model.";
   p.own(from);
   p.ignore_suffix(".position_ids");
-  p.table("text.tokens", {t.vocab, width}, piece{from + "embeddings.token_embedding.weight", {t.vocab, width}});
-  p.exact("text.positions", {t.context, width}, piece{from + "embeddings.position_embedding.weight", {t.context, width}});
+  p.table("text.tokens", {t.vocab, width},
+          piece{from + "embeddings.token_embedding.weight", {t.vocab, width}});
+  p.exact("text.positions", {t.context, width},
+          piece{from + "embeddings.position_embedding.weight", {t.context, width}});
   add_clip_blocks(p, "text.", from + "encoder.layers.", t.encoder);
   p.norm("text.norm", from + "final_layer_norm", width);
   if (!projection.empty()) p.linear("text.proj", projection, t.embed, width, bias);
@@ -107,7 +111,8 @@ void read_clip(plan& p, const settings& root, const std::string& model_type, con
   const towers have = find_towers(p, model_type);
   const int top_embed = single ? 0 : root.integer("projection_dim", 512, 1, max_width, "embed");
   if (have.vision) {
-    const settings s = single ? root : tower_settings(root, "vision_config", "vision_config_dict", "CLIPVisionConfig");
+    const settings s =
+        single ? root : tower_settings(root, "vision_config", "vision_config_dict", "CLIPVisionConfig");
     vision_config& v = m.vision;
     v.kind = vision_kind::vit;
     v.pool = pooling::cls;
@@ -117,14 +122,16 @@ void read_clip(plan& p, const settings& root, const std::string& model_type, con
     v.final_eps = v.encoder.eps;
     p.note_switch("vision.pool", "class token", "fixed by CLIPVisionModel");
     const bool projected = !single || p.has("visual_projection.weight");
-    v.embed = single ? (projected ? s.integer("projection_dim", 512, 1, max_width, "embed") : v.encoder.width) : top_embed;
+    v.embed = single ? (projected ? s.integer("projection_dim", 512, 1, max_width, "embed") : v.encoder.width)
+                     : top_embed;
     const std::int64_t width = v.encoder.width, tokens = std::int64_t{v.grid_h} * v.grid_w + 1;
     const std::string from = "vision_model.";
     p.own(from);
     p.ignore_suffix(".position_ids");
     add_patches(p, from + "embeddings.patch_embedding", false);
     p.exact("vision.class_token", {width}, piece{from + "embeddings.class_embedding", {width}});
-    p.exact("vision.positions", {tokens, width}, piece{from + "embeddings.position_embedding.weight", {tokens, width}});
+    p.exact("vision.positions", {tokens, width},
+            piece{from + "embeddings.position_embedding.weight", {tokens, width}});
     p.norm("vision.pre_norm", from + "pre_layrnorm", width);  // spelt so in the reference
     add_clip_blocks(p, "vision.", from + "encoder.layers.", v.encoder);
     p.norm("vision.norm", from + "post_layernorm", width);
@@ -134,7 +141,8 @@ void read_clip(plan& p, const settings& root, const std::string& model_type, con
     read_hf_preprocessor(p, pre, pre_name, d);
   }
   if (have.text) {
-    const settings s = single ? root : tower_settings(root, "text_config", "text_config_dict", "CLIPTextConfig");
+    const settings s =
+        single ? root : tower_settings(root, "text_config", "text_config_dict", "CLIPTextConfig");
     text_config& t = m.text;
     t.present = 1;
     read_encoder(s, "text.", {512, 2048, 12, 8, "quick_gelu", 1e-5}, t.encoder);
@@ -147,14 +155,17 @@ void read_clip(plan& p, const settings& root, const std::string& model_type, con
     // Configurations from before transformers 4.31 say 2, which is wrong and stands for "at the highest id".
     t.eos_id = s.size("eos_token_id", 49407, 0, INT32_MAX - 1).first;
     t.pool = t.eos_id == 2 ? pooling::argmax : pooling::eos;
-    s.note("text.pool", t.pool == pooling::argmax ? "at the highest id" : "at the first id " + std::to_string(t.eos_id),
+    s.note("text.pool",
+           t.pool == pooling::argmax ? "at the highest id" : "at the first id " + std::to_string(t.eos_id),
            "eos_token_id");
     if (t.pool == pooling::eos && t.eos_id >= t.vocab)
       s.fail("eos_token_id", "is " + std::to_string(t.eos_id) + ", outside of the vocabulary");
     const bool projected = !single || p.has("text_projection.weight");
-    t.embed = single ? (projected ? s.integer("projection_dim", 512, 1, max_width, "embed") : t.encoder.width) : top_embed;
+    t.embed = single ? (projected ? s.integer("projection_dim", 512, 1, max_width, "embed") : t.encoder.width)
+                     : top_embed;
     add_text(p, projected ? "text_projection" : "", false);
-    p.model().tokenizer = {.style = text_style::clip_hf, .cleaning = {}, .context = t.context, .vocab_size = t.vocab};
+    p.model().tokenizer = {
+        .style = text_style::clip_hf, .cleaning = {}, .context = t.context, .vocab_size = t.vocab};
   }
   if (have.vision && have.text) read_logit_scale(p, "logit_scale", "");
   m.score = score_kind::softmax;
@@ -165,7 +176,8 @@ void add_map_head(plan& p, const std::string& from) {
   const vision_config& v = p.config().vision;
   const std::int64_t width = v.encoder.width;
   const std::string in = from + "attention.in_proj_weight", in_bias = from + "attention.in_proj_bias";
-  const piece q = piece{in, {3 * width, width}}.rows(0, width), q_bias = piece{in_bias, {3 * width}}.rows(0, width);
+  const piece q = piece{in, {3 * width, width}}.rows(0, width),
+              q_bias = piece{in_bias, {3 * width}}.rows(0, width);
   add_map_query(p, q, q_bias, {from + "probe", {width}});
   p.matrix("vision.map.kv.weight", {2 * width, width}, piece{in, {3 * width, width}}.rows(width, 2 * width));
   p.exact("vision.map.kv.bias", {2 * width}, piece{in_bias, {3 * width}}.rows(width, 2 * width));
@@ -178,10 +190,12 @@ void add_map_head(plan& p, const std::string& from) {
 void read_siglip(plan& p, const settings& root, const std::string& model_type, const nlohmann::json* pre,
                  const std::string& pre_name) {
   model_config& m = p.config();
-  const bool naflex = model_type.starts_with("siglip2"), single = model_type != "siglip" && model_type != "siglip2";
+  const bool naflex = model_type.starts_with("siglip2"),
+             single = model_type != "siglip" && model_type != "siglip2";
   const towers have = find_towers(p, model_type);
   if (have.vision) {
-    const settings s = single ? root : root.child("vision_config", naflex ? "Siglip2VisionConfig" : "SiglipVisionConfig");
+    const settings s =
+        single ? root : root.child("vision_config", naflex ? "Siglip2VisionConfig" : "SiglipVisionConfig");
     vision_config& v = m.vision;
     v.kind = vision_kind::vit;
     read_encoder(s, "vision.", {768, 3072, 12, 12, "gelu_pytorch_tanh", 1e-6}, v.encoder);
@@ -209,7 +223,8 @@ void read_siglip(plan& p, const settings& root, const std::string& model_type, c
     } else {
       add_patches(p, from + "embeddings.patch_embedding", true);
     }
-    p.exact("vision.positions", {tokens, width}, piece{from + "embeddings.position_embedding.weight", {tokens, width}});
+    p.exact("vision.positions", {tokens, width},
+            piece{from + "embeddings.position_embedding.weight", {tokens, width}});
     add_clip_blocks(p, "vision.", from + "encoder.layers.", v.encoder);
     p.norm("vision.norm", from + "post_layernorm", width);
     if (s.flag("vision_use_head", true)) {
@@ -236,10 +251,12 @@ void read_siglip(plan& p, const settings& root, const std::string& model_type, c
     if (naflex) m.preprocess.patch = v.patch;
     read_hf_preprocessor(p, pre, pre_name, d);
     if (naflex && m.preprocess.patch != v.patch)
-      p.fail(pre_name + ": patch_size is " + std::to_string(m.preprocess.patch) + ", the model's is " + std::to_string(v.patch));
+      p.fail(pre_name + ": patch_size is " + std::to_string(m.preprocess.patch) + ", the model's is " +
+             std::to_string(v.patch));
   }
   if (have.text) {
-    const settings s = single ? root : root.child("text_config", naflex ? "Siglip2TextConfig" : "SiglipTextConfig");
+    const settings s =
+        single ? root : root.child("text_config", naflex ? "Siglip2TextConfig" : "SiglipTextConfig");
     text_config& t = m.text;
     t.present = 1;
     read_encoder(s, "text.", {768, 3072, 12, 12, "gelu_pytorch_tanh", 1e-6}, t.encoder);
@@ -256,7 +273,8 @@ void read_siglip(plan& p, const settings& root, const std::string& model_type, c
     add_text(p, "text_model.head", true);
     p.model().tokenizer = {.style = {}, .cleaning = {}, .context = t.context, .vocab_size = t.vocab};
     if (have.vision && p.ok() && m.vision.embed != t.embed)
-      s.fail("projection_size", "is " + std::to_string(t.embed) + ", images have " + std::to_string(m.vision.embed));
+      s.fail("projection_size",
+             "is " + std::to_string(t.embed) + ", images have " + std::to_string(m.vision.embed));
   }
   if (have.vision && have.text) read_logit_scale(p, "logit_scale", "logit_bias");
   m.score = score_kind::sigmoid;
@@ -314,23 +332,29 @@ void read_plain_vit(plan& p, const settings& root, const std::string& model_type
   add_patches(p, embeddings + "patch_embeddings.projection", true);
   p.exact("vision.class_token", {width}, piece{embeddings + "cls_token", {width}});
   if (v.registers != 0)
-    p.exact("vision.registers", {v.registers, width}, piece{embeddings + "register_tokens", {v.registers, width}});
+    p.exact("vision.registers", {v.registers, width},
+            piece{embeddings + "register_tokens", {v.registers, width}});
   p.exact("vision.positions", {tokens, width}, piece{embeddings + "position_embeddings", {tokens, width}});
   for (int i = 0; i < e.layers && p.ok(); i++) {
     const std::string to = "vision.blocks." + std::to_string(i) + ".";
-    const std::string from = prefix + "encoder.layer." + std::to_string(i) + ".", attn = from + "attention.attention.";
-    const std::string scale1 = dino ? from + "layer_scale1.lambda1" : "", scale2 = dino ? from + "layer_scale2.lambda1" : "";
-    const std::string fc1 = from + (dino ? "mlp.fc1" : "intermediate.dense"), fc2 = from + (dino ? "mlp.fc2" : "output.dense");
+    const std::string from = prefix + "encoder.layer." + std::to_string(i) + ".",
+                      attn = from + "attention.attention.";
+    const std::string scale1 = dino ? from + "layer_scale1.lambda1" : "",
+                      scale2 = dino ? from + "layer_scale2.lambda1" : "";
+    const std::string fc1 = from + (dino ? "mlp.fc1" : "intermediate.dense"),
+                      fc2 = from + (dino ? "mlp.fc2" : "output.dense");
     p.norm(to + "norm1", from + (dino ? "norm1" : "layernorm_before"), width);
     p.matrix(to + "attn.qkv.weight", {3 * width, width},
              {piece{attn + "query.weight", {width, width}}, piece{attn + "key.weight", {width, width}},
               piece{attn + "value.weight", {width, width}}});
     if (qkv_bias)
       p.exact(to + "attn.qkv.bias", {3 * width},
-              {piece{attn + "query.bias", {width}}, piece{attn + "key.bias", {width}}, piece{attn + "value.bias", {width}}});
+              {piece{attn + "query.bias", {width}}, piece{attn + "key.bias", {width}},
+               piece{attn + "value.bias", {width}}});
     p.matrix(to + "attn.proj.weight", {width, width},
              piece{from + "attention.output.dense.weight", {width, width}}.times(scale1));
-    p.exact(to + "attn.proj.bias", {width}, piece{from + "attention.output.dense.bias", {width}}.times(scale1));
+    p.exact(to + "attn.proj.bias", {width},
+            piece{from + "attention.output.dense.bias", {width}}.times(scale1));
     p.norm(to + "norm2", from + (dino ? "norm2" : "layernorm_after"), width);
     if (e.gated != 0) {
       const bool fused = p.has(from + "mlp.weights_in.weight");
@@ -341,7 +365,8 @@ void read_plain_vit(plan& p, const settings& root, const std::string& model_type
         const std::string gate = from + "mlp.gate_proj", up = from + "mlp.up_proj";
         p.matrix(to + "mlp.fc1.weight", {2 * std::int64_t{e.mlp}, width},
                  {piece{gate + ".weight", {e.mlp, width}}, piece{up + ".weight", {e.mlp, width}}});
-        p.exact(to + "mlp.fc1.bias", {2 * std::int64_t{e.mlp}}, {piece{gate + ".bias", {e.mlp}}, piece{up + ".bias", {e.mlp}}});
+        p.exact(to + "mlp.fc1.bias", {2 * std::int64_t{e.mlp}},
+                {piece{gate + ".bias", {e.mlp}}, piece{up + ".bias", {e.mlp}}});
       }
       p.matrix(to + "mlp.fc2.weight", {width, e.mlp}, piece{out + ".weight", {width, e.mlp}}.times(scale2));
       p.exact(to + "mlp.fc2.bias", {width}, piece{out + ".bias", {width}}.times(scale2));
@@ -378,7 +403,8 @@ void read_plain_vit(plan& p, const settings& root, const std::string& model_type
   read_hf_preprocessor(p, pre, pre_name, d);
   // The pictures that the processor makes need not have the size that the positions were trained for.
   const preprocess_config& c = m.preprocess;
-  if (v.positions != position_resize::none && c.resize != resize_mode::none && (c.crop_h != 0 || c.resize == resize_mode::squash)) {
+  if (v.positions != position_resize::none && c.resize != resize_mode::none &&
+      (c.crop_h != 0 || c.resize == resize_mode::squash)) {
     v.image_h = c.crop_h != 0 ? c.crop_h : c.size_h;
     v.image_w = c.crop_w != 0 ? c.crop_w : c.size_w;
   }
@@ -400,8 +426,9 @@ void add_map_query(plan& p, const piece& q, const piece& q_bias, const piece& pr
              });
 }
 
-outcome<model_source> read_hugging_face(const checkpoint& file, const nlohmann::json& config, const std::string& name,
-                                        const nlohmann::json* pre, const std::string& pre_name) {
+outcome<model_source> read_hugging_face(const checkpoint& file, const nlohmann::json& config,
+                                        const std::string& name, const nlohmann::json* pre,
+                                        const std::string& pre_name) {
   plan p(file, "hugging-face");
   const settings root(p, config, name, "the model's class");
   const std::string type = root.text("model_type", "");
@@ -411,10 +438,16 @@ outcome<model_source> read_hugging_face(const checkpoint& file, const nlohmann::
   };
   if (is({"clip", "clip_vision_model", "clip_text_model"})) {
     read_clip(p, settings(p, config, name, "CLIPConfig"), type, pre, pre_name);
-  } else if (is({"siglip", "siglip_vision_model", "siglip_text_model", "siglip2", "siglip2_vision_model", "siglip2_text_model"})) {
-    read_siglip(p, settings(p, config, name, type.starts_with("siglip2") ? "Siglip2Config" : "SiglipConfig"), type, pre, pre_name);
+  } else if (is({"siglip", "siglip_vision_model", "siglip_text_model", "siglip2", "siglip2_vision_model",
+                 "siglip2_text_model"})) {
+    read_siglip(p, settings(p, config, name, type.starts_with("siglip2") ? "Siglip2Config" : "SiglipConfig"),
+                type, pre, pre_name);
   } else if (is({"dinov2", "dinov2_with_registers", "vit"})) {
-    read_plain_vit(p, settings(p, config, name, type == "dinov2" ? "Dinov2Config" : type == "vit" ? "ViTConfig" : "Dinov2WithRegistersConfig"),
+    read_plain_vit(p,
+                   settings(p, config, name,
+                            type == "dinov2" ? "Dinov2Config"
+                            : type == "vit"  ? "ViTConfig"
+                                             : "Dinov2WithRegistersConfig"),
                    type, pre, pre_name);
   } else if (type.empty()) {
     p.fail(name + ": model_type is missing");

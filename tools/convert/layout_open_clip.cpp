@@ -11,7 +11,8 @@ using namespace ocellus;
 namespace {
 
 /// act_kwargs and norm_kwargs, which go to nn.GELU and nn.LayerNorm.
-activation read_act(const settings& s, bool quick_gelu, const std::string& quick_origin, const std::string& name) {
+activation read_act(const settings& s, bool quick_gelu, const std::string& quick_origin,
+                    const std::string& name) {
   activation act = quick_gelu ? activation::quick_gelu : activation::gelu;
   if (s.has("act_kwargs")) {
     const std::string approximate = s.child("act_kwargs", "nn.GELU").text("approximate", "none");
@@ -34,7 +35,8 @@ float read_eps(const settings& s, const std::string& name) {
 
 /// Blocks and masks that no published configuration uses and that change the answers.
 void refuse_variants(const settings& s) {
-  for (const char* key : {"qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn_inner", "scale_attn", "scale_fc"})
+  for (const char* key :
+       {"qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn_inner", "scale_attn", "scale_fc"})
     if (s.has(key) && s.flag(key, false)) s.fail(key, "is true, which ocellus does not do");
   const std::string block = s.text("block_type", "default");
   if (block != "default") s.fail("block_type", "is \"" + printable(block) + "\", which ocellus does not do");
@@ -59,7 +61,8 @@ void read_native_vit(plan& p, const settings& s, bool quick_gelu, const std::str
   e.layers = s.integer("layers", 12, 0, 256, "vision.layers");
   e.head_width = s.integer("head_width", 64, 1, 512, "vision.head_width");
   e.heads = e.width / e.head_width;
-  if (e.heads == 0 || e.width % e.heads != 0) return s.fail("head_width", "does not divide the width " + std::to_string(e.width));
+  if (e.heads == 0 || e.width % e.heads != 0)
+    return s.fail("head_width", "does not divide the width " + std::to_string(e.width));
   e.head_width = e.width / e.heads;  // open_clip divides the width by the number of heads again
   e.mlp = mlp_width(s, e.width, "vision.mlp");
   e.act = read_act(s, quick_gelu, quick_origin, "vision.act");
@@ -71,7 +74,8 @@ void read_native_vit(plan& p, const settings& s, bool quick_gelu, const std::str
   set_image(v, image_h, image_w, patch_h);
   v.pre_norm = s.flag("no_ln_pre", false, "vision.no_pre_norm") ? 0 : 1;
   const std::string pool = s.text("pool_type", "tok", "vision.pool");
-  if (pool != "tok" && pool != "avg") return s.fail("pool_type", "is \"" + printable(pool) + "\": ocellus knows tok and avg");
+  if (pool != "tok" && pool != "avg")
+    return s.fail("pool_type", "is \"" + printable(pool) + "\": ocellus knows tok and avg");
   v.pool = pool == "tok" ? pooling::cls : pooling::avg;
   const bool norm_after = s.flag("final_ln_after_pool", false, "vision.norm_after_pool");
   v.norm_before_pool = v.pool == pooling::avg && !norm_after ? 1 : 0;  // for the class token it is the same
@@ -93,14 +97,19 @@ void read_resnet(plan& p, const settings& s) {
   add_clip_resnet(p);
   const nlohmann::json& layers = *s.find("layers");
   for (std::size_t i = 0; i < 4; i++)
-    if (layers.size() != 4 || !layers[i].is_number_integer() || layers[i].get<std::int64_t>() != v.resnet_layers[i])
+    if (layers.size() != 4 || !layers[i].is_number_integer() ||
+        layers[i].get<std::int64_t>() != v.resnet_layers[i])
       return s.fail("layers", "does not agree with the tensors");
   if (s.integer("width", 64, 1, 512) != v.resnet_width) s.fail("width", "does not agree with the tensors");
-  if (s.size("image_size", 224, 1, 8192) != std::pair(v.image_h, v.image_w)) s.fail("image_size", "does not agree with the tensors");
-  if (embed != v.embed) s.fail("layers", "come with embeddings of " + std::to_string(v.embed) + ", expected " + std::to_string(embed));
+  if (s.size("image_size", 224, 1, 8192) != std::pair(v.image_h, v.image_w))
+    s.fail("image_size", "does not agree with the tensors");
+  if (embed != v.embed)
+    s.fail("layers",
+           "come with embeddings of " + std::to_string(v.embed) + ", expected " + std::to_string(embed));
   const int head_width = s.integer("head_width", 64, 1, 512, "vision.head_width");
   v.encoder.heads = v.resnet_width * 32 / head_width;
-  if (v.encoder.heads < 1 || v.encoder.width % v.encoder.heads != 0) return s.fail("head_width", "does not divide the width");
+  if (v.encoder.heads < 1 || v.encoder.width % v.encoder.heads != 0)
+    return s.fail("head_width", "does not divide the width");
   v.encoder.head_width = v.encoder.width / v.encoder.heads;
 }
 
@@ -110,7 +119,9 @@ void read_timm_tower(plan& p, const settings& s) {
   o.prefix = "visual.trunk.";
   o.name = s.text("timm_model_name", "");
   o.name_origin = s.origin("timm_model_name");
-  const std::string pool = s.text("timm_pool", "avg"), proj = s.text("timm_proj", s.has("timm_proj") || !s.object().contains("timm_proj") ? "linear" : "");
+  const std::string pool = s.text("timm_pool", "avg"),
+                    proj = s.text("timm_proj",
+                                  s.has("timm_proj") || !s.object().contains("timm_proj") ? "linear" : "");
   if (pool == "token") o.pool = pooling::cls;
   if (pool == "avg") o.pool = pooling::avg;
   if (pool == "map") o.pool = pooling::map;
@@ -128,8 +139,8 @@ void read_timm_tower(plan& p, const settings& s) {
     p.linear("vision.proj", "visual.trunk.head", v.embed, v.encoder.width);
   } else if (proj == "none") {
     if (v.embed != v.encoder.width)
-      s.fail("timm_proj", "is \"none\", but the trunk's width " + std::to_string(v.encoder.width) + " is not embed_dim " +
-                              std::to_string(v.embed));
+      s.fail("timm_proj", "is \"none\", but the trunk's width " + std::to_string(v.encoder.width) +
+                              " is not embed_dim " + std::to_string(v.embed));
   } else {
     s.fail("timm_proj", "is \"" + printable(proj) + "\": ocellus knows linear, none and null");
   }
@@ -139,7 +150,8 @@ void read_text(plan& p, const settings& s, bool quick_gelu, const std::string& q
   text_config& t = p.config().text;
   encoder_config& e = t.encoder;
   if (s.has("hf_model_name"))
-    return s.fail("hf_model_name", "is \"" + printable(s.text("hf_model_name", "")) + "\": text towers of transformers are not supported");
+    return s.fail("hf_model_name", "is \"" + printable(s.text("hf_model_name", "")) +
+                                       "\": text towers of transformers are not supported");
   if (s.flag("embed_cls", false)) return s.fail("embed_cls", "is true: CoCa's text tower is not supported");
   refuse_variants(s);
   const std::string prefix = p.has("text.token_embedding.weight") ? "text." : "";
@@ -147,7 +159,8 @@ void read_text(plan& p, const settings& s, bool quick_gelu, const std::string& q
   e.width = s.integer("width", 512, 1, 1 << 14, "text.width");
   e.layers = s.integer("layers", 12, 0, 256, "text.layers");
   e.heads = s.integer("heads", 8, 1, 256, "text.heads");
-  if (e.width % e.heads != 0) return s.fail("heads", "is " + std::to_string(e.heads) + ", which does not divide the width");
+  if (e.width % e.heads != 0)
+    return s.fail("heads", "is " + std::to_string(e.heads) + ", which does not divide the width");
   e.head_width = e.width / e.heads;
   e.mlp = mlp_width(s, e.width, "text.mlp");
   e.act = read_act(s, quick_gelu, quick_origin, "text.act");
@@ -158,7 +171,10 @@ void read_text(plan& p, const settings& s, bool quick_gelu, const std::string& q
   t.context = s.integer("context_length", 77, 1, 8192, "text.context");
   t.pad_id = s.integer("pad_id", 0, 0, INT32_MAX - 1);
   const std::string pool = s.text("pool_type", "argmax", "text.pool");
-  t.pool = pool == "argmax" ? pooling::argmax : pool == "eos" ? pooling::eos : pool == "last" ? pooling::last : pooling::first;
+  t.pool = pool == "argmax" ? pooling::argmax
+           : pool == "eos"  ? pooling::eos
+           : pool == "last" ? pooling::last
+                            : pooling::first;
   if (t.pool == pooling::first && pool != "first")
     return s.fail("pool_type", "is \"" + printable(pool) + "\": ocellus knows argmax, eos, last and first");
   if (t.pool == pooling::eos) t.eos_id = s.integer("eos_id", 2, 0, INT32_MAX - 1, "text.eos_id");
@@ -168,10 +184,13 @@ void read_text(plan& p, const settings& s, bool quick_gelu, const std::string& q
   const std::string projection = prefix + "text_projection";
   const bool stored = p.has(projection) || p.has(projection + ".weight");
   if (p.ok() && stored != (proj == "linear"))
-    return s.fail("proj_type", "is \"" + proj + "\", but the checkpoint has " + (stored ? "a" : "no") + " text_projection");
-  if (proj == "none" && t.embed != e.width) return s.fail("proj_type", "is \"none\", but width and embed_dim differ");
+    return s.fail("proj_type", "is \"" + proj + "\", but the checkpoint has " + (stored ? "a" : "no") +
+                                   " text_projection");
+  if (proj == "none" && t.embed != e.width)
+    return s.fail("proj_type", "is \"none\", but width and embed_dim differ");
   if (p.ok() && proj == "linear" && p.has(projection + ".weight") != bias)
-    return s.fail("proj_bias", std::string("is ") + (bias ? "true" : "false") + ", which the shape of text_projection denies");
+    return s.fail("proj_bias", std::string("is ") + (bias ? "true" : "false") +
+                                   ", which the shape of text_projection denies");
   p.own("text.");
   p.own("transformer.");
   p.ignore_suffix("attn_mask");
@@ -189,12 +208,14 @@ void read_text(plan& p, const settings& s, bool quick_gelu, const std::string& q
   if (clean == "whitespace") k.cleaning = text_cleaning::whitespace;
   else if (clean == "lower") k.cleaning = text_cleaning::lower;
   else if (clean == "canonicalize") k.cleaning = text_cleaning::canonicalize;
-  else kwargs.fail("clean", "is \"" + printable(clean) + "\": ocellus knows whitespace, lower and canonicalize");
+  else
+    kwargs.fail("clean", "is \"" + printable(clean) + "\": ocellus knows whitespace, lower and canonicalize");
 }
 
 }  // namespace
 
-outcome<model_source> read_open_clip(const checkpoint& file, const nlohmann::json& config, const std::string& name) {
+outcome<model_source> read_open_clip(const checkpoint& file, const nlohmann::json& config,
+                                     const std::string& name) {
   plan p(file, "open_clip");
   model_config& m = p.config();
   const settings top(p, config, name, "open_clip's CLIP");
@@ -204,7 +225,8 @@ outcome<model_source> read_open_clip(const checkpoint& file, const nlohmann::jso
   for (const char* key : {"vision_cfg", "text_cfg", "embed_dim"})
     if (!root.has(key)) root.fail(key, "is missing");
   if (!p.ok()) return p.finish();
-  const settings vision = root.child("vision_cfg", "CLIPVisionCfg"), text = root.child("text_cfg", "CLIPTextCfg");
+  const settings vision = root.child("vision_cfg", "CLIPVisionCfg"),
+                 text = root.child("text_cfg", "CLIPTextCfg");
   m.vision.embed = m.text.embed = root.integer("embed_dim", {}, 1, 1 << 15, "embed");
   const bool quick_gelu = root.flag("quick_gelu", false, "quick_gelu");
   p.own("visual.");
@@ -221,10 +243,13 @@ outcome<model_source> read_open_clip(const checkpoint& file, const nlohmann::jso
     read_logit_scale(p, "logit_scale", "logit_bias");
     const bool sigmoid = root.has("init_logit_bias") || p.has("logit_bias");
     m.score = sigmoid ? score_kind::sigmoid : score_kind::softmax;
-    p.note_switch("score", sigmoid ? "sigmoid" : "softmax", p.has("logit_bias") ? "the checkpoint has a logit_bias" : root.origin("init_logit_bias"));
+    p.note_switch("score", sigmoid ? "sigmoid" : "softmax",
+                  p.has("logit_bias") ? "the checkpoint has a logit_bias" : root.origin("init_logit_bias"));
     const settings pre = top.child("preprocess_cfg", "open_clip's PreprocessCfg");
     if (!top.has("preprocess_cfg"))
-      p.note("no preprocess_cfg in " + name + ": pictures are prepared by open_clip's defaults (shortest side, bicubic, OpenAI's mean and std)");
+      p.note(
+          "no preprocess_cfg in " + name +
+          ": pictures are prepared by open_clip's defaults (shortest side, bicubic, OpenAI's mean and std)");
     read_open_clip_preprocess(pre, m.vision.image_h, m.vision.image_w);
   }
   return p.finish();

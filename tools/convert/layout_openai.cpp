@@ -1,5 +1,6 @@
-// OpenAI's layout: visual.conv1, visual.transformer.resblocks.N, transformer.resblocks.N, token_embedding.weight, ...
-// Reference: clip/model.py, build_model(), which reads the architecture from the shapes.
+// OpenAI's layout: visual.conv1, visual.transformer.resblocks.N, transformer.resblocks.N,
+// token_embedding.weight, ... Reference: clip/model.py, build_model(), which reads the architecture from the
+// shapes.
 #include "layouts.hpp"
 
 #include <cmath>
@@ -29,9 +30,11 @@ void set_image(vision_config& v, int height, int width, int patch) {
 
 void read_logit_scale(plan& p, const std::string& scale, const std::string& bias) {
   const double log_scale = p.scalar(scale);
-  // exp(7) is 1097: trained scales are clamped at 100 (ln 100 = 4.6); beyond 20 the softmax has lost its meaning.
+  // exp(7) is 1097: trained scales are clamped at 100 (ln 100 = 4.6); beyond 20 the softmax has lost its
+  // meaning.
   if (!(log_scale > -20 && log_scale < 20))
-    p.fail("tensor " + printable(scale) + " is " + std::to_string(log_scale) + ", which is no logarithm of a scale");
+    p.fail("tensor " + printable(scale) + " is " + std::to_string(log_scale) +
+           ", which is no logarithm of a scale");
   p.config().logit_scale = static_cast<float>(std::exp(log_scale));
   p.note_switch("logit_scale", std::to_string(p.config().logit_scale), "exp of tensor " + scale);
   if (p.has(bias)) {
@@ -43,16 +46,19 @@ void read_logit_scale(plan& p, const std::string& scale, const std::string& bias
 void add_resblocks(plan& p, const std::string& tower, const std::string& source, const encoder_config& e) {
   const std::int64_t width = e.width, inner = static_cast<std::int64_t>(e.heads) * e.head_width;
   for (int i = 0; i < e.layers && p.ok(); i++) {
-    const std::string to = tower + "blocks." + std::to_string(i) + ".", from = source + std::to_string(i) + ".";
+    const std::string to = tower + "blocks." + std::to_string(i) + ".",
+                      from = source + std::to_string(i) + ".";
     const auto scaled = [&](piece part, const std::string& gain) {
       return p.has(gain) ? part.times(gain) : part;
     };
     p.norm(to + "norm1", from + "ln_1", width);
-    p.matrix(to + "attn.qkv.weight", {3 * inner, width}, piece{from + "attn.in_proj_weight", {3 * inner, width}});
+    p.matrix(to + "attn.qkv.weight", {3 * inner, width},
+             piece{from + "attn.in_proj_weight", {3 * inner, width}});
     p.exact(to + "attn.qkv.bias", {3 * inner}, piece{from + "attn.in_proj_bias", {3 * inner}});
     p.matrix(to + "attn.proj.weight", {width, inner},
              scaled({from + "attn.out_proj.weight", {width, inner}}, from + "ls_1.gamma"));
-    p.exact(to + "attn.proj.bias", {width}, scaled({from + "attn.out_proj.bias", {width}}, from + "ls_1.gamma"));
+    p.exact(to + "attn.proj.bias", {width},
+            scaled({from + "attn.out_proj.bias", {width}}, from + "ls_1.gamma"));
     p.norm(to + "norm2", from + "ln_2", width);
     p.linear(to + "mlp.fc1", from + "mlp.c_fc", e.mlp, width);
     p.matrix(to + "mlp.fc2.weight", {width, e.mlp},
@@ -82,7 +88,8 @@ namespace {
 int heads_of(plan& p, std::int64_t width, const char* what) {
   if (width % 64 != 0)
     p.fail(std::string(what) + " has width " + std::to_string(width) +
-           ", and the number of heads cannot be told (OpenAI's are 64 wide): give the model's configuration by --config");
+           ", and the number of heads cannot be told (OpenAI's are 64 wide): give the model's configuration "
+           "by --config");
   return static_cast<int>(std::max<std::int64_t>(width / 64, 1));
 }
 
@@ -111,7 +118,8 @@ void read_vit(plan& p) {
   p.matrix("vision.patch_embed.weight", {width, patch * patch * 3},
            piece{"visual.conv1.weight", {width, 3, patch, patch}}.convolution());
   p.exact("vision.class_token", {width}, piece{"visual.class_embedding", {width}});
-  p.exact("vision.positions", {grid * grid + 1, width}, piece{"visual.positional_embedding", {grid * grid + 1, width}});
+  p.exact("vision.positions", {grid * grid + 1, width},
+          piece{"visual.positional_embedding", {grid * grid + 1, width}});
   p.norm("vision.pre_norm", "visual.ln_pre", width);
   add_resblocks(p, "vision.", block, e);
   p.norm("vision.norm", "visual.ln_post", width);
@@ -158,13 +166,16 @@ void add_clip_resnet(plan& p) {
                                 std::int64_t n, std::int64_t channels, std::int64_t side) {
     const piece gain{norm + ".weight", {n}}, bias{norm + ".bias", {n}}, mean{norm + ".running_mean", {n}},
         variance{norm + ".running_var", {n}};
-    const auto factor = [](float g, float v) { return static_cast<double>(g) / std::sqrt(static_cast<double>(v) + 1e-5); };
+    const auto factor = [](float g, float v) {
+      return static_cast<double>(g) / std::sqrt(static_cast<double>(v) + 1e-5);
+    };
     p.computed(to + ".weight", storage::matrix, {n, side * side * channels},
                {piece{conv + ".weight", {n, channels, side, side}}.convolution(), gain, variance},
                [factor](const std::vector<std::vector<float>>& in, std::vector<float>& w) {
                  const std::size_t rows = in[1].size(), k = w.size() / rows;
                  for (std::size_t i = 0; i < w.size(); i++)
-                   w[i] = static_cast<float>(static_cast<double>(in[0][i]) * factor(in[1][i / k], in[2][i / k]));
+                   w[i] =
+                       static_cast<float>(static_cast<double>(in[0][i]) * factor(in[1][i / k], in[2][i / k]));
                });
     p.computed(to + ".bias", storage::exact, {n}, {gain, bias, mean, variance},
                [factor](const std::vector<std::vector<float>>& in, std::vector<float>& b) {
@@ -177,7 +188,8 @@ void add_clip_resnet(plan& p) {
   const std::int64_t stem[] = {3, width / 2, width / 2, width};
   for (int i = 0; i < 3; i++) {
     const std::string number = std::to_string(i + 1);
-    convolution("vision.stem." + std::to_string(i), "visual.conv" + number, "visual.bn" + number, stem[i + 1], stem[i], 3);
+    convolution("vision.stem." + std::to_string(i), "visual.conv" + number, "visual.bn" + number, stem[i + 1],
+                stem[i], 3);
   }
   std::int64_t in = width;
   for (int stage = 0; stage < 4; stage++) {
@@ -193,18 +205,21 @@ void add_clip_resnet(plan& p) {
     }
   }
   const std::string pool = "visual.attnpool.";
-  p.exact("vision.attnpool.positions", {grid * grid + 1, out}, piece{pool + "positional_embedding", {grid * grid + 1, out}});
+  p.exact("vision.attnpool.positions", {grid * grid + 1, out},
+          piece{pool + "positional_embedding", {grid * grid + 1, out}});
   p.linear("vision.attnpool.q", pool + "q_proj", out, out);
   p.matrix("vision.attnpool.kv.weight", {2 * out, out},
            {piece{pool + "k_proj.weight", {out, out}}, piece{pool + "v_proj.weight", {out, out}}});
-  p.exact("vision.attnpool.kv.bias", {2 * out}, {piece{pool + "k_proj.bias", {out}}, piece{pool + "v_proj.bias", {out}}});
+  p.exact("vision.attnpool.kv.bias", {2 * out},
+          {piece{pool + "k_proj.bias", {out}}, piece{pool + "v_proj.bias", {out}}});
   p.linear("vision.attnpool.proj", pool + "c_proj", v.embed, out);
 
   std::string layers;
   for (const int n : v.resnet_layers) layers += (layers.empty() ? "" : ", ") + std::to_string(n);
   p.note_switch("vision.stages", layers, "names of visual.layerS.N");
   p.note_switch("vision.width", std::to_string(width), "shape of visual.layer1.0.conv1.weight");
-  p.note_switch("vision.image_size", std::to_string(v.image_h), "shape of visual.attnpool.positional_embedding");
+  p.note_switch("vision.image_size", std::to_string(v.image_h),
+                "shape of visual.attnpool.positional_embedding");
   p.note_switch("vision.pool", "attention with the mean as query", "CLIP's ModifiedResNet");
   p.note_switch("vision.batch_norm_eps", "1e-05", "CLIP's ModifiedResNet");
   p.note_switch("embed", std::to_string(v.embed), "shape of visual.attnpool.c_proj.weight");
@@ -219,7 +234,8 @@ outcome<model_source> read_openai(const checkpoint& file) {
     const int width = m.vision.resnet_width;
     m.vision.encoder.heads = heads_of(p, std::int64_t{width} * 32, "the attention pool");
     m.vision.encoder.head_width = 64;
-    p.note_switch("vision.heads", std::to_string(m.vision.encoder.heads), std::string(fixed) + ": width * 32 / 64");
+    p.note_switch("vision.heads", std::to_string(m.vision.encoder.heads),
+                  std::string(fixed) + ": width * 32 / 64");
   } else {
     read_vit(p);
   }
@@ -250,8 +266,8 @@ outcome<model_source> read_openai(const checkpoint& file) {
   p.note_switch("text.vocab", std::to_string(t.vocab), "shape of token_embedding.weight");
   p.note_switch("text.context", std::to_string(t.context), "shape of positional_embedding");
   if (p.ok() && m.vision.embed != t.embed)
-    p.fail("the towers project to different sizes: images to " + std::to_string(m.vision.embed) + ", texts to " +
-           std::to_string(t.embed));
+    p.fail("the towers project to different sizes: images to " + std::to_string(m.vision.embed) +
+           ", texts to " + std::to_string(t.embed));
 
   for (const char* buffer : {"input_resolution", "context_length", "vocab_size"}) p.ignore(buffer);
   if (const tensor_info* t_res = file.find("input_resolution"); t_res != nullptr && p.ok()) {
@@ -264,7 +280,8 @@ outcome<model_source> read_openai(const checkpoint& file) {
   m.score = score_kind::softmax;
   preprocess_config& pre = m.preprocess;
   pre.size_h = pre.size_w = pre.crop_h = pre.crop_w = m.vision.image_h;
-  p.note_switch("preprocess", "shortest side to " + std::to_string(pre.size_h) + " bicubic, centre crop (offset rounded)",
+  p.note_switch("preprocess",
+                "shortest side to " + std::to_string(pre.size_h) + " bicubic, centre crop (offset rounded)",
                 fixed);
   p.note_switch("preprocess.mean", "0.48145466, 0.4578275, 0.40821073", fixed);
   p.note_switch("preprocess.std", "0.26862954, 0.26130258, 0.27577711", fixed);

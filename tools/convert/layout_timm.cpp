@@ -1,5 +1,5 @@
-// timm's models as published: config.json with `architecture`, `model_args` and `pretrained_cfg`; and Meta's DINOv2
-// checkpoints, whose names are timm's but which come without a configuration.
+// timm's models as published: config.json with `architecture`, `model_args` and `pretrained_cfg`; and Meta's
+// DINOv2 checkpoints, whose names are timm's but which come without a configuration.
 #include "layouts.hpp"
 #include "preprocess_settings.hpp"
 #include "timm_trunk.hpp"
@@ -39,7 +39,8 @@ std::optional<pooling> parse_pool(const std::string& name) {
 
 }  // namespace
 
-outcome<model_source> read_timm(const checkpoint& file, const nlohmann::json& config, const std::string& name) {
+outcome<model_source> read_timm(const checkpoint& file, const nlohmann::json& config,
+                                const std::string& name) {
   plan p(file, "timm");
   model_config& m = p.config();
   vision_config& v = m.vision;
@@ -56,29 +57,35 @@ outcome<model_source> read_timm(const checkpoint& file, const nlohmann::json& co
   if (args.has("img_size")) {
     std::tie(o.image_h, o.image_w) = args.size("img_size", {}, 1, 8192);
     o.image_origin = args.origin("img_size");
-  } else if (const nlohmann::json* input = cfg.find("input_size"); input != nullptr && input->is_array() && input->size() == 3 &&
-                                                                   (*input)[1].is_number_unsigned() && (*input)[2].is_number_unsigned()) {
+  } else if (const nlohmann::json* input = cfg.find("input_size");
+             input != nullptr && input->is_array() && input->size() == 3 &&
+             (*input)[1].is_number_unsigned() && (*input)[2].is_number_unsigned()) {
     const std::uint64_t h = (*input)[1].get<std::uint64_t>(), w = (*input)[2].get<std::uint64_t>();
-    if (h < 1 || w < 1 || h > 8192 || w > 8192) return error{name + ": pretrained_cfg.input_size is out of range"};
+    if (h < 1 || w < 1 || h > 8192 || w > 8192)
+      return error{name + ": pretrained_cfg.input_size is out of range"};
     o.image_h = static_cast<int>(h), o.image_w = static_cast<int>(w);
     o.image_origin = cfg.origin("input_size");
   }
-  if (o.heads = args.optional_integer("num_heads", 1, 256); o.heads) o.heads_origin = args.origin("num_heads");
+  if (o.heads = args.optional_integer("num_heads", 1, 256); o.heads)
+    o.heads_origin = args.origin("num_heads");
   const settings& pool_at = args.has("global_pool") ? args : root;
   if (pool_at.has("global_pool")) {
     const std::string pool = pool_at.text("global_pool", "");
     o.pool = parse_pool(pool);
     o.pool_origin = pool_at.origin("global_pool");
-    if (!o.pool) return error{name + ": global_pool is \"" + printable(pool) + "\": ocellus knows token, avg and map"};
+    if (!o.pool)
+      return error{name + ": global_pool is \"" + printable(pool) + "\": ocellus knows token, avg and map"};
   }
   if (args.has("act_layer")) {
     o.act = read_activation(args, "act_layer", "gelu", "");
     o.act_origin = args.origin("act_layer");
   }
-  if (args.flag("pool_include_prefix", false)) args.fail("pool_include_prefix", "is true, which ocellus does not do");
+  if (args.flag("pool_include_prefix", false))
+    args.fail("pool_include_prefix", "is true, which ocellus does not do");
   if (args.has("norm_layer")) {
     const std::string norm = args.text("norm_layer", "");
-    if (norm != "layernorm") args.fail("norm_layer", "is \"" + printable(norm) + "\": ocellus knows layernorm");
+    if (norm != "layernorm")
+      args.fail("norm_layer", "is \"" + printable(norm) + "\": ocellus knows layernorm");
   }
   p.own("");
   add_timm_trunk(p, o);
@@ -98,7 +105,8 @@ outcome<model_source> read_timm(const checkpoint& file, const nlohmann::json& co
     p.linear("vision.head", "head", v.classes, v.encoder.width);
     const auto stated = root.optional_integer("num_classes", 0, 1 << 20);
     if (stated && *stated != v.classes && p.ok())
-      root.fail("num_classes", "is " + std::to_string(*stated) + ", head.weight has " + std::to_string(v.classes) + " rows");
+      root.fail("num_classes",
+                "is " + std::to_string(*stated) + ", head.weight has " + std::to_string(v.classes) + " rows");
     p.note_switch("classes", std::to_string(v.classes), "shape of head.weight");
     read_labels(p, root, v.classes);
     if (p.model().class_names.empty()) read_labels(p, cfg, v.classes);
@@ -111,7 +119,8 @@ outcome<model_source> read_dinov2(const checkpoint& file) {
   plan p(file, "dinov2");
   if (!p.has("mask_token") || !p.has("blocks.0.ls1.gamma"))
     return error{
-        "the names are timm's, but config.json is missing: give it by --config; {\"architecture\": \"vit_small_patch16_224\"} "
+        "the names are timm's, but config.json is missing: give it by --config; {\"architecture\": "
+        "\"vit_small_patch16_224\"} "
         "with the right name of timm's will do"};
   model_config& m = p.config();
   vision_config& v = m.vision;
@@ -126,7 +135,8 @@ outcome<model_source> read_dinov2(const checkpoint& file) {
   const int patch = static_cast<int>(p.dim("patch_embed.proj.weight", -1));
   e.layers = p.count("blocks.", ".attn.qkv.weight");
   if (!p.ok()) return p.finish();
-  if (e.width % 64 != 0) return error{"the width " + std::to_string(e.width) + " is no multiple of 64, as DINOv2's are"};
+  if (e.width % 64 != 0)
+    return error{"the width " + std::to_string(e.width) + " is no multiple of 64, as DINOv2's are"};
   if (patch < 1 || patch > 256) return error{"tensor patch_embed.proj.weight has no patches"};
   e.heads = e.width / 64;
   e.head_width = 64;
@@ -139,7 +149,8 @@ outcome<model_source> read_dinov2(const checkpoint& file) {
   const int grid = square_side(p, p.dim("pos_embed", -2) - 1, "pos_embed");
   set_image(v, grid * patch, grid * patch, patch);
   v.embed = e.width;
-  // The released models with registers were made with offset 0 and antialiasing, the others with 0.1 and without.
+  // The released models with registers were made with offset 0 and antialiasing, the others with 0.1 and
+  // without.
   v.positions = v.registers != 0 ? position_resize::bicubic_antialias : position_resize::bicubic;
   v.position_offset = v.registers != 0 ? 0.f : 0.1f;
 
@@ -148,18 +159,24 @@ outcome<model_source> read_dinov2(const checkpoint& file) {
            piece{"patch_embed.proj.weight", {width, 3, patch, patch}}.convolution());
   p.exact("vision.patch_embed.bias", {width}, piece{"patch_embed.proj.bias", {width}});
   p.exact("vision.class_token", {width}, piece{"cls_token", {width}});
-  if (v.registers != 0) p.exact("vision.registers", {v.registers, width}, piece{"register_tokens", {v.registers, width}});
+  if (v.registers != 0)
+    p.exact("vision.registers", {v.registers, width}, piece{"register_tokens", {v.registers, width}});
   p.exact("vision.positions", {tokens, width}, piece{"pos_embed", {tokens, width}});
   for (int i = 0; i < e.layers && p.ok(); i++) {
-    const std::string to = "vision.blocks." + std::to_string(i) + ".", from = "blocks." + std::to_string(i) + ".";
-    const std::string fc1 = from + (gated ? "mlp.w12" : "mlp.fc1"), fc2 = from + (gated ? "mlp.w3" : "mlp.fc2");
+    const std::string to = "vision.blocks." + std::to_string(i) + ".",
+                      from = "blocks." + std::to_string(i) + ".";
+    const std::string fc1 = from + (gated ? "mlp.w12" : "mlp.fc1"),
+                      fc2 = from + (gated ? "mlp.w3" : "mlp.fc2");
     p.norm(to + "norm1", from + "norm1", width);
     p.linear(to + "attn.qkv", from + "attn.qkv", 3 * width, width);
-    p.matrix(to + "attn.proj.weight", {width, width}, piece{from + "attn.proj.weight", {width, width}}.times(from + "ls1.gamma"));
-    p.exact(to + "attn.proj.bias", {width}, piece{from + "attn.proj.bias", {width}}.times(from + "ls1.gamma"));
+    p.matrix(to + "attn.proj.weight", {width, width},
+             piece{from + "attn.proj.weight", {width, width}}.times(from + "ls1.gamma"));
+    p.exact(to + "attn.proj.bias", {width},
+            piece{from + "attn.proj.bias", {width}}.times(from + "ls1.gamma"));
     p.norm(to + "norm2", from + "norm2", width);
     p.linear(to + "mlp.fc1", fc1, gated ? 2 * std::int64_t{e.mlp} : e.mlp, width);
-    p.matrix(to + "mlp.fc2.weight", {width, e.mlp}, piece{fc2 + ".weight", {width, e.mlp}}.times(from + "ls2.gamma"));
+    p.matrix(to + "mlp.fc2.weight", {width, e.mlp},
+             piece{fc2 + ".weight", {width, e.mlp}}.times(from + "ls2.gamma"));
     p.exact(to + "mlp.fc2.bias", {width}, piece{fc2 + ".bias", {width}}.times(from + "ls2.gamma"));
   }
   p.norm("vision.norm", "norm", width);
@@ -169,8 +186,10 @@ outcome<model_source> read_dinov2(const checkpoint& file) {
   p.note_switch("vision.heads", std::to_string(e.heads), std::string(fixed) + ": width / 64");
   p.note_switch("vision.act", to_string(e.act), fixed);
   p.note_switch("vision.eps", "1e-06", fixed);
-  p.note_switch("vision.position_resize", v.registers != 0 ? "bicubic with antialias" : "bicubic, scale (grid + 0.1) / " + std::to_string(grid),
-                fixed);
+  p.note_switch(
+      "vision.position_resize",
+      v.registers != 0 ? "bicubic with antialias" : "bicubic, scale (grid + 0.1) / " + std::to_string(grid),
+      fixed);
   processor_defaults d;
   d.name = "DINOv2's evaluation";
   const float mean[3] = {0.485f, 0.456f, 0.406f}, std[3] = {0.229f, 0.224f, 0.225f};

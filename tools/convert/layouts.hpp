@@ -1,9 +1,11 @@
-// The layouts: which model a checkpoint's tensors make up. Each reader takes the names and shapes of its family, and the
-// configuration that the reference reads, and returns a plan of the packed file (model_source.hpp).
+// The layouts: which model a checkpoint's tensors make up. Each reader takes the names and shapes of its
+// family, and the configuration that the reference reads, and returns a plan of the packed file
+// (model_source.hpp).
 //
 //   auto model = read_model(*file, {.folder = "clip-vit-base-patch32"});
 //
-// Which family it is follows from the tensors' names; everything that changes the answers comes from the configuration.
+// Which family it is follows from the tensors' names; everything that changes the answers comes from the
+// configuration.
 #pragma once
 
 #include "checkpoint.hpp"
@@ -17,7 +19,7 @@
 namespace ocellus::convert {
 
 struct source_files {
-  std::filesystem::path folder;                 ///< where the configuration and the preprocessor's are looked for
+  std::filesystem::path folder;  ///< where the configuration and the preprocessor's are looked for
   std::optional<std::filesystem::path> config;  ///< --config: instead of the folder's
 };
 
@@ -28,14 +30,17 @@ outcome<model_source> read_model(const checkpoint& file, const source_files& fil
 outcome<model_source> read_openai(const checkpoint& file);
 
 /// open_clip: native ViT and ResNet towers, timm trunks, with their own or OpenAI's names.
-outcome<model_source> read_open_clip(const checkpoint& file, const nlohmann::json& config, const std::string& name);
+outcome<model_source> read_open_clip(const checkpoint& file, const nlohmann::json& config,
+                                     const std::string& name);
 
 /// transformers: clip, siglip, siglip2, dinov2, dinov2_with_registers, vit. `preprocessor` may be null.
-outcome<model_source> read_hugging_face(const checkpoint& file, const nlohmann::json& config, const std::string& name,
-                                        const nlohmann::json* preprocessor, const std::string& preprocessor_name);
+outcome<model_source> read_hugging_face(const checkpoint& file, const nlohmann::json& config,
+                                        const std::string& name, const nlohmann::json* preprocessor,
+                                        const std::string& preprocessor_name);
 
 /// timm Vision Transformers: classifiers and feature extractors.
-outcome<model_source> read_timm(const checkpoint& file, const nlohmann::json& config, const std::string& name);
+outcome<model_source> read_timm(const checkpoint& file, const nlohmann::json& config,
+                                const std::string& name);
 
 /// Meta's DINOv2 checkpoints, which timm's names are taken from.
 outcome<model_source> read_dinov2(const checkpoint& file);
@@ -43,10 +48,11 @@ outcome<model_source> read_dinov2(const checkpoint& file);
 /// big_vision's .npz of SigLIP.
 outcome<model_source> read_big_vision(const checkpoint& file);
 
-// Parts that several layouts share -----------------------------------------------------------------------------
+// Parts that several layouts share
+// -----------------------------------------------------------------------------
 
-/// Blocks with OpenAI's names: ln_1, attn.in_proj_weight, mlp.c_fc, ...; LayerScale (ls_1.gamma) is folded in.
-/// `tower` is "vision." or "text.", `source` what precedes the block's number.
+/// Blocks with OpenAI's names: ln_1, attn.in_proj_weight, mlp.c_fc, ...; LayerScale (ls_1.gamma) is folded
+/// in. `tower` is "vision." or "text.", `source` what precedes the block's number.
 void add_resblocks(plan& p, const std::string& tower, const std::string& source,
                    const ocellus::encoder_config& e);
 

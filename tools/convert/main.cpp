@@ -10,7 +10,8 @@ namespace {
 
 constexpr const char* description =
     "Converts a CLIP or SigLIP checkpoint into one packed file that ocellus maps into memory.\n\n"
-    "SRC is a checkpoint (.pt, .pth, .bin, .safetensors, .npz, a shard index) or the folder that was downloaded. The\n"
+    "SRC is a checkpoint (.pt, .pth, .bin, .safetensors, .npz, a shard index) or the folder that was "
+    "downloaded. The\n"
     "configuration and the tokenizer are taken from beside it; nothing in the file is executed.";
 
 constexpr const char* examples =
@@ -31,14 +32,17 @@ int run(int argc, char** argv) {
   app.add_option("--dtype", type, "How the weights are stored: f32, f16, bf16 or s8 (8-bit integers)")
       ->check(CLI::IsMember({"f32", "f16", "bf16", "s8"}))
       ->capture_default_str();
-  app.add_option("--tokenizer", tokenizer,
-                 "A vocabulary: bpe_simple_vocab_16e6.txt.gz, tokenizer.json, spiece.model, or a folder with\n"
-                 "vocab.json and merges.txt; \"none\" converts without one")
+  app.add_option(
+         "--tokenizer", tokenizer,
+         "A vocabulary: bpe_simple_vocab_16e6.txt.gz, tokenizer.json, spiece.model, or a folder with\n"
+         "vocab.json and merges.txt; \"none\" converts without one")
       ->type_name("PATH");
   app.add_option("--config", config,
-                 "The model's configuration (config.json, open_clip_config.json) when it is not beside the checkpoint")
+                 "The model's configuration (config.json, open_clip_config.json) when it is not beside the "
+                 "checkpoint")
       ->type_name("FILE");
-  app.add_option("--licence", options.licence, "A note on the licence of the weights, kept in the file")->type_name("TEXT");
+  app.add_option("--licence", options.licence, "A note on the licence of the weights, kept in the file")
+      ->type_name("TEXT");
   app.add_flag("-q,--quiet", quiet, "No progress bar and no summary");
   app.set_version_flag("--version", ocellus::convert::converter_version);
   try {
@@ -60,11 +64,13 @@ int run(int argc, char** argv) {
     return 1;
   }
   if (quiet) return 0;
-  std::printf("%s\n  layout     %s (%s)\n  towers     %s\n  tensors    %s\n  tokenizer  %s\n  size       %.1f MB from %.1f MB\n"
-              "  time       %.1f s\n",
-              output.c_str(), done->layout.c_str(), done->container.c_str(), done->towers.c_str(), done->types.c_str(),
-              done->tokenizer.c_str(), static_cast<double>(done->bytes) / 1e6,
-              static_cast<double>(done->source_bytes) / 1e6, done->seconds);
+  std::printf(
+      "%s\n  layout     %s (%s)\n  towers     %s\n  tensors    %s\n  tokenizer  %s\n  size       %.1f MB "
+      "from %.1f MB\n"
+      "  time       %.1f s\n",
+      output.c_str(), done->layout.c_str(), done->container.c_str(), done->towers.c_str(),
+      done->types.c_str(), done->tokenizer.c_str(), static_cast<double>(done->bytes) / 1e6,
+      static_cast<double>(done->source_bytes) / 1e6, done->seconds);
   for (const std::string& note : done->notes) std::printf("  note       %s\n", note.c_str());
   return 0;
 }

@@ -1,6 +1,6 @@
-// A checkpoint understood: the configuration, and for each tensor of a packed file how to get it. A layout (openai,
-// hugging_face, open_clip, big_vision, timm) reads names and shapes of a checkpoint and makes one of these; the packer
-// streams it to disk in the data types asked for, one tensor at a time.
+// A checkpoint understood: the configuration, and for each tensor of a packed file how to get it. A layout
+// (openai, hugging_face, open_clip, big_vision, timm) reads names and shapes of a checkpoint and makes one of
+// these; the packer streams it to disk in the data types asked for, one tensor at a time.
 //
 // Names and shapes of a packed file (C width, H heads, D head width, F mlp, E embed, P patch):
 //   vision.patch_embed.weight   [C, P*P*3], k = (y * P + x) * 3 + channel     vision.patch_embed.bias [C], optional
@@ -40,20 +40,22 @@ enum class storage {
   exact,   ///< any shape in f32: biases, norms, positions
 };
 
-/// One tensor of the packed file. `read` gives its elements in f32, C order; it is called once (calibration: twice).
+/// One tensor of the packed file. `read` gives its elements in f32, C order; it is called once (calibration:
+/// twice).
 struct planned_tensor {
   std::string name;
   storage kind = storage::exact;
   std::vector<std::uint32_t> shape;
   std::function<outcome<void>(std::vector<float>&)> read;
   std::string source;  ///< the checkpoint's name(s), for messages and provenance
+  std::vector<float> columns = {};  ///< smoothing: element i is multiplied by columns[i % C] when it is packed
 };
 
 /// A switch of the configuration, its value in words, and where that came from, for `ocellus info`.
 struct config_switch {
   std::string name;    ///< "vision.act"
   std::string value;   ///< "quick_gelu"
-  std::string origin;  ///< "config.json: vision_config.hidden_act", "fixed by OpenAI's layout", "default of CLIPConfig"
+  std::string origin;  ///< "config.json: vision_config.hidden_act", "fixed by OpenAI's layout", "default of ..."
 };
 
 struct model_source {

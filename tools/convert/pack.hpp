@@ -16,7 +16,8 @@ struct pack_options {
 };
 
 struct pack_result {
-  std::uint64_t fingerprint = 0;           ///< of the weights in f32, whatever the container, the order or the data type
+  std::uint64_t fingerprint =
+      0;  ///< of the weights in f32, whatever the container, the order or the data type
   std::map<std::string, int> type_counts;  ///< data type -> tensors
 };
 
@@ -24,6 +25,7 @@ struct pack_result {
 ocellus::dtype choose_type(const planned_tensor& tensor, const pack_options& options);
 
 /// Reads, checks (finite values, announced shapes) and writes all tensors, one in memory at a time.
-outcome<pack_result> pack(const model_source& model, const pack_options& options, packed_writer& out, progress& bar);
+outcome<pack_result> pack(const model_source& model, const pack_options& options, packed_writer& out,
+                          progress& bar);
 
 }  // namespace ocellus::convert

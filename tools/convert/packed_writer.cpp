@@ -45,7 +45,8 @@ outcome<void> packed_writer::append(const void* data, std::size_t bytes) {
 
 outcome<void> packed_writer::align() {
   const char zeros[format::alignment] = {};
-  return append(zeros, static_cast<std::size_t>((format::alignment - offset_ % format::alignment) % format::alignment));
+  return append(
+      zeros, static_cast<std::size_t>((format::alignment - offset_ % format::alignment) % format::alignment));
 }
 
 outcome<void> packed_writer::begin_tensor(format::tensor_header& header) {
@@ -63,7 +64,8 @@ outcome<void> packed_writer::add_elements(const void* data, std::size_t bytes) {
 
 outcome<void> packed_writer::end_tensor(format::tensor_header header, std::span<const float> scales,
                                         std::span<const std::int32_t> sums) {
-  if (offset_ != header.offset + header.bytes) return error{std::string("wrong size of tensor ") + header.name};
+  if (offset_ != header.offset + header.bytes)
+    return error{std::string("wrong size of tensor ") + header.name};
   sum_.end(header.bytes);
   const auto beside = [this](const void* data, std::size_t bytes, std::uint64_t& offset) -> outcome<void> {
     if (bytes == 0) return {};
@@ -94,8 +96,8 @@ outcome<format::tensor_header> header_of(std::string_view name, dtype type, form
   return h;
 }
 
-/// One panel of 16 rows of W, row by row in runs that stay in L1. `rows` is less than 16 in the last panel; the caller
-/// has zeroed the rest.
+/// One panel of 16 rows of W, row by row in runs that stay in L1. `rows` is less than 16 in the last panel;
+/// the caller has zeroed the rest.
 template <dtype T, class Out, class Convert>
 void pack_panel(Out* out, const float* w, int rows, int k, Convert convert) {
   constexpr int group = panel_group(T), run = 256;
@@ -170,13 +172,15 @@ outcome<void> packed_writer::add_table(std::string_view name, dtype type, int n,
   if (auto done = begin_tensor(*header); !done) return done;
   const std::vector<float> scales = type == dtype::s8 ? row_scales_of(n, k, w) : std::vector<float>();
   constexpr int rows_at_once = 64;  // a multiple of 8 bytes whatever k is: the checksum is taken in words
-  std::vector<unsigned char> packed(static_cast<std::size_t>(rows_at_once) * static_cast<std::size_t>(k) * size_of(type));
+  std::vector<unsigned char> packed(static_cast<std::size_t>(rows_at_once) * static_cast<std::size_t>(k) *
+                                    size_of(type));
   for (int row = 0; row < n; row += rows_at_once) {
     const int rows = std::min(rows_at_once, n - row);
     const float* from = w + static_cast<std::ptrdiff_t>(row) * k;
     const std::ptrdiff_t count = static_cast<std::ptrdiff_t>(rows) * k;
     if (type == dtype::f16) {
-      if (const float most = largest(from, static_cast<int>(count)); most >= 65520.f) return overflow(name, most);
+      if (const float most = largest(from, static_cast<int>(count)); most >= 65520.f)
+        return overflow(name, most);
       auto* to = reinterpret_cast<f16*>(packed.data());
       for (std::ptrdiff_t i = 0; i < count; i++) to[i] = to_f16(from[i]);
     } else if (type == dtype::bf16) {
@@ -187,10 +191,12 @@ outcome<void> packed_writer::add_table(std::string_view name, dtype type, int n,
       for (int r = 0; r < rows; r++) {
         const float inverse = inverse_of(scales[static_cast<std::size_t>(row + r)]);
         const std::ptrdiff_t begin = static_cast<std::ptrdiff_t>(r) * k;
-        for (int d = 0; d < k; d++) to[begin + d] = static_cast<std::int8_t>(quantised(from[begin + d], inverse));
+        for (int d = 0; d < k; d++)
+          to[begin + d] = static_cast<std::int8_t>(quantised(from[begin + d], inverse));
       }
     }
-    if (auto done = add_elements(packed.data(), static_cast<std::size_t>(count) * size_of(type)); !done) return done;
+    if (auto done = add_elements(packed.data(), static_cast<std::size_t>(count) * size_of(type)); !done)
+      return done;
   }
   return end_tensor(*header, scales, {});
 }
@@ -217,7 +223,8 @@ outcome<void> packed_writer::add_matrix(std::string_view name, dtype type, int n
     if (rows < panel_width) std::fill(panel.begin(), panel.end(), static_cast<unsigned char>(0));
     switch (type) {
       case dtype::f32:
-        pack_panel<dtype::f32>(reinterpret_cast<float*>(panel.data()), from, rows, k, [](float x, int) { return x; });
+        pack_panel<dtype::f32>(reinterpret_cast<float*>(panel.data()), from, rows, k,
+                               [](float x, int) { return x; });
         break;
       case dtype::f16:
         for (int c = 0; c < rows; c++)
@@ -234,8 +241,9 @@ outcome<void> packed_writer::add_matrix(std::string_view name, dtype type, int n
         float inverse[panel_width];
         for (int c = 0; c < rows; c++) inverse[c] = inverse_of(row_scales[static_cast<std::size_t>(row + c)]);
         std::int32_t* sum = sums.data() + row;
-        pack_panel<dtype::s8>(reinterpret_cast<std::int8_t*>(panel.data()), from, rows, k,
-                              [&](float x, int c) { return static_cast<std::int8_t>(quantised(x, inverse[c])); });
+        pack_panel<dtype::s8>(
+            reinterpret_cast<std::int8_t*>(panel.data()), from, rows, k,
+            [&](float x, int c) { return static_cast<std::int8_t>(quantised(x, inverse[c])); });
         const auto* q = reinterpret_cast<const std::int8_t*>(panel.data());
         for (std::size_t i = 0; i < panel.size(); i += panel_width * 4)
           for (int c = 0; c < rows; c++)
@@ -255,13 +263,15 @@ void packed_writer::add_section(format::section kind, std::span<const std::byte>
 outcome<void> packed_writer::finish(std::uint64_t embedding_space) {
   const std::uint64_t data_end = offset_;
   std::vector<format::tensor_header> table;
-  for (const auto& [name, header] : tensors_) table.push_back(header);  // std::map: sorted by name, as readers search
+  for (const auto& [name, header] : tensors_)
+    table.push_back(header);  // std::map: sorted by name, as readers search
   add_section(format::section::tensor_table, std::as_bytes(std::span(table)), true);
   std::vector<format::section_header> headers;
   format::section_header data = {};
   data.kind = static_cast<std::uint32_t>(format::section::tensor_data);
   data.flags = format::section_required;
-  data.offset = format::alignment * ((sizeof(format::file_header) + format::alignment - 1) / format::alignment);
+  data.offset =
+      format::alignment * ((sizeof(format::file_header) + format::alignment - 1) / format::alignment);
   data.bytes = data_end > data.offset ? data_end - data.offset : 0;
   headers.push_back(data);
   for (const auto& [kind, content] : sections_) {
@@ -295,7 +305,8 @@ outcome<void> packed_writer::finish(std::uint64_t embedding_space) {
   sum.add(reinterpret_cast<const unsigned char*>(&h), sizeof(h));
   sum.add(reinterpret_cast<const unsigned char*>(headers.data()), headers.size() * sizeof(headers[0]));
   h.checksum = sum.state;
-  if (std::fseek(file_, 0, SEEK_SET) != 0 || std::fwrite(&h, sizeof(h), 1, file_) != 1 || std::fflush(file_) != 0)
+  if (std::fseek(file_, 0, SEEK_SET) != 0 || std::fwrite(&h, sizeof(h), 1, file_) != 1 ||
+      std::fflush(file_) != 0)
     return system_error("cannot write");
   std::FILE* file = file_;
   file_ = nullptr;

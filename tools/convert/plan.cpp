@@ -8,15 +8,17 @@
 
 namespace ocellus::convert {
 
-/// The whole tensors read last. A stack of all blocks (big_vision's scanned layers) is used by each block in turn;
-/// reading it once per block would read a 2 GB file 27 times. Everything that the tensor at hand does not need goes.
+/// The whole tensors read last. A stack of all blocks (big_vision's scanned layers) is used by each block in
+/// turn; reading it once per block would read a 2 GB file 27 times. Everything that the tensor at hand does
+/// not need goes.
 class tensor_cache {
  public:
   explicit tensor_cache(const checkpoint& file) : file_(file) {}
 
   void keep_only(const std::vector<piece>& pieces) {
     std::erase_if(kept_, [&](const auto& entry) {
-      return std::none_of(pieces.begin(), pieces.end(), [&](const piece& p) { return p.name == entry.first; });
+      return std::none_of(pieces.begin(), pieces.end(),
+                          [&](const piece& p) { return p.name == entry.first; });
     });
   }
 
@@ -46,7 +48,9 @@ std::span<const std::int64_t> without_leading_ones(std::span<const std::int64_t>
   return shape;
 }
 
-bool starts_with(std::string_view text, std::string_view prefix) { return text.substr(0, prefix.size()) == prefix; }
+bool starts_with(std::string_view text, std::string_view prefix) {
+  return text.substr(0, prefix.size()) == prefix;
+}
 
 bool ends_with(std::string_view text, std::string_view suffix) {
   return text.size() >= suffix.size() && text.substr(text.size() - suffix.size()) == suffix;
@@ -102,7 +106,8 @@ outcome<void> read_piece(const checkpoint& file, tensor_cache& cache, const piec
     const std::int64_t rows = static_cast<std::int64_t>(out.size()) / k;
     if (auto read = file.read_f32(*file.find(p.gain), gain); !read) return read.failure();
     for (std::int64_t i = 0; i < rows; i++)
-      for (std::int64_t j = 0; j < k; j++) out[static_cast<std::size_t>(i * k + j)] *= gain[static_cast<std::size_t>(i)];
+      for (std::int64_t j = 0; j < k; j++)
+        out[static_cast<std::size_t>(i * k + j)] *= gain[static_cast<std::size_t>(i)];
   }
   if (p.factor != 1.f)
     for (float& x : out) x *= p.factor;
@@ -176,7 +181,8 @@ bool plan::check(const piece& p) {
                         ? t->shape == wanted
                         : std::ranges::equal(without_leading_ones(t->shape), without_leading_ones(wanted));
   if (!same) {
-    fail("tensor " + printable(p.name) + " has shape " + to_string(t->shape) + ", expected " + to_string(wanted));
+    fail("tensor " + printable(p.name) + " has shape " + to_string(t->shape) + ", expected " +
+         to_string(wanted));
     return false;
   }
   if (!t->floating()) {
@@ -189,7 +195,8 @@ bool plan::check(const piece& p) {
 void plan::add(std::string name, storage kind, shape_list shape, std::vector<piece> pieces) {
   if (!ok()) return;
   for (const std::int64_t d : shape)
-    if (d < 1 || d > (1 << 24)) return fail("the size " + std::to_string(d) + " of " + name + " is out of range");
+    if (d < 1 || d > (1 << 24))
+      return fail("the size " + std::to_string(d) + " of " + name + " is out of range");
   const std::int64_t k = product(std::span(shape).subspan(1)), total = product(shape);
   std::int64_t elements = 0;
   for (const piece& p : pieces) {
@@ -204,14 +211,16 @@ void plan::add(std::string name, storage kind, shape_list shape, std::vector<pie
                     to_string(shape_list{rows}));
     }
   }
-  if (elements != total) return fail("the parts of " + name + " do not make up its shape " + to_string(shape));
+  if (elements != total)
+    return fail("the parts of " + name + " do not make up its shape " + to_string(shape));
 
   planned_tensor t;
   t.name = std::move(name);
   t.kind = kind;
   t.shape.assign(shape.begin(), shape.end());
   t.source = sources_of(pieces);
-  t.read = [file = file_, cache = cache_, pieces = std::move(pieces), k, total](std::vector<float>& out) -> outcome<void> {
+  t.read = [file = file_, cache = cache_, pieces = std::move(pieces), k,
+            total](std::vector<float>& out) -> outcome<void> {
     cache->keep_only(pieces);
     if (pieces.size() == 1) return read_piece(file, *cache, pieces.front(), k, out);
     out.resize(static_cast<std::size_t>(total));
@@ -231,12 +240,14 @@ void plan::norm(const std::string& name, const std::string& source, std::int64_t
   exact(name + ".bias", {width}, piece{source + ".bias", {width}});
 }
 
-void plan::linear(const std::string& name, const std::string& source, std::int64_t n, std::int64_t k, bool bias) {
+void plan::linear(const std::string& name, const std::string& source, std::int64_t n, std::int64_t k,
+                  bool bias) {
   matrix(name + ".weight", {n, k}, piece{source + ".weight", {n, k}});
   if (bias) exact(name + ".bias", {n}, piece{source + ".bias", {n}});
 }
 
-void plan::computed(std::string name, storage kind, shape_list shape, std::vector<piece> sources, recipe make) {
+void plan::computed(std::string name, storage kind, shape_list shape, std::vector<piece> sources,
+                    recipe make) {
   if (!ok()) return;
   for (const piece& p : sources)
     if (!check(p)) return;
@@ -251,7 +262,8 @@ void plan::computed(std::string name, storage kind, shape_list shape, std::vecto
     std::vector<std::vector<float>> parts(sources.size());
     for (std::size_t i = 0; i < sources.size(); i++) {
       const piece& p = sources[i];
-      const std::int64_t k = p.how == piece::order::transposed ? p.shape.front() : product(std::span(p.shape).subspan(1));
+      const std::int64_t k =
+          p.how == piece::order::transposed ? p.shape.front() : product(std::span(p.shape).subspan(1));
       if (auto read = read_piece(file, *cache, p, k, parts[i]); !read) return read;
     }
     out.assign(static_cast<std::size_t>(total), 0.f);
@@ -287,7 +299,8 @@ outcome<model_source> plan::finish() {
   for (const tensor_info& t : file_.tensors()) {
     if (!ok()) break;
     if (used_.count(t.name) != 0 || ignorable(t.name)) continue;
-    if (std::any_of(owned_.begin(), owned_.end(), [&](const std::string& p) { return starts_with(t.name, p); })) {
+    if (std::any_of(owned_.begin(), owned_.end(),
+                    [&](const std::string& p) { return starts_with(t.name, p); })) {
       fail("tensor " + printable(t.name) + " " + to_string(t.shape) +
            " has no place in the configured model: another architecture or number of layers");
     } else if (left.size() > 160) {

@@ -1,13 +1,13 @@
-// Builds a model_source: checks a checkpoint's tensors against the configuration and notes how each tensor of the packed
-// file is made from them.
+// Builds a model_source: checks a checkpoint's tensors against the configuration and notes how each tensor of
+// the packed file is made from them.
 //
 //   plan p(file, "openai");
 //   p.matrix("vision.proj.weight", {embed, width}, piece{"visual.proj", {width, embed}}.transposed());
 //   return p.finish();
 //
-// The first mistake is kept and everything after it does nothing, so that layouts read as lists of what they expect;
-// finish() reports it. Tensors of the checkpoint that no plan uses are refused if they lie within the model's own names
-// (an architecture that we do not know would give wrong answers) and noted otherwise.
+// The first mistake is kept and everything after it does nothing, so that layouts read as lists of what they
+// expect; finish() reports it. Tensors of the checkpoint that no plan uses are refused if they lie within the
+// model's own names (an architecture that we do not know would give wrong answers) and noted otherwise.
 #pragma once
 
 #include "checkpoint.hpp"
@@ -48,7 +48,9 @@ struct piece {
   piece rows(std::int64_t begin, std::int64_t n) const {
     return with([&](piece& p) { p.first = begin, p.count = n; });
   }
-  piece times(std::string name_of_gain) const { return with([&](piece& p) { p.gain = std::move(name_of_gain); }); }
+  piece times(std::string name_of_gain) const {
+    return with([&](piece& p) { p.gain = std::move(name_of_gain); });
+  }
   piece of_stack(int index, int n) const { return with([&](piece& p) { p.block = index, p.blocks = n; }); }
 
  private:
@@ -101,14 +103,21 @@ class plan {
   void exact(std::string name, shape_list shape, std::vector<piece> pieces) {
     add(std::move(name), storage::exact, std::move(shape), std::move(pieces));
   }
-  void matrix(std::string name, shape_list shape, piece only) { matrix(name, shape, std::vector{std::move(only)}); }
-  void table(std::string name, shape_list shape, piece only) { table(name, shape, std::vector{std::move(only)}); }
-  void exact(std::string name, shape_list shape, piece only) { exact(name, shape, std::vector{std::move(only)}); }
+  void matrix(std::string name, shape_list shape, piece only) {
+    matrix(name, shape, std::vector{std::move(only)});
+  }
+  void table(std::string name, shape_list shape, piece only) {
+    table(name, shape, std::vector{std::move(only)});
+  }
+  void exact(std::string name, shape_list shape, piece only) {
+    exact(name, shape, std::vector{std::move(only)});
+  }
 
   /// name + ".weight" and name + ".bias" of [width], from source + the same.
   void norm(const std::string& name, const std::string& source, std::int64_t width);
   /// The same of a linear layer [n, k]; the bias may be missing when `bias` is false.
-  void linear(const std::string& name, const std::string& source, std::int64_t n, std::int64_t k, bool bias = true);
+  void linear(const std::string& name, const std::string& source, std::int64_t n, std::int64_t k,
+              bool bias = true);
 
   /// A tensor that takes more than rearranging. `sources` are read in full, checked and handed over.
   using recipe = std::function<void(const std::vector<std::vector<float>>& sources, std::vector<float>& out)>;

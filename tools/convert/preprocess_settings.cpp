@@ -24,7 +24,8 @@ void read_channels(const settings& s, const char* key, float (&out)[3], bool pos
   const auto number = [&](const nlohmann::json& x) {
     const double y = x.is_number() ? x.get<double>() : std::nan("");
     if (!(std::fabs(y) < 1e6) || (positive && !(y > 0)))
-      s.fail(key, std::string("holds something else than three ") + (positive ? "positive " : "") + "numbers");
+      s.fail(key,
+             std::string("holds something else than three ") + (positive ? "positive " : "") + "numbers");
     return static_cast<float>(y);
   };
   if (value->is_array() && value->size() == 3) {
@@ -72,10 +73,12 @@ std::string size_text(int h, int w) {
 std::string describe_resize(const preprocess_config& c) {
   switch (c.resize) {
     case resize_mode::none: return "none";
-    case resize_mode::shortest: return "shortest side to " + std::to_string(c.size_h) + ", " + name_of(c.filter);
+    case resize_mode::shortest:
+      return "shortest side to " + std::to_string(c.size_h) + ", " + name_of(c.filter);
     case resize_mode::squash: return "to " + size_text(c.size_h, c.size_w) + ", " + name_of(c.filter);
     case resize_mode::naflex:
-      return "at most " + std::to_string(c.max_patches) + " patches of " + std::to_string(c.patch) + ", " + name_of(c.filter);
+      return "at most " + std::to_string(c.max_patches) + " patches of " + std::to_string(c.patch) + ", " +
+             name_of(c.filter);
   }
   return "unknown";
 }
@@ -107,14 +110,16 @@ void read_hf_preprocessor(plan& p, const nlohmann::json* object, const std::stri
   std::copy_n(d.mean, 3, c.mean);
   std::copy_n(d.std, 3, c.std);
   if (object == nullptr) {
-    p.note(std::string("no preprocessor_config.json: pictures are prepared as ") + d.name + " does by default");
+    p.note(std::string("no preprocessor_config.json: pictures are prepared as ") + d.name +
+           " does by default");
     return note_preprocess(p, std::string("default of ") + d.name);
   }
   const settings s(p, *object, file, d.name);
   if (const nlohmann::json* code = s.find("resample"); code != nullptr) {
     // Pillow's numbers: 0 nearest, 1 Lanczos, 2 bilinear, 3 bicubic.
     const int n = s.integer("resample", {}, 0, 5);
-    if (n != 2 && n != 3) s.fail("resample", "is " + std::to_string(n) + ": ocellus resizes bicubic (3) and bilinear (2)");
+    if (n != 2 && n != 3)
+      s.fail("resample", "is " + std::to_string(n) + ": ocellus resizes bicubic (3) and bilinear (2)");
     c.filter = n == 2 ? resize_filter::bilinear : resize_filter::bicubic;
   }
   if (d.naflex) {
@@ -141,7 +146,8 @@ void read_hf_preprocessor(plan& p, const nlohmann::json* object, const std::stri
     for (float& x : c.mean) x = 0.f;
     for (float& x : c.std) x = 1.f;
   }
-  // The runtime computes (u8 / 255 - mean) / std. Another factor f is the same with mean and std times 1 / (255 f).
+  // The runtime computes (u8 / 255 - mean) / std. Another factor f is the same with mean and std times 1 /
+  // (255 f).
   if (std::fabs(factor * 255 - 1) > 1e-6) {
     if (!(factor > 0)) return s.fail("rescale_factor", "is not positive");
     for (float& x : c.mean) x = static_cast<float>(static_cast<double>(x) / (255 * factor));
@@ -161,7 +167,8 @@ void read_open_clip_preprocess(const settings& s, int image_h, int image_w) {
   c.size_h = size.first, c.size_w = size.second;
   const std::string mode = s.text("resize_mode", "shortest");
   if (mode == "shortest") {
-    if (size.first != size.second) return s.fail("resize_mode", "is \"shortest\" for an oblong input, which ocellus does not do");
+    if (size.first != size.second)
+      return s.fail("resize_mode", "is \"shortest\" for an oblong input, which ocellus does not do");
     c.resize = resize_mode::shortest;
     c.crop_h = size.first, c.crop_w = size.second;
   } else if (mode == "squash") {
@@ -170,7 +177,8 @@ void read_open_clip_preprocess(const settings& s, int image_h, int image_w) {
   } else {
     return s.fail("resize_mode", "is \"" + printable(mode) + "\": ocellus knows \"shortest\" and \"squash\"");
   }
-  note_preprocess(s.target(), s.object().empty() ? "default of open_clip's PreprocessCfg" : s.file() + ": " + s.path());
+  note_preprocess(s.target(),
+                  s.object().empty() ? "default of open_clip's PreprocessCfg" : s.file() + ": " + s.path());
 }
 
 void read_timm_preprocess(const settings& s, int image_h, int image_w) {
@@ -192,7 +200,8 @@ void read_timm_preprocess(const settings& s, int image_h, int image_w) {
   if (mode == "squash") {
     c.resize = resize_mode::squash;
   } else if (mode == "center") {
-    if (image_h != image_w) return s.fail("crop_mode", "is \"center\" for an oblong input, which ocellus does not do");
+    if (image_h != image_w)
+      return s.fail("crop_mode", "is \"center\" for an oblong input, which ocellus does not do");
     c.resize = resize_mode::shortest;
   } else {
     return s.fail("crop_mode", "is \"" + printable(mode) + "\": ocellus knows \"center\" and \"squash\"");

@@ -1,5 +1,6 @@
-// A configuration file's object, read field by field: each value is checked against its range, falls back to the default
-// of the reference's class when the field is left out, and is noted with where it came from (`ocellus info`).
+// A configuration file's object, read field by field: each value is checked against its range, falls back to
+// the default of the reference's class when the field is left out, and is noted with where it came from
+// (`ocellus info`).
 //
 //   settings vision = root.child("vision_config", "CLIPVisionConfig");
 //   const int width = vision.integer("hidden_size", 768, 1, 1 << 14, "vision.width");
@@ -19,7 +20,8 @@ namespace ocellus::convert {
 
 class settings {
  public:
-  /// `object` must outlive this. `file` is a plain file name for messages, `defaults` the class whose defaults apply.
+  /// `object` must outlive this. `file` is a plain file name for messages, `defaults` the class whose
+  /// defaults apply.
   settings(plan& p, const nlohmann::json& object, std::string file, std::string defaults);
 
   /// The object under `key`; an empty one if it is left out or null.
@@ -29,9 +31,11 @@ class settings {
   const nlohmann::json* find(const char* key) const;
 
   /// With `name` empty nothing is noted: for fields that only lead to others.
-  int integer(const char* key, std::optional<int> fallback, int low, int high, const std::string& name = {}) const;
+  int integer(const char* key, std::optional<int> fallback, int low, int high,
+              const std::string& name = {}) const;
   std::optional<int> optional_integer(const char* key, int low, int high, const std::string& name = {}) const;
-  double number(const char* key, double fallback, double low, double high, const std::string& name = {}) const;
+  double number(const char* key, double fallback, double low, double high,
+                const std::string& name = {}) const;
   bool flag(const char* key, bool fallback, const std::string& name = {}) const;
   std::string text(const char* key, std::string fallback, const std::string& name = {}) const;
   /// An integer or a list of one or two: [height, width].
@@ -57,7 +61,8 @@ class settings {
   std::string file_, path_, defaults_;
 };
 
-/// The activation of that name, as transformers ("gelu", "quick_gelu", "gelu_pytorch_tanh", ...) and timm call them.
+/// The activation of that name, as transformers ("gelu", "quick_gelu", "gelu_pytorch_tanh", ...) and timm
+/// call them.
 std::optional<ocellus::activation> parse_activation(std::string_view name);
 const char* to_string(ocellus::activation act) noexcept;
 

@@ -17,13 +17,16 @@ struct size_entry {
 
 // The sizes that timm's names begin with, and how many heads each has at which width.
 constexpr size_entry sizes[] = {
-    {"tiny", 192, 3},      {"xsmall", 256, 4},   {"wee", 256, 4},       {"little", 320, 5},    {"small", 384, 6},
-    {"medium", 512, 8},    {"mediumd", 512, 8},  {"betwixt", 640, 10},  {"base", 768, 12},     {"base", 896, 14},
-    {"so150m", 896, 14},   {"so150m2", 832, 13}, {"large", 1024, 16},   {"so400m", 1152, 16},  {"huge", 1280, 16},
-    {"giant", 1408, 16},   {"giant", 1536, 24},  {"giantopt", 1536, 16}, {"gigantic", 1664, 16}, {"enormous", 1792, 16},
+    {"tiny", 192, 3},    {"xsmall", 256, 4},     {"wee", 256, 4},        {"little", 320, 5},
+    {"small", 384, 6},   {"medium", 512, 8},     {"mediumd", 512, 8},    {"betwixt", 640, 10},
+    {"base", 768, 12},   {"base", 896, 14},      {"so150m", 896, 14},    {"so150m2", 832, 13},
+    {"large", 1024, 16}, {"so400m", 1152, 16},   {"huge", 1280, 16},     {"giant", 1408, 16},
+    {"giant", 1536, 24}, {"giantopt", 1536, 16}, {"gigantic", 1664, 16}, {"enormous", 1792, 16},
 };
 
-bool contains(std::string_view text, std::string_view part) { return text.find(part) != std::string_view::npos; }
+bool contains(std::string_view text, std::string_view part) {
+  return text.find(part) != std::string_view::npos;
+}
 
 std::string_view first_word(std::string_view text) { return text.substr(0, text.find('_')); }
 
@@ -38,8 +41,9 @@ timm_model find_timm_model(std::string_view name) {
   m.why = "the vision tower " + printable(name) + " is no Vision Transformer that ocellus runs";
   if (rest.empty()) return m;
   // Variants with other blocks, stems or positions than the plain ones.
-  for (const char* other : {"distilled", "relpos", "_mci_", "_rpn_", "18x2", "_xp_", "dwee", "pwee", "dpwee", "dlittle", "radio", "resnet",
-                            "resnext", "r26", "r50", "_pe_", "sam", "naflex", "hybrid", "srelpos", "rope", "dinov3", "csatv2"})
+  for (const char* other : {"distilled", "relpos",  "_mci_",  "_rpn_",   "18x2",    "_xp_",   "dwee",  "pwee",
+                            "dpwee",     "dlittle", "radio",  "resnet",  "resnext", "r26",    "r50",   "_pe_",
+                            "sam",       "naflex",  "hybrid", "srelpos", "rope",    "dinov3", "csatv2"})
     if (contains(name, other) && !(std::string_view(other) == "rope" && name.starts_with("eva"))) return m;
 
   const std::string_view size = first_word(rest);
@@ -62,7 +66,8 @@ timm_model find_timm_model(std::string_view name) {
   m.supported = true;
   if (contains(name, "_clip_") && !eva) m.eps = 1e-5f;
   if (contains(name, "quickgelu")) m.act = activation::quick_gelu;
-  // SigLIP 2's sizes, trained with the approximation. The names that SigLIP 1 had first keep the exact function.
+  // SigLIP 2's sizes, trained with the approximation. The names that SigLIP 1 had first keep the exact
+  // function.
   const bool siglip = contains(name, "_siglip_");
   if (siglip && (contains(name, "_patch32_") || (size == "large" && name.ends_with("_512")) ||
                  (size == "so400m" && contains(name, "_patch16_")) || size == "giantopt"))
@@ -94,7 +99,8 @@ void add_timm_trunk(plan& p, const timm_options& o) {
   if (!known.supported) return p.fail(o.name_origin + ": " + known.why);
   const std::string& at = o.prefix;
   for (const char* part : {"dist_token", "head_dist.weight"})
-    if (p.has(at + part)) return p.fail("tensor " + at + part + ": distilled models with two heads are not supported");
+    if (p.has(at + part))
+      return p.fail("tensor " + at + part + ": distilled models with two heads are not supported");
 
   v.kind = vision_kind::vit;
   e.width = static_cast<std::int32_t>(p.dim(at + "patch_embed.proj.weight", 0));
@@ -120,10 +126,12 @@ void add_timm_trunk(plan& p, const timm_options& o) {
       return p.fail("the number of heads of the vision tower cannot be told: " + printable(o.name) +
                     " is not known at width " + std::to_string(e.width) + ", which is no multiple of 64");
     e.heads = e.width / 64;
-    p.note_switch("vision.heads", std::to_string(e.heads), "width / 64, timm's usual; " + printable(o.name) + " is not in its list");
+    p.note_switch("vision.heads", std::to_string(e.heads),
+                  "width / 64, timm's usual; " + printable(o.name) + " is not in its list");
   }
   if (e.heads < 1 || e.width % e.heads != 0)
-    return p.fail(std::to_string(e.heads) + " heads do not divide the vision tower's width " + std::to_string(e.width));
+    return p.fail(std::to_string(e.heads) + " heads do not divide the vision tower's width " +
+                  std::to_string(e.width));
   e.head_width = e.width / e.heads;
 
   const std::int64_t width = e.width;
@@ -140,7 +148,8 @@ void add_timm_trunk(plan& p, const timm_options& o) {
   if (known.rope_grid != 0) {
     e.rope = 1;
     e.rope_grid = known.rope_grid;
-    p.note_switch("vision.rope", "rescaled to a grid of " + std::to_string(known.rope_grid), o.name_origin + ": " + printable(o.name));
+    p.note_switch("vision.rope", "rescaled to a grid of " + std::to_string(known.rope_grid),
+                  o.name_origin + ": " + printable(o.name));
   }
   p.ignore(at + "rope.periods");
   if (!p.ok()) return;
@@ -157,19 +166,25 @@ void add_timm_trunk(plan& p, const timm_options& o) {
       while (side * side < n && side < 4096) side++;
       return side * side == n ? static_cast<int>(side) : 0;
     };
-    grid_h = grid_w = square(rows - prefix_tokens) != 0 ? square(rows - prefix_tokens) : square_side(p, rows, at + "pos_embed");
+    grid_h = grid_w = square(rows - prefix_tokens) != 0 ? square(rows - prefix_tokens)
+                                                        : square_side(p, rows, at + "pos_embed");
   }
   const std::int64_t patches = std::int64_t{grid_h} * grid_w;
   const bool all_embedded = rows == patches + prefix_tokens;
   if (!all_embedded && rows != patches)
-    return p.fail("tensor " + at + "pos_embed has " + std::to_string(rows) + " rows, expected " + std::to_string(patches) +
-                  " patches" + (prefix_tokens != 0 ? " with or without " + std::to_string(prefix_tokens) + " tokens before them" : ""));
-  set_image(v, o.image_h != 0 ? o.image_h : grid_h * patch, o.image_w != 0 ? o.image_w : grid_w * patch, patch);
+    return p.fail("tensor " + at + "pos_embed has " + std::to_string(rows) + " rows, expected " +
+                  std::to_string(patches) + " patches" +
+                  (prefix_tokens != 0
+                       ? " with or without " + std::to_string(prefix_tokens) + " tokens before them"
+                       : ""));
+  set_image(v, o.image_h != 0 ? o.image_h : grid_h * patch, o.image_w != 0 ? o.image_w : grid_w * patch,
+            patch);
   v.class_position = v.class_token != 0 && all_embedded ? 1 : 0;
   const piece positions{at + "pos_embed", {rows, width}};
   const std::int64_t kept = patches + v.class_position;
   if (v.registers != 0 && all_embedded) {
-    // Registers are constants, so their positions can be added here: what is stored has registers without positions.
+    // Registers are constants, so their positions can be added here: what is stored has registers without
+    // positions.
     if (v.class_position != 0) {
       p.exact("vision.positions", {kept, width},
               {positions.rows(0, 1), positions.rows(prefix_tokens, patches)});
@@ -200,9 +215,11 @@ void add_timm_trunk(plan& p, const timm_options& o) {
   const int scale_names = p.has(block0 + "gamma_1") ? 1 : 0;
   const bool scaled = p.has(block0 + scales[scale_names][0]);
   for (int i = 0; i < e.layers && p.ok(); i++) {
-    const std::string to = "vision.blocks." + std::to_string(i) + ".", from = at + "blocks." + std::to_string(i) + ".";
+    const std::string to = "vision.blocks." + std::to_string(i) + ".",
+                      from = at + "blocks." + std::to_string(i) + ".";
     const std::string attn = from + "attn.", mlp = from + "mlp.";
-    const std::string gain1 = scaled ? from + scales[scale_names][0] : "", gain2 = scaled ? from + scales[scale_names][1] : "";
+    const std::string gain1 = scaled ? from + scales[scale_names][0] : "",
+                      gain2 = scaled ? from + scales[scale_names][1] : "";
     p.norm(to + "norm1", from + "norm1", width);
     if (fused) {
       p.matrix(to + "attn.qkv.weight", {3 * width, width}, piece{attn + "qkv.weight", {3 * width, width}});
@@ -215,22 +232,26 @@ void add_timm_trunk(plan& p, const timm_options& o) {
     if (fused_bias) {
       p.exact(to + "attn.qkv.bias", {3 * width}, piece{attn + "qkv.bias", {3 * width}});
     } else if (part_bias || split_bias) {
-      const std::string q = part_bias ? "q_bias" : "q_proj.bias", v_name = part_bias ? "v_bias" : "v_proj.bias";
-      p.exact(to + "attn.qkv.bias", {3 * width}, {piece{attn + q, {width}}, none, piece{attn + v_name, {width}}});
+      const std::string q = part_bias ? "q_bias" : "q_proj.bias",
+                        v_name = part_bias ? "v_bias" : "v_proj.bias";
+      p.exact(to + "attn.qkv.bias", {3 * width},
+              {piece{attn + q, {width}}, none, piece{attn + v_name, {width}}});
     }
     if (e.qk_norm != 0) {
       p.norm(to + "attn.q_norm", attn + "q_norm", e.head_width);
       p.norm(to + "attn.k_norm", attn + "k_norm", e.head_width);
     }
     if (e.attn_norm != 0) p.norm(to + "attn.norm", attn + "norm", width);
-    p.matrix(to + "attn.proj.weight", {width, width}, piece{attn + "proj.weight", {width, width}}.times(gain1));
+    p.matrix(to + "attn.proj.weight", {width, width},
+             piece{attn + "proj.weight", {width, width}}.times(gain1));
     if (proj_bias) p.exact(to + "attn.proj.bias", {width}, piece{attn + "proj.bias", {width}}.times(gain1));
     p.norm(to + "norm2", from + "norm2", width);
     const std::int64_t hidden = e.mlp, in_rows = e.gated != 0 ? 2 * hidden : hidden;
     if (split_gate) {
       p.matrix(to + "mlp.fc1.weight", {in_rows, width},
                {piece{mlp + "fc1_g.weight", {hidden, width}}, piece{mlp + "fc1_x.weight", {hidden, width}}});
-      p.exact(to + "mlp.fc1.bias", {in_rows}, {piece{mlp + "fc1_g.bias", {hidden}}, piece{mlp + "fc1_x.bias", {hidden}}});
+      p.exact(to + "mlp.fc1.bias", {in_rows},
+              {piece{mlp + "fc1_g.bias", {hidden}}, piece{mlp + "fc1_x.bias", {hidden}}});
     } else {
       p.linear(to + "mlp.fc1", mlp + "fc1", in_rows, width);
     }
@@ -241,12 +262,14 @@ void add_timm_trunk(plan& p, const timm_options& o) {
 
   v.pool = o.pool.value_or(known.pool);
   const bool before = p.has(at + "norm.weight"), after = p.has(at + "fc_norm.weight");
-  if (before && after) return p.fail("both " + at + "norm and " + at + "fc_norm: an order of norms that ocellus does not know");
+  if (before && after)
+    return p.fail("both " + at + "norm and " + at + "fc_norm: an order of norms that ocellus does not know");
   v.final_norm = before || after ? 1 : 0;
   // For the class token alone both orders are the same; the one on the pooled token does less.
   v.norm_before_pool = before && v.pool != pooling::cls ? 1 : 0;
   if (before || after) p.norm("vision.norm", at + (before ? "norm" : "fc_norm"), width);
-  if (v.pool == pooling::cls && v.class_token == 0) return p.fail("pooling at the class token, but there is no " + at + "cls_token");
+  if (v.pool == pooling::cls && v.class_token == 0)
+    return p.fail("pooling at the class token, but there is no " + at + "cls_token");
   if (v.pool == pooling::map) {
     if (prefix_tokens != 0) return p.fail("a MAP head beside class or register tokens is not supported");
     const std::string head = at + "attn_pool.";
@@ -254,7 +277,8 @@ void add_timm_trunk(plan& p, const timm_options& o) {
     v.map_act = e.act == activation::silu ? activation::gelu : e.act;
     v.map_mlp = static_cast<std::int32_t>(p.dim(head + "mlp.fc1.weight", 0));
     if (!p.ok()) return;
-    add_map_query(p, {head + "q.weight", {width, width}}, {head + "q.bias", {width}}, {head + "latent", {width}});
+    add_map_query(p, {head + "q.weight", {width, width}}, {head + "q.bias", {width}},
+                  {head + "latent", {width}});
     p.linear("vision.map.kv", head + "kv", 2 * width, width);
     p.linear("vision.map.proj", head + "proj", width, width);
     p.norm("vision.map.norm", head + "norm", width);
@@ -268,10 +292,18 @@ void add_timm_trunk(plan& p, const timm_options& o) {
   p.note_switch("vision.patch", std::to_string(patch), "shape of " + at + "patch_embed.proj.weight");
   p.note_switch("vision.layers", std::to_string(e.layers), "names of " + at + "blocks.N");
   p.note_switch("vision.mlp", std::to_string(e.mlp), "shape of " + at + "blocks.0.mlp.fc2.weight");
-  p.note_switch("vision.image_size", std::to_string(v.image_h) + (v.image_h == v.image_w ? "" : " x " + std::to_string(v.image_w)),
+  p.note_switch("vision.image_size",
+                std::to_string(v.image_h) + (v.image_h == v.image_w ? "" : " x " + std::to_string(v.image_w)),
                 o.image_origin.empty() ? "shape of " + at + "pos_embed" : o.image_origin);
-  p.note_switch("vision.act", to_string(e.act), e.gated != 0 ? "shape of the MLP: gated" : o.act ? o.act_origin : model_origin);
-  p.note_switch("vision.eps", o.eps ? std::to_string(*o.eps) : known.eps < 5e-6f ? "1e-06" : "1e-05", o.eps ? o.eps_origin : model_origin);
+  p.note_switch("vision.act", to_string(e.act),
+                e.gated != 0 ? "shape of the MLP: gated"
+                : o.act      ? o.act_origin
+                             : model_origin);
+  p.note_switch("vision.eps",
+                o.eps               ? std::to_string(*o.eps)
+                : known.eps < 5e-6f ? "1e-06"
+                                    : "1e-05",
+                o.eps ? o.eps_origin : model_origin);
   p.note_switch("vision.pool", pools[static_cast<int>(v.pool)], o.pool ? o.pool_origin : model_origin);
 }
 

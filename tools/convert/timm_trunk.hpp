@@ -1,5 +1,6 @@
-// timm's Vision Transformers, alone or as the trunk of an open_clip vision tower. Shapes come from the tensors; what
-// they cannot tell (heads, activation, epsilon, pooling) comes from the configuration, which names a registered model.
+// timm's Vision Transformers, alone or as the trunk of an open_clip vision tower. Shapes come from the
+// tensors; what they cannot tell (heads, activation, epsilon, pooling) comes from the configuration, which
+// names a registered model.
 #pragma once
 
 #include "settings.hpp"
@@ -12,8 +13,8 @@
 
 namespace ocellus::convert {
 
-/// What a registered name stands for, as far as the tensors do not tell. Reference: timm 1.0, models/vision_transformer.py,
-/// deit.py, eva.py.
+/// What a registered name stands for, as far as the tensors do not tell. Reference: timm 1.0,
+/// models/vision_transformer.py, deit.py, eva.py.
 struct timm_model {
   bool supported = false;
   std::string why;            ///< of an unsupported one
@@ -45,7 +46,8 @@ struct timm_options {
   std::string image_origin = {};
 };
 
-/// Fills in config().vision (but for embed and classes) and plans the trunk's tensors. The head is the caller's.
+/// Fills in config().vision (but for embed and classes) and plans the trunk's tensors. The head is the
+/// caller's.
 void add_timm_trunk(plan& p, const timm_options& options);
 
 }  // namespace ocellus::convert

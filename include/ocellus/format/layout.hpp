@@ -1,7 +1,8 @@
 // The packed file (.oc): one flat, memory-mappable file with configuration, tokenizer and weights.
 //
 // Goals
-//   - the kernels read the weights where they lie: panels, scales and column sums are stored as they are used;
+//   - the kernels read the weights where they lie: panels, scales and column sums are stored as they are
+//     used;
 //   - the same bytes work from mmap, from a buffer and from flash (an alignas(64) const array);
 //   - a damaged or hostile file gives a status: every header, table, offset and size is checked on open;
 //   - an old reader opens newer files of its major version, a new reader opens all older ones;
@@ -30,7 +31,8 @@ inline constexpr std::size_t alignment = 64;
 
 /// Features that a reader must know to use the file. Bit i has the name required_features[i].
 inline constexpr const char* required_features[] = {"panel16"};
-inline constexpr std::uint64_t known_required = (std::uint64_t{1} << (sizeof(required_features) / sizeof(char*))) - 1;
+inline constexpr std::uint64_t known_required =
+    (std::uint64_t{1} << (sizeof(required_features) / sizeof(char*))) - 1;
 
 struct file_header {
   unsigned char magic[8];
@@ -61,7 +63,8 @@ enum class section : std::uint32_t {
   class_names = 6,   ///< UTF-8 lines, one per class of a classifier head
   report = 7,        ///< JSON in UTF-8: the error that quantisation causes, per kind of layer
 };
-inline constexpr std::uint32_t section_required = 1;  ///< flag: a reader that does not know the kind must refuse
+inline constexpr std::uint32_t section_required =
+    1;  ///< flag: a reader that does not know the kind must refuse
 
 struct section_header {
   std::uint32_t kind;
@@ -98,8 +101,8 @@ static_assert(sizeof(tensor_header) == 128);
 static_assert(offsetof(tensor_header, dims) == 60 && offsetof(tensor_header, offset) == 80 &&
               offsetof(tensor_header, checksum) == 112);
 
-/// FNV-1a over little-endian 64-bit words, the last one padded with zeros, then over the length [Fowler, Noll, Vo 1991].
-/// Against damage, not against forgery.
+/// FNV-1a over little-endian 64-bit words, the last one padded with zeros, then over the length [Fowler,
+/// Noll, Vo 1991]. Against damage, not against forgery.
 struct checksum {
   std::uint64_t state = 14695981039346656037ull;
 
@@ -128,7 +131,8 @@ struct checksum {
 /// Bytes of a tensor's elements as stored.
 constexpr std::uint64_t stored_bytes(dtype type, layout how, const std::uint32_t dims[4], int rank) noexcept {
   if (how == layout::panel16)
-    return static_cast<std::uint64_t>(packed_elements(type, static_cast<int>(dims[0]), static_cast<int>(dims[1]))) *
+    return static_cast<std::uint64_t>(
+               packed_elements(type, static_cast<int>(dims[0]), static_cast<int>(dims[1]))) *
            size_of(type);
   std::uint64_t n = size_of(type);
   for (int i = 0; i < rank; i++) n *= dims[i];

@@ -18,7 +18,8 @@ OCELLUS_BEGIN
 class mapped_file {
  public:
   mapped_file() = default;
-  mapped_file(mapped_file&& other) noexcept : data_(std::exchange(other.data_, nullptr)), size_(other.size_) {}
+  mapped_file(mapped_file&& other) noexcept
+      : data_(std::exchange(other.data_, nullptr)), size_(other.size_) {}
   mapped_file& operator=(mapped_file&& other) noexcept {
     if (this != &other) {
       close();
@@ -53,7 +54,9 @@ class mapped_file {
     return f;
   }
 
-  std::span<const std::byte> bytes() const noexcept { return {static_cast<const std::byte*>(data_), data_ ? size_ : 0}; }
+  std::span<const std::byte> bytes() const noexcept {
+    return {static_cast<const std::byte*>(data_), data_ ? size_ : 0};
+  }
 
  private:
   void close() noexcept {

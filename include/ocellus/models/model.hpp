@@ -6,9 +6,10 @@
 //   auto texts = model->encode_text({"a cat", "a dog"});
 //   auto p = model->scores(*image, *texts);                           // softmax (CLIP) or sigmoid (SigLIP)
 //
-// Guarantees: an open model never changes, so any number of threads may use it at once. Nothing throws, prints or
-// aborts; no thread is started (pass an executor to use several). The functions that take a `workspace` allocate only
-// when it has to grow; the convenient ones that return `embeddings` allocate their result and a workspace.
+// Guarantees: an open model never changes, so any number of threads may use it at once. Nothing throws,
+// prints or aborts; no thread is started (pass an executor to use several). The functions that take a
+// `workspace` allocate only when it has to grow; the convenient ones that return `embeddings` allocate their
+// result and a workspace.
 #pragma once
 
 #include <ocellus/core/memory.hpp>
@@ -83,8 +84,8 @@ class embeddings {
 
 class model {
  public:
-  /// Opens a packed file by mmap. Errors: those of mapped_file, packed_file and tokenizer, bad_config, missing_tensor,
-  /// wrong_shape, unsupported_dtype, unsupported_layout, out_of_memory.
+  /// Opens a packed file by mmap. Errors: those of mapped_file, packed_file and tokenizer, bad_config,
+  /// missing_tensor, wrong_shape, unsupported_dtype, unsupported_layout, out_of_memory.
   static result<model> open(const char* path, const kernel_table& kernels = best_kernels()) noexcept {
     result<mapped_file> file = mapped_file::open(path);
     if (!file) return file.error();
@@ -94,7 +95,8 @@ class model {
   }
 
   /// The same from a buffer or from flash, aligned to 64 bytes, which must outlive the model.
-  static result<model> open(std::span<const std::byte> bytes, const kernel_table& kernels = best_kernels()) noexcept {
+  static result<model> open(std::span<const std::byte> bytes,
+                            const kernel_table& kernels = best_kernels()) noexcept {
     const result<packed_file> file = packed_file::open(bytes);
     if (!file) return file.error();
     model m;
@@ -126,10 +128,12 @@ class model {
   int embed() const noexcept { return has_vision() ? config_.vision.embed : config_.text.embed; }
   int text_embed() const noexcept { return config_.text.embed; }
 
-  // Features into memory of the caller, before normalisation -----------------------------------------------------
+  // Features into memory of the caller, before normalisation
+  // -----------------------------------------------------
 
-  /// Image features [in.count, E] of a batch in one of image_batch's forms; `logits` [in.count, classes] too, for a
-  /// classifier. Errors: no_vision_tower, wrong_shape (a size that the position table does not fit), out_of_memory.
+  /// Image features [in.count, E] of a batch in one of image_batch's forms; `logits` [in.count, classes] too,
+  /// for a classifier. Errors: no_vision_tower, wrong_shape (a size that the position table does not fit),
+  /// out_of_memory.
   status encode_batch(const nn::image_batch& in, float* out, workspace& work, const executor& threads = {},
                       float* logits = nullptr, const nn::stage_observer& observe = {}) const noexcept {
     if (!has_vision()) return status::no_vision_tower;
@@ -143,7 +147,8 @@ class model {
       for (; first + n < in.count && (n == 0 || rows + most <= batch_rows); n++) {
         const int gh = in.grid_h(first + n, v.patch), gw = in.grid_w(first + n, v.patch);
         const bool fits = v.positions != position_resize::none || (gh == v.grid_h && gw == v.grid_w);
-        if (gh < 1 || gw < 1 || gh > 4096 || gw > 4096 || gh * gw > max_tokens || !fits) return status::wrong_shape;
+        if (gh < 1 || gw < 1 || gh > 4096 || gw > 4096 || gh * gw > max_tokens || !fits)
+          return status::wrong_shape;
         const int tokens = gh * gw + (v.class_token != 0 ? 1 : 0) + v.registers;
         rows += tokens;
         most = tokens > most ? tokens : most;
@@ -161,16 +166,17 @@ class model {
       const status grown = work.reserve(b.carve(nullptr, v, n, rows, most, parts));
       if (grown != status::ok) return grown;
       b.carve(work.data(), v, n, rows, most, parts);
-      nn::vision_forward(run, config_, vision_, part, b, out + static_cast<std::ptrdiff_t>(first) * v.embed, v.embed,
-                         logits == nullptr ? nullptr : logits + static_cast<std::ptrdiff_t>(first) * v.classes, observe);
+      nn::vision_forward(
+          run, config_, vision_, part, b, out + static_cast<std::ptrdiff_t>(first) * v.embed, v.embed,
+          logits == nullptr ? nullptr : logits + static_cast<std::ptrdiff_t>(first) * v.classes, observe);
       first += n;
     }
     return status::ok;
   }
 
-  /// Text features [count, E] from ids [count, context] (any padding). Computes each text up to its pooled token, and
-  /// prefixes that texts share once. Errors: no_text_tower, wrong_shape (context longer than the model's),
-  /// token_out_of_range, out_of_memory.
+  /// Text features [count, E] from ids [count, context] (any padding). Computes each text up to its pooled
+  /// token, and prefixes that texts share once. Errors: no_text_tower, wrong_shape (context longer than the
+  /// model's), token_out_of_range, out_of_memory.
   status encode_ids(const std::int32_t* ids, int count, int context, float* out, workspace& work,
                     const executor& threads = {}, const nn::stage_observer& observe = {}) const noexcept {
     if (!has_text()) return status::no_text_tower;
@@ -178,15 +184,19 @@ class model {
     if (context < 1 || context > t.context) return status::wrong_shape;
     for (std::ptrdiff_t i = 0; i < static_cast<std::ptrdiff_t>(count) * context; i++)
       if (ids[i] < 0 || ids[i] >= t.vocab) return status::token_out_of_range;
-    result<array<nn::token_sequence>> texts = array<nn::token_sequence>::make(static_cast<std::size_t>(count));
+    result<array<nn::token_sequence>> texts =
+        array<nn::token_sequence>::make(static_cast<std::size_t>(count));
     result<array<int>> order = array<int>::make(static_cast<std::size_t>(count));
     result<array<float*>> targets = array<float*>::make(static_cast<std::size_t>(count));
     if (!texts || !order || !targets) return status::out_of_memory;
     for (int i = 0; i < count; i++) {
-      (*texts)[static_cast<std::size_t>(i)] = sequence_of(ids + static_cast<std::ptrdiff_t>(i) * context, context);
+      (*texts)[static_cast<std::size_t>(i)] =
+          sequence_of(ids + static_cast<std::ptrdiff_t>(i) * context, context);
       (*order)[static_cast<std::size_t>(i)] = i;
     }
-    const auto text = [&](int i) -> const nn::token_sequence& { return (*texts)[static_cast<std::size_t>(i)]; };
+    const auto text = [&](int i) -> const nn::token_sequence& {
+      return (*texts)[static_cast<std::size_t>(i)];
+    };
     const auto target = [&](int i) { return out + static_cast<std::ptrdiff_t>(i) * t.embed; };
     std::sort(order->begin(), order->end(), [&](int a, int b) {
       const nn::token_sequence &x = text(a), &y = text(b);
@@ -197,7 +207,8 @@ class model {
 
     const fp_env guard;
     const nn::runner<dynamic> run{kernels_, threads};
-    result<array<nn::token_sequence>> batch = array<nn::token_sequence>::make(static_cast<std::size_t>(count));
+    result<array<nn::token_sequence>> batch =
+        array<nn::token_sequence>::make(static_cast<std::size_t>(count));
     if (!batch) return status::out_of_memory;
     const auto at = [](int i) { return static_cast<std::size_t>(i); };
     for (int first = 0; first < count;) {
@@ -205,7 +216,8 @@ class model {
       for (; next < count; next++) {
         const nn::token_sequence& x = text((*order)[at(next)]);
         const int shared = n > 0 ? nn::shared_prefix((*batch)[at(n - 1)], x) : 0;
-        if (n > 0 && shared == x.count && shared == (*batch)[at(n - 1)].count) continue;  // the same text again
+        if (n > 0 && shared == x.count && shared == (*batch)[at(n - 1)].count)
+          continue;  // the same text again
         const int own = x.count - (t.encoder.causal != 0 ? shared : 0);
         if (n > 0 && rows + own > batch_rows) break;
         rows += own;
@@ -241,7 +253,8 @@ class model {
     }
   }
 
-  // Embeddings, unit length ---------------------------------------------------------------------------------------
+  // Embeddings, unit length
+  // ---------------------------------------------------------------------------------------
 
   /// One picture of any size: resized and cropped as the model's reference does it.
   result<embeddings> encode_image(image_view picture, const executor& threads = {}) const noexcept {
@@ -249,9 +262,11 @@ class model {
   }
 
   /// Several pictures of any sizes. Errors: those of preprocess and encode_batch.
-  result<embeddings> encode_images(std::span<const image_view> pictures, const executor& threads = {}) const noexcept {
+  result<embeddings> encode_images(std::span<const image_view> pictures,
+                                   const executor& threads = {}) const noexcept {
     if (!has_vision()) return status::no_vision_tower;
-    result<embeddings> e = embeddings::make(static_cast<int>(pictures.size()), embed(), file_.embedding_space());
+    result<embeddings> e =
+        embeddings::make(static_cast<int>(pictures.size()), embed(), file_.embedding_space());
     workspace work;
     if (!e) return e;
     const status s = encode_pictures(pictures, e->data(), work, threads);
@@ -260,7 +275,8 @@ class model {
     return e;
   }
 
-  /// The features of several pictures of any sizes into `out` [n, E], before normalisation; `logits` as encode_batch.
+  /// The features of several pictures of any sizes into `out` [n, E], before normalisation; `logits` as
+  /// encode_batch.
   status encode_pictures(std::span<const image_view> pictures, float* out, workspace& work,
                          const executor& threads = {}, float* logits = nullptr) const noexcept {
     if (!has_vision()) return status::no_vision_tower;
@@ -274,11 +290,13 @@ class model {
       if (pictures[i].empty()) return status::invalid_argument;
       const result<preprocess_shape> s = preprocess_shape_of(p, pictures[i].width, pictures[i].height);
       if (!s) return s.error();
-      if (config_.vision.naflex == 0 && (s->window.w != config_.vision.image_w || s->window.h != config_.vision.image_h))
+      if (config_.vision.naflex == 0 &&
+          (s->window.w != config_.vision.image_w || s->window.h != config_.vision.image_h))
         return status::wrong_shape;
       (*grids)[2 * i] = s->grid_h;
       (*grids)[2 * i + 1] = s->grid_w;
-      (*offsets)[i + 1] = (*offsets)[i] + static_cast<std::size_t>(s->window.w) * static_cast<std::size_t>(s->window.h) * 3;
+      (*offsets)[i + 1] =
+          (*offsets)[i] + static_cast<std::size_t>(s->window.w) * static_cast<std::size_t>(s->window.h) * 3;
     }
     result<array<std::uint8_t>> pixels = array<std::uint8_t>::make((*offsets)[n]);
     if (!pixels) return pixels.error();
@@ -303,9 +321,11 @@ class model {
   }
 
   /// Texts in UTF-8. Errors: no_text_tower, no_tokenizer, those of tokenizer::encode and encode_ids.
-  result<embeddings> encode_text(std::span<const std::string_view> texts, const executor& threads = {}) const noexcept {
+  result<embeddings> encode_text(std::span<const std::string_view> texts,
+                                 const executor& threads = {}) const noexcept {
     if (!has_text()) return status::no_text_tower;
-    result<embeddings> e = embeddings::make(static_cast<int>(texts.size()), text_embed(), file_.embedding_space());
+    result<embeddings> e =
+        embeddings::make(static_cast<int>(texts.size()), text_embed(), file_.embedding_space());
     workspace work;
     if (!e) return e;
     const status s = encode_texts(texts, e->data(), work, threads);
@@ -313,7 +333,8 @@ class model {
     normalise(e->data(), e->rows(), e->width());
     return e;
   }
-  result<embeddings> encode_text(std::initializer_list<std::string_view> texts, const executor& threads = {}) const noexcept {
+  result<embeddings> encode_text(std::initializer_list<std::string_view> texts,
+                                 const executor& threads = {}) const noexcept {
     return encode_text(std::span<const std::string_view>(texts.begin(), texts.size()), threads);
   }
 
@@ -323,7 +344,8 @@ class model {
     if (!has_text()) return status::no_text_tower;
     if (!tokenizer_) return status::no_tokenizer;
     const int context = config_.text.context;
-    result<array<std::int32_t>> ids = array<std::int32_t>::make(texts.size() * static_cast<std::size_t>(context));
+    result<array<std::int32_t>> ids =
+        array<std::int32_t>::make(texts.size() * static_cast<std::size_t>(context));
     if (!ids) return ids.error();
     for (std::size_t i = 0; i < texts.size(); i++) {
       const auto encoded = tokenizer_->encode(
@@ -333,10 +355,12 @@ class model {
     return encode_ids(ids->data(), static_cast<int>(texts.size()), context, out, work, threads);
   }
 
-  /// Probabilities [images.rows(), texts.rows()]: CLIP's softmax over the texts of scale * cos, or SigLIP's sigmoid of
-  /// scale * cos + bias for each pair alone. different_embedding_space if the rows come from other models.
+  /// Probabilities [images.rows(), texts.rows()]: CLIP's softmax over the texts of scale * cos, or SigLIP's
+  /// sigmoid of scale * cos + bias for each pair alone. different_embedding_space if the rows come from other
+  /// models.
   result<array<float>> scores(const embeddings& images, const embeddings& texts) const noexcept {
-    if (images.space() != texts.space() || images.width() != texts.width()) return status::different_embedding_space;
+    if (images.space() != texts.space() || images.width() != texts.width())
+      return status::different_embedding_space;
     const auto n = static_cast<std::size_t>(texts.rows());
     result<array<float>> p = array<float>::make(static_cast<std::size_t>(images.rows()) * n);
     if (!p) return p;
@@ -359,7 +383,8 @@ class model {
   void probabilities(const float* cosines, float* out, int n) const noexcept {
     const double scale = config_.logit_scale, bias = config_.logit_bias;
     if (config_.score == score_kind::sigmoid) {
-      for (int j = 0; j < n; j++) out[j] = static_cast<float>(1 / (1 + std::exp(-(scale * cosines[j] + bias))));
+      for (int j = 0; j < n; j++)
+        out[j] = static_cast<float>(1 / (1 + std::exp(-(scale * cosines[j] + bias))));
       return;
     }
     softmax(cosines, out, n, scale);
@@ -377,7 +402,8 @@ class model {
     for (int j = 0; j < n; j++) out[j] = static_cast<float>(out[j] / sum);
   }
 
-  /// Rows of a batch that run through the tower together: enough to read the weights seldom, few enough for the caches.
+  /// Rows of a batch that run through the tower together: enough to read the weights seldom, few enough for
+  /// the caches.
   static constexpr int batch_rows = 512;
   static constexpr int max_tokens = 16384;
 
@@ -386,7 +412,8 @@ class model {
     detail::weight_binder binder(file_);
     const vision_config& v = config_.vision;
     if (v.kind == vision_kind::vit) {
-      result<array<nn::block_weights>> blocks = array<nn::block_weights>::make(static_cast<std::size_t>(v.encoder.layers));
+      result<array<nn::block_weights>> blocks =
+          array<nn::block_weights>::make(static_cast<std::size_t>(v.encoder.layers));
       if (!blocks) return blocks.error();
       vision_blocks_ = std::move(*blocks);
       binder.vision(v, vision_blocks_.data(), vision_);
@@ -420,7 +447,8 @@ class model {
     if (grown != status::ok) return grown;
     b.carve(work.data(), v, in.height, in.width, parts);
     for (int i = 0; i < in.count; i++)
-      nn::resnet_forward(run, config_, resnet_, in, i, b, out + static_cast<std::ptrdiff_t>(i) * v.embed, observe);
+      nn::resnet_forward(run, config_, resnet_, in, i, b, out + static_cast<std::ptrdiff_t>(i) * v.embed,
+                         observe);
     return status::ok;
   }
 

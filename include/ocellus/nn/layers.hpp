@@ -1,8 +1,9 @@
-// The layers that towers are made of, over a policy `Kernels` (isa/dispatch.hpp: dynamic or pinned<Set>): linear with
-// its epilogue, LayerNorm, transformer blocks. Weights are views into a packed file; activations lie in a workspace.
+// The layers that towers are made of, over a policy `Kernels` (isa/dispatch.hpp: dynamic or pinned<Set>):
+// linear with its epilogue, LayerNorm, transformer blocks. Weights are views into a packed file; activations
+// lie in a workspace.
 //
-// Shapes: M rows (the tokens of all sequences of a batch, one after the other, no padding), C width, H heads, D head
-// width, F mlp width. All matrices are row-major.
+// Shapes: M rows (the tokens of all sequences of a batch, one after the other, no padding), C width, H heads,
+// D head width, F mlp width. All matrices are row-major.
 //
 // References: [Vaswani 2017] attention; [Dosovitskiy 2021] ViT; [Radford 2021] CLIP.
 #pragma once
@@ -52,8 +53,8 @@ struct block_shape {
   bool gated = false, causal = false, post_norm = false;
 };
 
-/// Leading dimensions of activations. An odd multiple of 64 bytes: rows must not meet in the same cache sets, as they
-/// would at multiples of 4096 bytes.
+/// Leading dimensions of activations. An odd multiple of 64 bytes: rows must not meet in the same cache sets,
+/// as they would at multiples of 4096 bytes.
 constexpr int ld_f32(int c) noexcept { return (ceil_div(c, 16) | 1) * 16; }
 constexpr int ld_u8(int c) noexcept { return (ceil_div(c, 64) | 1) * 64; }
 
@@ -109,7 +110,8 @@ struct runner {
   const Kernels& kernels;
   executor exec;
 
-  /// f(begin, end) over [0, n) in pieces of at least `grain`, several per thread so that uneven threads even out.
+  /// f(begin, end) over [0, n) in pieces of at least `grain`, several per thread so that uneven threads even
+  /// out.
   template <class F>
   void split(int n, int grain, F&& f) const {
     int pieces = exec.concurrency <= 1 ? 1 : n / (grain < 1 ? 1 : grain);
@@ -143,8 +145,8 @@ struct runner {
     }
   }
 
-  /// c[rows, w.n] = activation(x W^T + bias) (+ residual), x as w's data type wants it. Computes the output columns of
-  /// [column_begin, column_end), multiples of 16 but for the end.
+  /// c[rows, w.n] = activation(x W^T + bias) (+ residual), x as w's data type wants it. Computes the output
+  /// columns of [column_begin, column_end), multiples of 16 but for the end.
   void linear(const linear_weights& w, const operand& x, int rows, float* c, std::ptrdiff_t ldc,
               activation act = activation::none, const float* residual = nullptr, std::ptrdiff_t ldr = 0,
               int column_begin = 0, int column_end = -1) const noexcept {
@@ -168,7 +170,8 @@ struct runner {
     const int first = column_begin / panel_width;
     const int panels = ceil_div(column_end < 0 ? w.n : column_end, panel_width) - first;
     const int pairs = ceil_div(panels, 2);  // kernels read two panels at a time
-    // narrow products over many rows (convolutions) have too few panels for all threads: split the rows as well
+    // narrow products over many rows (convolutions) have too few panels for all threads: split the rows as
+    // well
     int bands = 1;
     if (exec.concurrency > 1 && pairs < 4 * exec.concurrency) {
       bands = ceil_div(4 * exec.concurrency, pairs);
@@ -198,8 +201,8 @@ struct runner {
   }
 
   /// x = norm(from[rows, c]) in the form that products with weights of `type` read.
-  void norm(const norm_weights& w, float eps, const float* from, std::ptrdiff_t ld, int rows, int c, dtype type,
-            const operand& x) const noexcept {
+  void norm(const norm_weights& w, float eps, const float* from, std::ptrdiff_t ld, int rows, int c,
+            dtype type, const operand& x) const noexcept {
     split(rows, 8, [&](int begin, int end) {
       layer_norm_args a;
       a.x = from + begin * ld;
@@ -224,8 +227,8 @@ struct runner {
   }
 
   /// LayerNorm in place or from one f32 matrix to another.
-  void norm_f32(const norm_weights& w, float eps, const float* from, std::ptrdiff_t ld, int rows, int c, float* to,
-                std::ptrdiff_t ldt) const noexcept {
+  void norm_f32(const norm_weights& w, float eps, const float* from, std::ptrdiff_t ld, int rows, int c,
+                float* to, std::ptrdiff_t ldt) const noexcept {
     split(rows, 8, [&](int begin, int end) {
       layer_norm_args a;
       a.x = from + begin * ld;
@@ -260,20 +263,22 @@ struct runner {
 };
 
 /// Copies rows of an operand, as products with weights of `type` read it.
-inline void gather(dtype type, const operand& from, const int* rows, int count, int c, const operand& to) noexcept {
+inline void gather(dtype type, const operand& from, const int* rows, int count, int c,
+                   const operand& to) noexcept {
   for (int i = 0; i < count; i++) {
     if (type == dtype::s8) {
       std::memcpy(to.u8 + i * to.ld8, from.u8 + rows[i] * from.ld8, static_cast<std::size_t>(round_up(c, 8)));
       to.scale[i] = from.scale[rows[i]];
       to.zero[i] = from.zero[rows[i]];
     } else {
-      std::memcpy(to.f32 + i * to.ld, from.f32 + rows[i] * from.ld, sizeof(float) * static_cast<std::size_t>(c));
+      std::memcpy(to.f32 + i * to.ld, from.f32 + rows[i] * from.ld,
+                  sizeof(float) * static_cast<std::size_t>(c));
     }
   }
 }
 
-/// One sequence of a batch: its own rows are queries; its keys are those rows, or the rows listed in key_rows (a text
-/// shares the rows of a prefix with others), the own ones last.
+/// One sequence of a batch: its own rows are queries; its keys are those rows, or the rows listed in key_rows
+/// (a text shares the rows of a prefix with others), the own ones last.
 struct sequence {
   int row = 0;      ///< first own row
   int rows = 0;     ///< own rows
@@ -292,7 +297,8 @@ struct block_buffers {
   std::size_t scratch_part = 0;
   std::ptrdiff_t ld_qkv = 0, ld_q = 0, ld_gate = 0;
 
-  constexpr void carve(carver& from, const block_shape& s, int rows, int sequences, int most_keys, int threads) noexcept {
+  constexpr void carve(carver& from, const block_shape& s, int rows, int sequences, int most_keys,
+                       int threads) noexcept {
     const int inner = s.heads * s.head_width;
     x.carve(from, rows, inner > s.width ? inner : s.width);
     hidden.carve(from, rows, s.mlp > s.width ? s.mlp : s.width);
@@ -307,11 +313,12 @@ struct block_buffers {
   }
 };
 
-/// Attention of all heads of all sequences: out[row, H D]. With `q_rows`, one row per sequence, only those rows are
-/// queries (taken from b.q), and sequence i's result goes to row i of `out`.
+/// Attention of all heads of all sequences: out[row, H D]. With `q_rows`, one row per sequence, only those
+/// rows are queries (taken from b.q), and sequence i's result goes to row i of `out`.
 template <class Kernels>
-void attend(const runner<Kernels>& run, const block_shape& s, const block_buffers& b, const sequence* sequences,
-            int count, const int* q_rows, float* out, std::ptrdiff_t ldo, bool integer) noexcept {
+void attend(const runner<Kernels>& run, const block_shape& s, const block_buffers& b,
+            const sequence* sequences, int count, const int* q_rows, float* out, std::ptrdiff_t ldo,
+            bool integer) noexcept {
   const int inner = s.heads * s.head_width;
   float scale = 1;
   {
@@ -326,7 +333,8 @@ void attend(const runner<Kernels>& run, const block_shape& s, const block_buffer
       attention_args a;
       const int first = q_rows == nullptr ? q.row : q_rows[item / s.heads];
       a.tq = q_rows == nullptr ? q.rows : 1;
-      a.q = q_rows == nullptr ? base + first * b.ld_qkv : b.q + (item / s.heads) * b.ld_q + head * s.head_width;
+      a.q =
+          q_rows == nullptr ? base + first * b.ld_qkv : b.q + (item / s.heads) * b.ld_q + head * s.head_width;
       a.ldq = b.ld_qkv;
       const std::ptrdiff_t key_base = q.key_rows != nullptr ? 0 : q.row * b.ld_qkv;
       a.k = base + key_base + inner;
@@ -352,28 +360,31 @@ void attend(const runner<Kernels>& run, const block_shape& s, const block_buffer
 
 /// The feed-forward half of a block on x[rows, C] in place.
 template <class Kernels>
-void feed_forward(const runner<Kernels>& run, const block_shape& s, const block_weights& w, const block_buffers& b,
-                  float* x, std::ptrdiff_t ldx, int rows) noexcept {
+void feed_forward(const runner<Kernels>& run, const block_shape& s, const block_weights& w,
+                  const block_buffers& b, float* x, std::ptrdiff_t ldx, int rows) noexcept {
   run.norm(w.norm2, s.eps, x, ldx, rows, s.width, w.fc1.type, b.x);
   if (s.gated) {
     run.linear(w.fc1, b.x, rows, b.gate, b.ld_gate);
     run.split(rows, 8, [&](int begin, int end) {
-      run.kernels.gate_rows(b.hidden.f32 + begin * b.hidden.ld, b.hidden.ld, b.gate + begin * b.ld_gate, b.ld_gate,
-                            end - begin, s.mlp, s.act);
+      run.kernels.gate_rows(b.hidden.f32 + begin * b.hidden.ld, b.hidden.ld, b.gate + begin * b.ld_gate,
+                            b.ld_gate, end - begin, s.mlp, s.act);
     });
   } else {
     run.linear(w.fc1, b.x, rows, b.hidden.f32, b.hidden.ld, s.act);
   }
-  if (w.mlp_norm) run.norm_f32(w.mlp_norm, s.eps, b.hidden.f32, b.hidden.ld, rows, s.mlp, b.hidden.f32, b.hidden.ld);
+  if (w.mlp_norm)
+    run.norm_f32(w.mlp_norm, s.eps, b.hidden.f32, b.hidden.ld, rows, s.mlp, b.hidden.f32, b.hidden.ld);
   run.prepare(w.fc2.type, b.hidden, rows, s.mlp);
   run.linear(w.fc2, b.hidden, rows, x, ldx, activation::none, x, ldx);
 }
 
-/// One block on x[rows, C] in place. With `pooled` (one row of x per sequence) only those rows are carried on, and
-/// come out compacted in x[0..count): queries, projection and feed-forward of the others are never computed.
+/// One block on x[rows, C] in place. With `pooled` (one row of x per sequence) only those rows are carried
+/// on, and come out compacted in x[0..count): queries, projection and feed-forward of the others are never
+/// computed.
 template <class Kernels>
-void block(const runner<Kernels>& run, const block_shape& s, const block_weights& w, const block_buffers& b, float* x,
-           std::ptrdiff_t ldx, int rows, const sequence* sequences, int count, const int* pooled) noexcept {
+void block(const runner<Kernels>& run, const block_shape& s, const block_weights& w, const block_buffers& b,
+           float* x, std::ptrdiff_t ldx, int rows, const sequence* sequences, int count,
+           const int* pooled) noexcept {
   const int inner = s.heads * s.head_width;
   const bool integer = w.qkv.type == dtype::s8;
   run.norm(w.norm1, s.eps, x, ldx, rows, s.width, w.qkv.type, b.x);
@@ -384,7 +395,8 @@ void block(const runner<Kernels>& run, const block_shape& s, const block_weights
   } else {
     run.linear(w.qkv, b.x, rows, b.qkv, b.ld_qkv);
     for (int i = 0; pooled != nullptr && i < count; i++)
-      std::memcpy(b.q + i * b.ld_q, b.qkv + pooled[i] * b.ld_qkv, sizeof(float) * static_cast<std::size_t>(inner));
+      std::memcpy(b.q + i * b.ld_q, b.qkv + pooled[i] * b.ld_qkv,
+                  sizeof(float) * static_cast<std::size_t>(inner));
   }
   if (w.q_norm) {
     for (int h = 0; h < s.heads; h++) {
@@ -398,7 +410,8 @@ void block(const runner<Kernels>& run, const block_shape& s, const block_weights
   attend(run, s, b, sequences, count, pooled, b.x.f32, b.x.ld, integer);
   if (pooled != nullptr) {
     for (int i = 0; i < count; i++)  // pooled rows ascend and pooled[i] >= i: each source is still untouched
-      if (pooled[i] != i) std::memcpy(x + i * ldx, x + pooled[i] * ldx, sizeof(float) * static_cast<std::size_t>(s.width));
+      if (pooled[i] != i)
+        std::memcpy(x + i * ldx, x + pooled[i] * ldx, sizeof(float) * static_cast<std::size_t>(s.width));
     rows = count;
   }
   if (w.attn_norm) run.norm_f32(w.attn_norm, s.eps, b.x.f32, b.x.ld, rows, inner, b.x.f32, b.x.ld);

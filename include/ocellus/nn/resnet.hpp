@@ -1,9 +1,11 @@
-// CLIP's image encoder of the other kind: a ResNet with a stem of three convolutions, average pooling before each
-// strided convolution (antialiasing), and attention pooling instead of the mean [Radford 2021; openai/CLIP
-// clip/model.py: ModifiedResNet, AttentionPool2d]. Batch norm is folded into the convolutions by the converter.
+// CLIP's image encoder of the other kind: a ResNet with a stem of three convolutions, average pooling before
+// each strided convolution (antialiasing), and attention pooling instead of the mean [Radford 2021;
+// openai/CLIP clip/model.py: ModifiedResNet, AttentionPool2d]. Batch norm is folded into the convolutions by
+// the converter.
 //
-// Feature maps are matrices [H * W, C] (row-major, channels last), so a 1 x 1 convolution is a linear layer; a 3 x 3 one
-// is a linear layer over rows of patches, built a chunk of rows at a time. The same kernels serve, s8 ones too.
+// Feature maps are matrices [H * W, C] (row-major, channels last), so a 1 x 1 convolution is a linear layer;
+// a 3 x 3 one is a linear layer over rows of patches, built a chunk of rows at a time. The same kernels
+// serve, s8 ones too.
 #pragma once
 
 #include <ocellus/nn/tower.hpp>
@@ -14,7 +16,8 @@ OCELLUS_STRICT_FP_BEGIN
 OCELLUS_BEGIN
 namespace nn {
 
-/// conv1 1 x 1, conv2 3 x 3, average pool by the stride, conv3 1 x 1; `down` on the way around where the shape changes.
+/// conv1 1 x 1, conv2 3 x 3, average pool by the stride, conv3 1 x 1; `down` on the way around where the
+/// shape changes.
 struct bottleneck_weights {
   linear_weights conv1, conv2, conv3, down;
   int stride = 1;
@@ -47,10 +50,13 @@ struct resnet_buffers {
   float* kv = nullptr;
   float* q = nullptr;
 
-  constexpr std::size_t carve(unsigned char* base, const vision_config& v, int height, int width, int threads) noexcept {
+  constexpr std::size_t carve(unsigned char* base, const vision_config& v, int height, int width,
+                              int threads) noexcept {
     carver from(base);
     const int w = v.resnet_width;
-    const auto floats = [](int rows, int c) { return static_cast<std::size_t>(rows) * static_cast<std::size_t>(ld_f32(c)); };
+    const auto floats = [](int rows, int c) {
+      return static_cast<std::size_t>(rows) * static_cast<std::size_t>(ld_f32(c));
+    };
     std::size_t most = floats(height * width, 3);
     const auto need = [&most](std::size_t n) { most = n > most ? n : most; };
     need(floats((height / 2) * (width / 2), w));
@@ -78,8 +84,8 @@ struct resnet_buffers {
 
 /// out = act(conv3x3(x) + bias), padding 1.
 template <class Kernels>
-feature_map conv3x3(const runner<Kernels>& run, const linear_weights& w, const feature_map& x, int stride, float* out,
-                    const resnet_buffers& b) noexcept {
+feature_map conv3x3(const runner<Kernels>& run, const linear_weights& w, const feature_map& x, int stride,
+                    float* out, const resnet_buffers& b) noexcept {
   feature_map y{out, (x.h - 1) / stride + 1, (x.w - 1) / stride + 1, w.n, ld_f32(w.n)};
   for (int first = 0; first < y.rows(); first += b.chunk) {
     const int rows = y.rows() - first < b.chunk ? y.rows() - first : b.chunk;
@@ -123,7 +129,8 @@ feature_map conv1x1(const runner<Kernels>& run, const linear_weights& w, const f
     o.f32 = x.data + first * x.ld;
     o.ld = x.ld;
     run.prepare(w.type, o, rows, x.c);
-    run.linear(w, o, rows, y.data + first * y.ld, y.ld, act, residual == nullptr ? nullptr : residual + first * y.ld, y.ld);
+    run.linear(w, o, rows, y.data + first * y.ld, y.ld, act,
+               residual == nullptr ? nullptr : residual + first * y.ld, y.ld);
   }
   return y;
 }
@@ -145,8 +152,9 @@ feature_map pool2x2(const runner<Kernels>& run, const feature_map& x, float* out
 
 /// Features [E] of one picture of the batch into `out`, before normalisation.
 template <class Kernels>
-void resnet_forward(const runner<Kernels>& run, const model_config& m, const resnet_weights& w, const image_batch& in,
-                    int picture, const resnet_buffers& b, float* out, const stage_observer& observe = {}) noexcept {
+void resnet_forward(const runner<Kernels>& run, const model_config& m, const resnet_weights& w,
+                    const image_batch& in, int picture, const resnet_buffers& b, float* out,
+                    const stage_observer& observe = {}) noexcept {
   const vision_config& v = m.vision;
   float table[3][256];
   {
@@ -182,7 +190,8 @@ void resnet_forward(const runner<Kernels>& run, const model_config& m, const res
     }
     feature_map z = conv1x1(run, k.conv3, y, last, activation::none, b, around.data);
     run.split(z.rows(), 16, [&](int begin, int end) {
-      run.kernels.activate_rows(z.data + begin * z.ld, z.ld, z.data + begin * z.ld, z.ld, end - begin, z.c, activation::relu);
+      run.kernels.activate_rows(z.data + begin * z.ld, z.ld, z.data + begin * z.ld, z.ld, end - begin, z.c,
+                                activation::relu);
     });
     x = z;
     observe("block", i, x.data, x.rows(), x.c, x.ld);
@@ -199,7 +208,8 @@ void resnet_forward(const runner<Kernels>& run, const model_config& m, const res
     for (int j = 0; j < c; j++) t.f32[j] = t.f32[j] / static_cast<float>(n) + w.positions[j];
     for (int i = 0; i < n; i++)
       for (int j = 0; j < c; j++)
-        t.f32[(i + 1) * t.ld + j] = x.data[i * x.ld + j] + w.positions[static_cast<std::ptrdiff_t>(i + 1) * c + j];
+        t.f32[(i + 1) * t.ld + j] =
+            x.data[i * x.ld + j] + w.positions[static_cast<std::ptrdiff_t>(i + 1) * c + j];
   }
   run.prepare(w.kv.type, t, n + 1, c);
   const std::ptrdiff_t ld = ld_f32(2 * c);

@@ -1,9 +1,10 @@
-// The two towers: from pixels to image features, from token ids to text features. Stateless functions over weights
-// (views into a packed file), a workspace and a kernel policy; the same code serves a model opened at run time and one
-// fixed at compile time.
+// The two towers: from pixels to image features, from token ids to text features. Stateless functions over
+// weights (views into a packed file), a workspace and a kernel policy; the same code serves a model opened at
+// run time and one fixed at compile time.
 //
 // References: openai/CLIP clip/model.py (VisionTransformer, CLIP.encode_text); transformers modeling_clip.py,
-// modeling_siglip.py, modeling_siglip2.py, modeling_dinov2.py; timm vision_transformer.py; big_vision vit.py (MAPHead).
+// modeling_siglip.py, modeling_siglip2.py, modeling_dinov2.py; timm vision_transformer.py; big_vision vit.py
+// (MAPHead).
 #pragma once
 
 #include <ocellus/models/config.hpp>
@@ -45,7 +46,8 @@ struct text_weights {
   linear_weights proj;
 };
 
-/// Called after each stage of a tower with its values [rows, c], ld floats apart: tests compare them with a reference.
+/// Called after each stage of a tower with its values [rows, c], ld floats apart: tests compare them with a
+/// reference.
 struct stage_observer {
   void (*call)(void* self, const char* stage, int index, const float* values, int rows, int c,
                std::ptrdiff_t ld) = nullptr;
@@ -61,7 +63,8 @@ struct image_batch {
   int height = 0, width = 0;            ///< pixels (not for patches)
   const float* pixels = nullptr;        ///< [B, 3, height, width], normalised
   const std::uint8_t* rgb = nullptr;    ///< [B, height, width, 3], resized and cropped, not normalised
-  const std::uint8_t* const* rgbs = nullptr;  ///< [B] pictures of grids[b] patches each (NaFlex), not normalised
+  /// [B] pictures of grids[b] patches each (NaFlex), not normalised
+  const std::uint8_t* const* rgbs = nullptr;
   const float* patches = nullptr;       ///< [B, patch_stride, P*P*3], normalised (NaFlex)
   int patch_stride = 0;
   const int* grids = nullptr;           ///< [B, 2]: patches down and across (NaFlex)
@@ -88,7 +91,8 @@ struct vision_buffers {
   float* map_kv = nullptr;     ///< overlaps blocks.qkv
 
   /// rows: tokens of the batch; most: tokens of the longest image.
-  constexpr std::size_t carve(unsigned char* base, const vision_config& v, int count, int rows, int most, int threads) noexcept {
+  constexpr std::size_t carve(unsigned char* base, const vision_config& v, int count, int rows, int most,
+                              int threads) noexcept {
     carver from(base);
     const block_shape s = shape_of(v.encoder);
     const auto n = static_cast<std::size_t>(rows);
@@ -100,7 +104,8 @@ struct vision_buffers {
     pool.carve(from, count, s.width > v.embed ? s.width : v.embed);
     pool_hidden.carve(from, count, wide);
     if (v.positions != position_resize::none)
-      positions = from.take<float>(static_cast<std::size_t>(most + v.grid_w) * static_cast<std::size_t>(s.width));
+      positions =
+          from.take<float>(static_cast<std::size_t>(most + v.grid_w) * static_cast<std::size_t>(s.width));
     const std::size_t start = from.used();
     unsigned char* rest = base == nullptr ? nullptr : base + start;
     carver a(rest), b(rest);
@@ -113,8 +118,9 @@ struct vision_buffers {
 };
 
 /// Rows of patches of one picture, k = (y * P + x) * 3 + channel, in the form that patch_embed reads.
-inline void patch_rows(const vision_weights& w, const preprocess_config& pre, const image_batch& in, int image,
-                       int patch, const operand& out, int first_row, const float (*table)[256]) noexcept {
+inline void patch_rows(const vision_weights& w, const preprocess_config& pre, const image_batch& in,
+                       int image, int patch, const operand& out, int first_row,
+                       const float (*table)[256]) noexcept {
   const int gh = in.grid_h(image, patch), gw = in.grid_w(image, patch), k = patch * patch * 3;
   const auto to_u8 = [&pre](float x, int c) {
     const float u = (x * pre.std[c] + pre.mean[c]) * 255.f + 0.5f;
@@ -130,9 +136,11 @@ inline void patch_rows(const vision_weights& w, const preprocess_config& pre, co
       if (in.rgb != nullptr || in.rgbs != nullptr) {
         const int width = in.rgbs != nullptr ? gw * patch : in.width;
         const std::uint8_t* picture =
-            in.rgbs != nullptr ? in.rgbs[image] : in.rgb + static_cast<std::ptrdiff_t>(image) * in.height * in.width * 3;
+            in.rgbs != nullptr ? in.rgbs[image]
+                               : in.rgb + static_cast<std::ptrdiff_t>(image) * in.height * in.width * 3;
         for (int i = 0; i < patch; i++) {
-          const std::uint8_t* from = picture + (static_cast<std::ptrdiff_t>(y * patch + i) * width + x * patch) * 3;
+          const std::uint8_t* from =
+              picture + (static_cast<std::ptrdiff_t>(y * patch + i) * width + x * patch) * 3;
           if (w.patch_u8) {
             std::memcpy(q + i * patch * 3, from, static_cast<std::size_t>(patch) * 3);
           } else {
@@ -144,7 +152,8 @@ inline void patch_rows(const vision_weights& w, const preprocess_config& pre, co
         for (int c = 0; c < 3; c++)
           for (int i = 0; i < patch; i++)
             for (int j = 0; j < patch; j++) {
-              const float v = planes[(static_cast<std::ptrdiff_t>(c) * in.height + y * patch + i) * in.width + x * patch + j];
+              const float v = planes[(static_cast<std::ptrdiff_t>(c) * in.height + y * patch + i) * in.width +
+                                     x * patch + j];
               const int at = (i * patch + j) * 3 + c;
               if (w.patch_u8) {
                 q[at] = to_u8(v, c);
@@ -153,7 +162,8 @@ inline void patch_rows(const vision_weights& w, const preprocess_config& pre, co
               }
             }
       } else {
-        const float* from = in.patches + (static_cast<std::ptrdiff_t>(image) * in.patch_stride + y * gw + x) * k;
+        const float* from =
+            in.patches + (static_cast<std::ptrdiff_t>(image) * in.patch_stride + y * gw + x) * k;
         for (int j = 0; j < k; j++) {
           if (w.patch_u8) {
             q[j] = to_u8(from[j], j % 3);
@@ -166,12 +176,12 @@ inline void patch_rows(const vision_weights& w, const preprocess_config& pre, co
     }
 }
 
-/// Image features [count, E] into `out`, ldo floats apart, before normalisation. With `head` (a classifier) pass
-/// `logits` [count, classes] to get those as well. `buffers` is carved for this batch.
+/// Image features [count, E] into `out`, ldo floats apart, before normalisation. With `head` (a classifier)
+/// pass `logits` [count, classes] to get those as well. `buffers` is carved for this batch.
 template <class Kernels>
-void vision_forward(const runner<Kernels>& run, const model_config& m, const vision_weights& w, const image_batch& in,
-                    const vision_buffers& b, float* out, std::ptrdiff_t ldo, float* logits = nullptr,
-                    const stage_observer& observe = {}) noexcept {
+void vision_forward(const runner<Kernels>& run, const model_config& m, const vision_weights& w,
+                    const image_batch& in, const vision_buffers& b, float* out, std::ptrdiff_t ldo,
+                    float* logits = nullptr, const stage_observer& observe = {}) noexcept {
   const vision_config& v = m.vision;
   const block_shape s = shape_of(v.encoder);
   const int c = s.width, patch = v.patch, prefix = (v.class_token != 0 ? 1 : 0) + v.registers;
@@ -200,7 +210,8 @@ void vision_forward(const runner<Kernels>& run, const model_config& m, const vis
 
   // class token, registers, positions
   const float* class_position = v.class_token != 0 && v.class_position != 0 ? w.positions : nullptr;
-  const float* grid_positions = w.positions == nullptr ? nullptr : w.positions + (class_position != nullptr ? c : 0);
+  const float* grid_positions =
+      w.positions == nullptr ? nullptr : w.positions + (class_position != nullptr ? c : 0);
   int resampled_h = 0, resampled_w = 0;
   for (int i = 0; i < in.count; i++) {
     const int gh = in.grid_h(i, patch), gw = in.grid_w(i, patch);
@@ -212,8 +223,8 @@ void vision_forward(const runner<Kernels>& run, const model_config& m, const vis
                                        : v.positions == position_resize::bicubic_antialias
                                            ? position_filter::bicubic_antialias
                                            : position_filter::bilinear_antialias;
-        resample_positions(b.positions + static_cast<std::ptrdiff_t>(v.grid_w) * c, c, gh, gw, grid_positions, v.grid_h,
-                           v.grid_w, c, filter, v.position_offset, b.positions);
+        resample_positions(b.positions + static_cast<std::ptrdiff_t>(v.grid_w) * c, c, gh, gw, grid_positions,
+                           v.grid_h, v.grid_w, c, filter, v.position_offset, b.positions);
         resampled_h = gh;
         resampled_w = gw;
       }
@@ -221,11 +232,13 @@ void vision_forward(const runner<Kernels>& run, const model_config& m, const vis
     }
     float* x = b.x + b.sequences[i].row * b.ldx;
     if (v.class_token != 0) {
-      for (int j = 0; j < c; j++) x[j] = class_position == nullptr ? w.class_token[j] : w.class_token[j] + class_position[j];
+      for (int j = 0; j < c; j++)
+        x[j] = class_position == nullptr ? w.class_token[j] : w.class_token[j] + class_position[j];
       x += b.ldx;
     }
     for (int r = 0; r < v.registers; r++, x += b.ldx)
-      std::memcpy(x, w.registers + static_cast<std::ptrdiff_t>(r) * c, sizeof(float) * static_cast<std::size_t>(c));
+      std::memcpy(x, w.registers + static_cast<std::ptrdiff_t>(r) * c,
+                  sizeof(float) * static_cast<std::size_t>(c));
     const float* from = b.embedded + (b.sequences[i].row - i * prefix) * b.ldx;
     for (int p = 0; p < gh * gw; p++, x += b.ldx, from += b.ldx) {
       if (positions == nullptr) {
@@ -260,7 +273,8 @@ void vision_forward(const runner<Kernels>& run, const model_config& m, const vis
     float* kv = b.map_kv;
     const std::ptrdiff_t ld = b.blocks.ld_qkv;
     run.norm(w.norm, v.final_eps, b.x, b.ldx, rows, c, w.map.kv.type, b.blocks.x);
-    if (observe.call != nullptr && w.map.kv.type != dtype::s8) observe("norm", 0, b.blocks.x.f32, rows, c, b.blocks.x.ld);
+    if (observe.call != nullptr && w.map.kv.type != dtype::s8)
+      observe("norm", 0, b.blocks.x.f32, rows, c, b.blocks.x.ld);
     run.linear(w.map.kv, b.blocks.x, rows, kv, ld);
     const int d = c / v.map_heads;
     float scale = 1;
@@ -333,8 +347,8 @@ void vision_forward(const runner<Kernels>& run, const model_config& m, const vis
   }
 }
 
-/// One text of a batch: its ids up to and including the pooled token (all of them where attention is not causal), and
-/// the index of the pooled token.
+/// One text of a batch: its ids up to and including the pooled token (all of them where attention is not
+/// causal), and the index of the pooled token.
 struct token_sequence {
   const std::int32_t* ids = nullptr;
   int count = 0;
@@ -354,7 +368,8 @@ struct text_buffers {
   operand pool;
   float* features = nullptr;  ///< [count, E]
 
-  constexpr std::size_t carve(unsigned char* base, const text_config& t, int count, int rows, int threads) noexcept {
+  constexpr std::size_t carve(unsigned char* base, const text_config& t, int count, int rows,
+                              int threads) noexcept {
     carver from(base);
     const block_shape s = shape_of(t.encoder);
     const auto n = static_cast<std::size_t>(rows);
@@ -372,19 +387,20 @@ struct text_buffers {
   }
 };
 
-/// Tokens that two texts begin with in common. With a causal mask a token's values depend on what stands before it only,
-/// so sorted texts cost each distinct prefix once.
+/// Tokens that two texts begin with in common. With a causal mask a token's values depend on what stands
+/// before it only, so sorted texts cost each distinct prefix once.
 inline int shared_prefix(const token_sequence& a, const token_sequence& b) noexcept {
   int n = 0;
   while (n < a.count && n < b.count && a.ids[n] == b.ids[n]) n++;
   return n;
 }
 
-/// Text features [E] into out[i] for each text, before normalisation. Texts in lexicographic order of their ids, no two
-/// equal.
+/// Text features [E] into out[i] for each text, before normalisation. Texts in lexicographic order of their
+/// ids, no two equal.
 template <class Kernels>
-void text_forward(const runner<Kernels>& run, const model_config& m, const text_weights& w, const token_sequence* texts,
-                  int count, const text_buffers& b, float* const* out, const stage_observer& observe = {}) noexcept {
+void text_forward(const runner<Kernels>& run, const model_config& m, const text_weights& w,
+                  const token_sequence* texts, int count, const text_buffers& b, float* const* out,
+                  const stage_observer& observe = {}) noexcept {
   const text_config& t = m.text;
   const block_shape s = shape_of(t.encoder);
   const int c = s.width;
@@ -444,7 +460,8 @@ void text_forward(const runner<Kernels>& run, const model_config& m, const text_
     run.prepare(w.proj.type, b.pool, count, c);
     run.linear(w.proj, b.pool, count, b.features, ld_f32(t.embed));
     for (int i = 0; i < count; i++)
-      std::memcpy(out[i], b.features + i * ld_f32(t.embed), sizeof(float) * static_cast<std::size_t>(t.embed));
+      std::memcpy(out[i], b.features + i * ld_f32(t.embed),
+                  sizeof(float) * static_cast<std::size_t>(t.embed));
   } else {
     for (int i = 0; i < count; i++)
       std::memcpy(out[i], b.pool.f32 + i * b.pool.ld, sizeof(float) * static_cast<std::size_t>(t.embed));

@@ -6,7 +6,8 @@
 //   u8 activations (gemm_s8): acc = sum a*w in s32, exact; then
 //     y = float(acc - a_zero[m] * b_sum[n]) * (a_scale[m] * b_scale[n]).
 //   then y = y + bias[n], y = activation(y), y = residual[m, n] + y: each operation rounded on its own.
-// Overflow: |acc| <= 255 * 127 * K and |a_zero * b_sum| likewise, so K < 33,000 is safe for their difference in s32.
+// Overflow: |acc| <= 255 * 127 * K and |a_zero * b_sum| likewise, so K < 33,000 is safe for
+// their difference in s32.
 #pragma once
 
 #include <ocellus/ops/pack.hpp>
@@ -15,18 +16,19 @@
 
 OCELLUS_BEGIN
 
-/// Non-linearities that epilogues fuse. The formulas and their error bounds are in kernels/ocellus/generic/rowwise.inl.
+/// Non-linearities that epilogues fuse. The formulas and their error bounds are in
+/// kernels/ocellus/generic/rowwise.inl.
 enum class activation : std::uint8_t {
   none = 0,
-  quick_gelu = 1,  // x * sigmoid(1.702 x)                               [Hendrycks 2016, the approximation; OpenAI CLIP]
+  quick_gelu = 1,  // x * sigmoid(1.702 x)                               [Hendrycks 2016, 2; OpenAI CLIP]
   gelu = 2,        // x/2 * (1 + erf(x / sqrt 2))                        [Hendrycks 2016]
-  gelu_tanh = 3,   // x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3)))  [Hendrycks 2016; the default of flax]
+  gelu_tanh = 3,   // x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3)))  [Hendrycks 2016; flax's default]
   silu = 4,        // x * sigmoid(x)                                     [Elfwing 2017]
   relu = 5,
 };
 
-/// One product. Strides are in elements. A rows are readable up to the padded depth (s8: K rounded up to 8; the
-/// padding meets zero weights, so its value does not matter).
+/// One product. Strides are in elements. A rows are readable up to the padded depth (s8: K rounded up to 8;
+/// the padding meets zero weights, so its value does not matter).
 struct gemm_args {
   const void* a = nullptr;  ///< [M, K]: float, or u8 for gemm_s8
   std::ptrdiff_t lda = 0;

@@ -1,6 +1,6 @@
 // Attention for one head of one sequence, around the set's tiles. Included once inside each kernel set.
-// Contract: <ocellus/ops/attention.hpp>. K^T and V are packed into panels in scratch once per head; then blocks of up
-// to 16 query rows run scores, softmax and output, so that no T x T matrix exists.
+// Contract: <ocellus/ops/attention.hpp>. K^T and V are packed into panels in scratch once per head; then
+// blocks of up to 16 query rows run scores, softmax and output, so that no T x T matrix exists.
 
 static OCELLUS_INLINE int attention_row(const attention_args& t, int j) noexcept {
   return t.key_rows != nullptr ? t.key_rows[j] : j;
@@ -12,14 +12,16 @@ static void attention_f32(const attention_args& t) noexcept {
   float* vp = kt + static_cast<std::size_t>(tk_pad) * static_cast<std::size_t>(t.d);  // [d_pad / 16][tk][16]
   float* scores = vp + static_cast<std::size_t>(t.tk) * static_cast<std::size_t>(d_pad);  // [rows, tk_pad]
   scores += (16 - (scores - kt) % 16) % 16;
-  const std::size_t k_stride = static_cast<std::size_t>(t.d) * 16, v_stride = static_cast<std::size_t>(t.tk) * 16;
+  const std::size_t k_stride = static_cast<std::size_t>(t.d) * 16,
+                    v_stride = static_cast<std::size_t>(t.tk) * 16;
   for (int j = 0; j < t.tk; j++) {
     const float* k = t.k + attention_row(t, j) * t.ldk;
     float* out = kt + static_cast<std::size_t>(j / 16) * k_stride + static_cast<std::size_t>(j % 16);
     for (int d = 0; d < t.d; d++) out[d * 16] = k[d];
     const float* v = t.v + attention_row(t, j) * t.ldv;
     for (int d = 0; d < t.d; d += 16)
-      load_tail(v, d, t.d).store(vp + static_cast<std::size_t>(d / 16) * v_stride + static_cast<std::size_t>(j) * 16);
+      load_tail(v, d, t.d).store(vp + static_cast<std::size_t>(d / 16) * v_stride +
+                                 static_cast<std::size_t>(j) * 16);
   }
   for (int j = t.tk; j < tk_pad; j++)  // scores of missing keys are computed in whole panels and then ignored
     for (int d = 0; d < t.d; d++)
@@ -31,8 +33,9 @@ static void attention_f32(const attention_args& t) noexcept {
     const int last = t.causal ? i + rows + t.causal_offset : t.tk;  // keys that the block's last row sees
     const int keys = last < t.tk ? last : t.tk, keys_pad = round_up(keys, 32);
     for (int j = 0; j < keys; j += 32)
-      tiles_float<float_rows, 2, float>(rows, t.q + i * t.ldq, t.ldq, kt + static_cast<std::size_t>(j / 16) * k_stride,
-                                        k_stride, t.d, scores + j, tk_pad);
+      tiles_float<float_rows, 2, float>(rows, t.q + i * t.ldq, t.ldq,
+                                        kt + static_cast<std::size_t>(j / 16) * k_stride, k_stride, t.d,
+                                        scores + j, tk_pad);
     float inv[float_rows];
     for (int r = 0; r < rows; r++) {
       const int seen = t.causal ? i + r + 1 + t.causal_offset : t.tk;
@@ -48,13 +51,15 @@ static void attention_f32(const attention_args& t) noexcept {
       }
       for (int r = 0; r < rows; r++)
         for (int p = 0; p < panels; p++)
-          store_tail(vec::load(out + r * 32 + p * 16) * vec::set(inv[r]), t.out + (i + r) * t.ldo, d + p * 16, t.d);
+          store_tail(vec::load(out + r * 32 + p * 16) * vec::set(inv[r]), t.out + (i + r) * t.ldo, d + p * 16,
+                     t.d);
     }
     i += rows;
   }
 }
 
-/// One row to s8: q = clamp(round(x * 127 / max|x|), -127, 127), zeros if max|x| < 1e-30; returns max|x| / 127.
+/// One row to s8: q = clamp(round(x * 127 / max|x|), -127, 127), zeros if max|x| < 1e-30; returns max|x| /
+/// 127.
 static OCELLUS_INLINE float quantize_row_s8(std::int8_t* q, const float* x, int c) noexcept {
   vec m = vec::zero();
   for (int i = 0; i < c; i += 16) {
@@ -68,21 +73,25 @@ static OCELLUS_INLINE float quantize_row_s8(std::int8_t* q, const float* x, int 
 }
 
 static void attention_s8(const attention_args& t) noexcept {
-  const int tk_pad = round_up(t.tk, 32), d_pad = round_up(t.d, 16), d4 = round_up(t.d, 4), tk4 = round_up(t.tk, 4);
-  const std::size_t k_stride = static_cast<std::size_t>(d4) * 16, v_stride = static_cast<std::size_t>(tk4) * 16;
+  const int tk_pad = round_up(t.tk, 32), d_pad = round_up(t.d, 16), d4 = round_up(t.d, 4),
+            tk4 = round_up(t.tk, 4);
+  const std::size_t k_stride = static_cast<std::size_t>(d4) * 16,
+                    v_stride = static_cast<std::size_t>(tk4) * 16;
   // scratch, all parts multiples of 64 bytes
   float* k_scale = static_cast<float*>(t.scratch);                       // [tk_pad]
   float* v_scale = k_scale + tk_pad;                                     // [tk_pad]
   std::int32_t* k_sum = reinterpret_cast<std::int32_t*>(v_scale + tk_pad);  // [tk_pad]
-  float* scores = reinterpret_cast<float*>(k_sum + tk_pad);              // [s8_rows, tk_pad], s32 before softmax
-  std::int8_t* kp = reinterpret_cast<std::int8_t*>(scores + s8_rows * tk_pad);            // [tk_pad / 16][d4 / 4][16][4]
-  std::int8_t* vp = kp + static_cast<std::size_t>(tk_pad / 16) * k_stride;                // [d_pad / 16][tk4 / 4][16][4]
+  float* scores = reinterpret_cast<float*>(k_sum + tk_pad);  // [s8_rows, tk_pad], s32 before softmax
+  std::int8_t* kp =
+      reinterpret_cast<std::int8_t*>(scores + s8_rows * tk_pad);            // [tk_pad / 16][d4 / 4][16][4]
+  std::int8_t* vp = kp + static_cast<std::size_t>(tk_pad / 16) * k_stride;  // [d_pad / 16][tk4 / 4][16][4]
   std::uint8_t* probs = reinterpret_cast<std::uint8_t*>(vp + static_cast<std::size_t>(d_pad / 16) * v_stride);
   std::uint8_t* q8 = probs + s8_rows * tk_pad;                                            // [s8_rows, d_pad]
   std::int8_t* rows4 = reinterpret_cast<std::int8_t*>(q8 + s8_rows * d_pad);              // [4, d_pad]
 
   for (int j = 0; j < tk_pad; j++) {
-    std::int8_t* out = kp + static_cast<std::size_t>(j / 16) * k_stride + static_cast<std::size_t>(j % 16) * 4;
+    std::int8_t* out =
+        kp + static_cast<std::size_t>(j / 16) * k_stride + static_cast<std::size_t>(j % 16) * 4;
     if (j >= t.tk) {
       k_scale[j] = v_scale[j] = 0;
       k_sum[j] = 0;
@@ -105,8 +114,8 @@ static void attention_s8(const attention_args& t) noexcept {
       }
     }
     for (int d = 0; d < d_pad; d += 16)
-      vec::interleave4(vp + static_cast<std::size_t>(d / 16) * v_stride + static_cast<std::size_t>(j) * 16, rows4 + d,
-                       rows4 + d_pad + d, rows4 + 2 * d_pad + d, rows4 + 3 * d_pad + d);
+      vec::interleave4(vp + static_cast<std::size_t>(d / 16) * v_stride + static_cast<std::size_t>(j) * 16,
+                       rows4 + d, rows4 + d_pad + d, rows4 + 2 * d_pad + d, rows4 + 3 * d_pad + d);
   }
 
   alignas(64) std::int32_t out[s8_rows * 32];
@@ -116,20 +125,22 @@ static void attention_s8(const attention_args& t) noexcept {
     const int keys = last < t.tk ? last : t.tk, keys_pad = round_up(keys, 32);
     float q_scale[s8_rows], factor[s8_rows];
     std::int32_t q_zero[s8_rows];
-    for (int r = 0; r < rows; r++) quantize_row_u8(q8 + r * d_pad, q_scale[r], q_zero[r], t.q + (i + r) * t.ldq, t.d);
+    for (int r = 0; r < rows; r++)
+      quantize_row_u8(q8 + r * d_pad, q_scale[r], q_zero[r], t.q + (i + r) * t.ldq, t.d);
     std::int32_t* ints = reinterpret_cast<std::int32_t*>(scores);
     for (int j = 0; j < keys; j += 32)
-      tiles_s8<s8_rows, 2>(rows, q8, d_pad, kp + static_cast<std::size_t>(j / 16) * k_stride, k_stride, d4, ints + j,
-                           tk_pad, nullptr);
+      tiles_s8<s8_rows, 2>(rows, q8, d_pad, kp + static_cast<std::size_t>(j / 16) * k_stride, k_stride, d4,
+                           ints + j, tk_pad, nullptr);
     for (int r = 0; r < rows; r++) {
       float* s = scores + r * tk_pad;
       const vec q_scale_v = vec::set(q_scale[r]);
       for (int j = 0; j < keys; j += 16)
-        (vec::dequantize(ints + r * tk_pad + j, k_sum + j, q_zero[r]) * (q_scale_v * vec::load(k_scale + j))).store(s + j);
+        (vec::dequantize(ints + r * tk_pad + j, k_sum + j, q_zero[r]) * (q_scale_v * vec::load(k_scale + j)))
+            .store(s + j);
       const int seen = t.causal ? i + r + 1 + t.causal_offset : t.tk;
       const float sum = softmax_row(s, seen < t.tk ? seen : t.tk, keys_pad, t.scale);
-      // v's scales go into the probabilities, so that each token is quantised alone: what a prefix computes does not
-      // depend on what follows it
+      // v's scales go into the probabilities, so that each token is quantised alone: what a prefix computes
+      // does not depend on what follows it
       vec m = vec::zero();
       for (int j = 0; j < keys; j += 16) {
         const vec p = vec::load(s + j) * vec::load(v_scale + j);
@@ -153,8 +164,8 @@ static void attention_s8(const attention_args& t) noexcept {
       alignas(64) const std::int32_t none[16] = {};
       for (int r = 0; r < rows; r++)
         for (int p = 0; p < panels; p++)
-          store_tail(vec::dequantize(out + r * 32 + p * 16, none, 0) * vec::set(factor[r]), t.out + (i + r) * t.ldo,
-                     d + p * 16, t.d);
+          store_tail(vec::dequantize(out + r * 32 + p * 16, none, 0) * vec::set(factor[r]),
+                     t.out + (i + r) * t.ldo, d + p * 16, t.d);
     }
     i += rows;
   }

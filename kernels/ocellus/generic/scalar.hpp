@@ -1,5 +1,6 @@
-// The scalar set: the definition of what every kernel computes, in plain C++ over arrays of sixteen floats. Every other
-// set must give the same bits wherever law 2 holds. It is also the code for machines that nobody wrote a set for.
+// The scalar set: the definition of what every kernel computes, in plain C++ over arrays of sixteen floats.
+// Every other set must give the same bits wherever law 2 holds. It is also the code for machines that nobody
+// wrote a set for.
 #pragma once
 
 #include <ocellus/isa/isa.hpp>
@@ -20,7 +21,8 @@ namespace kernels {
 struct scalar {
   static constexpr isa id = isa::scalar;
 
-  /// Whether gemm_f16 and gemm_bf16 are inside law 2; sets with fp16 or bf16 arithmetic hide these with false.
+  /// Whether gemm_f16 and gemm_bf16 are inside law 2; sets with fp16 or bf16 arithmetic hide these with
+  /// false.
   static constexpr bool exact_f16 = true, exact_bf16 = true;
 
   /// Nearest integer, half to even, for |x| < 2^22, whatever the rounding flags of the compiler.
@@ -118,7 +120,8 @@ struct scalar {
     static vec add_exponent(const vec& p, const vec& t) noexcept {
       vec r;
       for (int i = 0; i < 16; i++)
-        r.v[i] = std::bit_cast<float>(std::bit_cast<std::uint32_t>(p.v[i]) + (std::bit_cast<std::uint32_t>(t.v[i]) << 23));
+        r.v[i] = std::bit_cast<float>(std::bit_cast<std::uint32_t>(p.v[i]) +
+                                      (std::bit_cast<std::uint32_t>(t.v[i]) << 23));
       return r;
     }
     /// clamp(round(x) + zero, 0, 255) of each lane.
@@ -136,14 +139,16 @@ struct scalar {
       }
     }
     /// float(acc - zero_point * sums) of sixteen integers.
-    static vec dequantize(const std::int32_t* acc, const std::int32_t* sums, std::int32_t zero_point) noexcept {
+    static vec dequantize(const std::int32_t* acc, const std::int32_t* sums,
+                          std::int32_t zero_point) noexcept {
       vec r;
-      for (int i = 0; i < 16; i++) r.v[i] = static_cast<float>(wrap(acc[i] - static_cast<std::int64_t>(zero_point) * sums[i]));
+      for (int i = 0; i < 16; i++)
+        r.v[i] = static_cast<float>(wrap(acc[i] - static_cast<std::int64_t>(zero_point) * sums[i]));
       return r;
     }
     /// out[4 * i + r] = row r's byte i, i < 16: four rows become one row of a panel<16, 4>.
-    static void interleave4(std::int8_t* out, const std::int8_t* r0, const std::int8_t* r1, const std::int8_t* r2,
-                            const std::int8_t* r3) noexcept {
+    static void interleave4(std::int8_t* out, const std::int8_t* r0, const std::int8_t* r1,
+                            const std::int8_t* r2, const std::int8_t* r3) noexcept {
       for (int i = 0; i < 16; i++) {
         out[4 * i] = r0[i];
         out[4 * i + 1] = r1[i];
@@ -167,26 +172,29 @@ struct scalar {
   }
 
   template <int MR, int P, class W>
-  static void tile_float(const float* a, std::ptrdiff_t lda, const W* b, std::size_t panel_stride, int k, float* out,
-                         std::ptrdiff_t ldo) noexcept {
+  static void tile_float(const float* a, std::ptrdiff_t lda, const W* b, std::size_t panel_stride, int k,
+                         float* out, std::ptrdiff_t ldo) noexcept {
     float acc[MR][P * 16] = {};
     for (int d = 0; d < k; d++)
       for (int p = 0; p < P; p++) {
         float w[16];
         for (int c = 0; c < 16; c++) w[c] = panel_value(b + static_cast<std::size_t>(p) * panel_stride, d, c);
         for (int r = 0; r < MR; r++)
-          for (int c = 0; c < 16; c++) acc[r][p * 16 + c] = strict_fma(a[r * lda + d], w[c], acc[r][p * 16 + c]);
+          for (int c = 0; c < 16; c++)
+            acc[r][p * 16 + c] = strict_fma(a[r * lda + d], w[c], acc[r][p * 16 + c]);
       }
     for (int r = 0; r < MR; r++) std::memcpy(out + r * ldo, acc[r], sizeof(acc[r]));
   }
 
   template <int MR, int P>
-  static void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b, std::size_t panel_stride, int k,
-                      std::int32_t* out, std::ptrdiff_t ldo, const void*) noexcept {
+  static void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
+                      std::size_t panel_stride, int k, std::int32_t* out, std::ptrdiff_t ldo,
+                      const void*) noexcept {
     std::int32_t acc[MR][P * 16] = {};
     for (int d = 0; d < k; d += 4)
       for (int p = 0; p < P; p++) {
-        const std::int8_t* w = b + static_cast<std::size_t>(p) * panel_stride + static_cast<std::size_t>(d) * 16;
+        const std::int8_t* w =
+            b + static_cast<std::size_t>(p) * panel_stride + static_cast<std::size_t>(d) * 16;
         for (int r = 0; r < MR; r++)
           for (int c = 0; c < 16; c++)
             for (int i = 0; i < 4; i++) acc[r][p * 16 + c] += a[r * lda + d + i] * w[c * 4 + i];
