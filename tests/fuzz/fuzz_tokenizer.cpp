@@ -1,6 +1,6 @@
-// Three inputs in one, chosen by the first byte: bytes as a tokenizer blob that is opened and used; text
-// through a small vocabulary in both CLIP styles and through all cleaning functions; a merge list that is
-// built, opened and used.
+// Four inputs in one, chosen by the first byte: bytes as a tokenizer blob that is opened and used; a sound blob with
+// bytes changed; text through a small vocabulary in both CLIP styles and through all cleaning functions; a merge list
+// that is built, opened and used.
 #include "tokenizer.hpp"
 
 #include <ocellus/text/clean.hpp>
@@ -11,6 +11,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -37,6 +39,30 @@ void use(const tokenizer& t, std::string_view text) {
   }
 }
 
+/// `data` aligned as blobs must be.
+void fuzz_blob(std::string_view data) {
+  std::vector<std::uint64_t> aligned((data.size() + 7) / 8);
+  if (!data.empty()) std::memcpy(aligned.data(), data.data(), data.size());
+  const auto t = tokenizer::open(std::as_bytes(std::span(aligned)).first(data.size()));
+  if (t)
+    use(*t,
+        "the aab's \xE2\x80\x9C"
+        "abc &amp; 12<|endoftext|> <end_of_text>");
+}
+
+/// Changes a sound blob at the places that `patches` names: two bytes of offset, one of new value.
+void fuzz_patched_blob(std::string_view patches) {
+  const text_style style = patches.size() % 2 ? text_style::clip_hf : text_style::clip_openclip;
+  const std::vector<std::byte> sound = build("#\na a\nb a\naa aa\na b\nt h\nth e</w>\n", style);
+  std::string bytes(reinterpret_cast<const char*>(sound.data()), sound.size());
+  for (std::size_t i = 0; i + 2 < patches.size(); i += 3) {
+    const std::size_t at =
+        static_cast<unsigned char>(patches[i]) * 256u + static_cast<unsigned char>(patches[i + 1]);
+    bytes[at % bytes.size()] = patches[i + 2];
+  }
+  fuzz_blob(bytes);
+}
+
 void fuzz_text(std::string_view text) {
   constexpr std::string_view merges = "#\na a\nb a\naa aa\na b\nt h\nth e</w>\n";
   static const std::vector<std::byte> openclip = build(merges, text_style::clip_openclip);
@@ -51,27 +77,24 @@ void fuzz_text(std::string_view text) {
   cleaning::siglip_hf(text, out);
 }
 
+void fuzz_merges(std::string_view list) {
+  const std::vector<std::byte> blob = build(list, text_style::clip_openclip);
+  if (blob.empty()) return;
+  const auto t = tokenizer::open(blob);
+  if (!t) __builtin_trap();  // what the builder makes must open
+  use(*t, list);
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   if (size == 0) return 0;
   const std::string_view rest(reinterpret_cast<const char*>(data + 1), size - 1);
-  if (data[0] % 3 == 0) {
-    std::vector<std::uint64_t> aligned((rest.size() + 7) / 8);
-    if (!rest.empty()) std::memcpy(aligned.data(), rest.data(), rest.size());
-    const auto t = tokenizer::open(std::as_bytes(std::span(aligned)).first(rest.size()));
-    if (t)
-      use(*t,
-          "the aab's \xE2\x80\x9C"
-          "abc &amp; 12<|endoftext|> <end_of_text>");
-  } else if (data[0] % 3 == 1) {
-    fuzz_text(rest);
-  } else {
-    const std::vector<std::byte> blob = build(rest, text_style::clip_openclip);
-    if (blob.empty()) return 0;
-    const auto t = tokenizer::open(blob);
-    if (!t) __builtin_trap();  // what the builder makes must open
-    use(*t, rest);
+  switch (data[0] % 4) {
+    case 0: fuzz_blob(rest); break;
+    case 1: fuzz_text(rest); break;
+    case 2: fuzz_patched_blob(rest); break;
+    default: fuzz_merges(rest); break;
   }
   return 0;
 }
