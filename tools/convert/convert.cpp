@@ -5,6 +5,7 @@
 #include "pack.hpp"
 #include "packed_writer.hpp"
 #include "progress.hpp"
+#include "smoothing.hpp"
 #include "tokenizer.hpp"
 
 #include <chrono>
@@ -108,6 +109,9 @@ outcome<convert_summary> convert(const convert_options& options) {
   std::string tokenizer_name;
   auto tokenizer = find_tokenizer(options, folder.empty() ? fs::path(".") : folder, *model, tokenizer_name);
   if (!tokenizer) return tokenizer.failure();
+
+  if (options.type == ocellus::dtype::s8)
+    if (auto done = smooth(*model, {}); !done) return about(options.source, done.failure());
 
   packed_writer out;
   if (auto opened = out.open(options.output); !opened) return about(options.output, opened.failure());

@@ -17,12 +17,14 @@ std::uint64_t fingerprint_of(const planned_tensor& t, std::span<const float> val
   return sum.state;
 }
 
-/// The patch embedding for pixels as they come, u8 and interleaved: with x = (u8 / 255 - mean) / std the weights become
-/// w / (255 std) and the bias takes what the means contribute. The bias is computed from the weights as quantised, so
-/// that quantisation acts on the distance from the mean colour rather than on the brightness.
+/// The patch embedding for pixels as they come, u8 and interleaved: with x = (u8 / 255 - mean) / std the
+/// weights become w / (255 std) and the bias takes what the means contribute. The bias is computed from the
+/// weights as quantised, so that quantisation acts on the distance from the mean colour rather than on the
+/// brightness.
 outcome<void> add_u8_patches(packed_writer& out, const preprocess_config& pre, int n, int k,
                              const std::vector<float>& w, const std::vector<float>& bias) {
-  std::vector<float> folded(w.size()), scales(static_cast<std::size_t>(n)), moved(static_cast<std::size_t>(n));
+  std::vector<float> folded(w.size()), scales(static_cast<std::size_t>(n)),
+      moved(static_cast<std::size_t>(n));
   for (std::size_t i = 0; i < w.size(); i++)
     folded[i] = static_cast<float>(static_cast<double>(w[i]) / (255.0 * static_cast<double>(pre.std[i % 3])));
   for (std::size_t row = 0; row < scales.size(); row++) {
@@ -37,7 +39,10 @@ outcome<void> add_u8_patches(packed_writer& out, const preprocess_config& pre, i
     moved[row] = static_cast<float>(static_cast<double>(bias.empty() ? 0.f : bias[row]) -
                                     shift * 255.0 * static_cast<double>(scales[row]));
   }
-  if (auto done = out.add_matrix("vision.patch_embed_u8.weight", ocellus::dtype::s8, n, k, folded.data(), scales); !done) return done;
+  if (auto done =
+          out.add_matrix("vision.patch_embed_u8.weight", ocellus::dtype::s8, n, k, folded.data(), scales);
+      !done)
+    return done;
   const std::uint32_t shape[] = {static_cast<std::uint32_t>(n)};
   return out.add_f32("vision.patch_embed_u8.bias", shape, moved);
 }
@@ -47,17 +52,20 @@ outcome<void> add_u8_patches(packed_writer& out, const preprocess_config& pre, i
 ocellus::dtype choose_type(const planned_tensor& tensor, const pack_options& options) {
   if (tensor.kind == storage::exact) return ocellus::dtype::f32;
   // The stem of a ResNet sees pixels through 27 weights per output: nothing to gain, much to lose.
-  if (options.type == ocellus::dtype::s8 && tensor.name.starts_with("vision.stem.")) return ocellus::dtype::f32;
+  if (options.type == ocellus::dtype::s8 && tensor.name.starts_with("vision.stem."))
+    return ocellus::dtype::f32;
   return options.type;
 }
 
-outcome<pack_result> pack(const model_source& model, const pack_options& options, packed_writer& out, progress& bar) {
+outcome<pack_result> pack(const model_source& model, const pack_options& options, packed_writer& out,
+                          progress& bar) {
   pack_result result;
   std::vector<float> values, patch_weight, patch_bias;
   std::vector<std::uint32_t> patch_shape;
   for (const planned_tensor& t : model.tensors) {
     const auto in_tensor = [&](const error& why) {
-      return error{why.what.find(t.source) == std::string::npos ? "tensor " + t.source + ": " + why.what : why.what};
+      return error{why.what.find(t.source) == std::string::npos ? "tensor " + t.source + ": " + why.what
+                                                                : why.what};
     };
     if (auto read = t.read(values); !read) return in_tensor(read.failure());
     std::size_t elements = 1;
@@ -65,6 +73,7 @@ outcome<pack_result> pack(const model_source& model, const pack_options& options
     if (values.size() != elements) return error{"tensor " + t.source + " does not make up " + t.name};
     if (auto finite = check_finite(t.source, values); !finite) return finite.failure();
     result.fingerprint += fingerprint_of(t, values);
+    for (std::size_t i = 0, c = t.columns.size(); c != 0 && i < elements; i++) values[i] *= t.columns[i % c];
 
     const ocellus::dtype type = choose_type(t, options);
     const int n = static_cast<int>(t.shape[0]), k = static_cast<int>(elements / t.shape[0]);
