@@ -36,8 +36,10 @@ struct kernel_table {
   void (*layer_norm)(const layer_norm_args&) noexcept = nullptr;
   void (*layer_norm_u8)(const layer_norm_args&) noexcept = nullptr;
   void (*quantize_u8)(const quantize_args&) noexcept = nullptr;
-  void (*activate_rows)(float*, std::ptrdiff_t, const float*, std::ptrdiff_t, int, int, activation) noexcept = nullptr;
-  void (*gate_rows)(float*, std::ptrdiff_t, const float*, std::ptrdiff_t, int, int, activation) noexcept = nullptr;
+  void (*activate_rows)(float*, std::ptrdiff_t, const float*, std::ptrdiff_t, int, int,
+                        activation) noexcept = nullptr;
+  void (*gate_rows)(float*, std::ptrdiff_t, const float*, std::ptrdiff_t, int, int,
+                    activation) noexcept = nullptr;
   void (*l2_normalize)(float*, const float*, int) noexcept = nullptr;
   resample_kernels resample;  ///< the two passes of a picture's resize (ops/resample.hpp)
 };
@@ -61,9 +63,19 @@ constexpr resample_kernels resample_for() noexcept {
 
 template <class Set>
 constexpr kernel_table make_table() noexcept {
-  return {Set::id,          &Set::gemm_f32,      &Set::gemm_f16,    &Set::gemm_bf16,
-          &Set::gemm_s8,    &Set::attention_f32, &Set::attention_s8, &Set::layer_norm,
-          &Set::layer_norm_u8, &Set::quantize_u8, &Set::activate_rows, &Set::gate_rows, &Set::l2_normalize,
+  return {Set::id,
+          &Set::gemm_f32,
+          &Set::gemm_f16,
+          &Set::gemm_bf16,
+          &Set::gemm_s8,
+          &Set::attention_f32,
+          &Set::attention_s8,
+          &Set::layer_norm,
+          &Set::layer_norm_u8,
+          &Set::quantize_u8,
+          &Set::activate_rows,
+          &Set::gate_rows,
+          &Set::l2_normalize,
           resample_for<Set>()};
 }
 
@@ -76,9 +88,11 @@ inline kernel_table best_kernels(const cpu_features& cpu = detect_cpu()) noexcep
 }
 
 /// The table of a named set (`--isa NAME`); unsupported_isa if this build or this CPU has it not.
-inline result<kernel_table> kernels_for(std::string_view name, const cpu_features& cpu = detect_cpu()) noexcept {
+inline result<kernel_table> kernels_for(std::string_view name,
+                                        const cpu_features& cpu = detect_cpu()) noexcept {
 #define OCELLUS_KERNEL_SET(set, available) \
-  if (name == #set) return (available) ? result<kernel_table>(make_table<kernels::set>()) : status::unsupported_isa;
+  if (name == #set) \
+    return (available) ? result<kernel_table>(make_table<kernels::set>()) : status::unsupported_isa;
 #include <ocellus/list.def>
 #undef OCELLUS_KERNEL_SET
   return status::unsupported_isa;

@@ -25,24 +25,24 @@
 
 #if defined(__clang__)
 // clang 14 ignores float_control at namespace scope in some modes, but honours `fp contract` and `float_control` here.
-#define OCELLUS_STRICT_FP_BEGIN            \
-  OCELLUS_PRAGMA_(float_control(push))     \
+#define OCELLUS_STRICT_FP_BEGIN \
+  OCELLUS_PRAGMA_(float_control(push)) \
   OCELLUS_PRAGMA_(float_control(precise, on)) \
   OCELLUS_PRAGMA_(clang fp contract(off) reassociate(off))
 #define OCELLUS_STRICT_FP_END OCELLUS_PRAGMA_(float_control(pop))
-#define OCELLUS_TARGET_BEGIN(features)                                                              \
-  OCELLUS_STRICT_FP_BEGIN                                                                           \
+#define OCELLUS_TARGET_BEGIN(features) \
+  OCELLUS_STRICT_FP_BEGIN \
   OCELLUS_PRAGMA_(clang attribute push(__attribute__((target(features))), apply_to = function))
 #define OCELLUS_TARGET_END OCELLUS_PRAGMA_(clang attribute pop) OCELLUS_STRICT_FP_END
 #elif defined(__GNUC__)
 // gcc 12 warns about its own AVX-512 headers (-Wmaybe-uninitialized) and about the ABI of vector returns (-Wpsabi);
 // neither applies to members that are always inlined.
-#define OCELLUS_STRICT_FP_BEGIN                                       \
-  OCELLUS_PRAGMA_(GCC push_options)                                   \
-  OCELLUS_PRAGMA_(GCC optimize("no-fast-math", "fp-contract=off"))    \
-  OCELLUS_PRAGMA_(GCC diagnostic push)                                \
-  OCELLUS_PRAGMA_(GCC diagnostic ignored "-Wpsabi")                   \
-  OCELLUS_PRAGMA_(GCC diagnostic ignored "-Wuninitialized")           \
+#define OCELLUS_STRICT_FP_BEGIN \
+  OCELLUS_PRAGMA_(GCC push_options) \
+  OCELLUS_PRAGMA_(GCC optimize("no-fast-math", "fp-contract=off")) \
+  OCELLUS_PRAGMA_(GCC diagnostic push) \
+  OCELLUS_PRAGMA_(GCC diagnostic ignored "-Wpsabi") \
+  OCELLUS_PRAGMA_(GCC diagnostic ignored "-Wuninitialized") \
   OCELLUS_PRAGMA_(GCC diagnostic ignored "-Wmaybe-uninitialized")
 #define OCELLUS_STRICT_FP_END OCELLUS_PRAGMA_(GCC diagnostic pop) OCELLUS_PRAGMA_(GCC pop_options)
 #define OCELLUS_TARGET_BEGIN(features) OCELLUS_STRICT_FP_BEGIN OCELLUS_PRAGMA_(GCC target(features))
@@ -57,19 +57,11 @@
 #if defined(__GNUC__)
 #define OCELLUS_INLINE inline __attribute__((always_inline))
 #define OCELLUS_NOINLINE __attribute__((noinline))
+#define OCELLUS_LAMBDA __attribute__((always_inline))  // of a lambda: [&](auto i) OCELLUS_LAMBDA { ... }
 #else
 #define OCELLUS_INLINE inline
 #define OCELLUS_NOINLINE
-#endif
-
-// Unrolls the loop that follows, whose trip count is a small constant: gcc does not at -O2, and accumulators indexed
-// by a loop variable then live in memory (12x2 tile on vpdpbusd: 90 GMAC/s without, the peak with).
-#if defined(__clang__)
-#define OCELLUS_UNROLL OCELLUS_PRAGMA_(unroll)
-#elif defined(__GNUC__)
-#define OCELLUS_UNROLL OCELLUS_PRAGMA_(GCC unroll 32)
-#else
-#define OCELLUS_UNROLL
+#define OCELLUS_LAMBDA
 #endif
 
 // Pins an accumulator to a vector register. gcc 12 otherwise spills dot-product accumulators to the stack at each step

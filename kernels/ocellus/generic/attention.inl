@@ -8,7 +8,7 @@ static OCELLUS_INLINE int attention_row(const attention_args& t, int j) noexcept
 
 static void attention_f32(const attention_args& t) noexcept {
   const int tk_pad = round_up(t.tk, 32), d_pad = round_up(t.d, 16);
-  float* kt = static_cast<float*>(t.scratch);                              // [tk_pad / 16][D][16]
+  float* kt = static_cast<float*>(t.scratch);                                         // [tk_pad / 16][D][16]
   float* vp = kt + static_cast<std::size_t>(tk_pad) * static_cast<std::size_t>(t.d);  // [d_pad / 16][tk][16]
   float* scores = vp + static_cast<std::size_t>(t.tk) * static_cast<std::size_t>(d_pad);  // [rows, tk_pad]
   scores += (16 - (scores - kt) % 16) % 16;
@@ -78,16 +78,16 @@ static void attention_s8(const attention_args& t) noexcept {
   const std::size_t k_stride = static_cast<std::size_t>(d4) * 16,
                     v_stride = static_cast<std::size_t>(tk4) * 16;
   // scratch, all parts multiples of 64 bytes
-  float* k_scale = static_cast<float*>(t.scratch);                       // [tk_pad]
-  float* v_scale = k_scale + tk_pad;                                     // [tk_pad]
+  float* k_scale = static_cast<float*>(t.scratch);                          // [tk_pad]
+  float* v_scale = k_scale + tk_pad;                                        // [tk_pad]
   std::int32_t* k_sum = reinterpret_cast<std::int32_t*>(v_scale + tk_pad);  // [tk_pad]
   float* scores = reinterpret_cast<float*>(k_sum + tk_pad);  // [s8_rows, tk_pad], s32 before softmax
   std::int8_t* kp =
       reinterpret_cast<std::int8_t*>(scores + s8_rows * tk_pad);            // [tk_pad / 16][d4 / 4][16][4]
   std::int8_t* vp = kp + static_cast<std::size_t>(tk_pad / 16) * k_stride;  // [d_pad / 16][tk4 / 4][16][4]
   std::uint8_t* probs = reinterpret_cast<std::uint8_t*>(vp + static_cast<std::size_t>(d_pad / 16) * v_stride);
-  std::uint8_t* q8 = probs + s8_rows * tk_pad;                                            // [s8_rows, d_pad]
-  std::int8_t* rows4 = reinterpret_cast<std::int8_t*>(q8 + s8_rows * d_pad);              // [4, d_pad]
+  std::uint8_t* q8 = probs + s8_rows * tk_pad;                                // [s8_rows, d_pad]
+  std::int8_t* rows4 = reinterpret_cast<std::int8_t*>(q8 + s8_rows * d_pad);  // [4, d_pad]
 
   for (int j = 0; j < tk_pad; j++) {
     std::int8_t* out =

@@ -45,20 +45,23 @@ static OCELLUS_INLINE vec erf(vec x) noexcept {
   return (x * p) / q;
 }
 
-static OCELLUS_INLINE vec activate(vec x, activation act) noexcept {
-  switch (act) {
-    case activation::none: return x;
-    case activation::quick_gelu: return x * sigmoid(x * vec::set(1.702f));
-    case activation::gelu: return (x * vec::set(0.5f)) * (vec::set(1.f) + erf(x * vec::set(0.707106781f)));
-    case activation::gelu_tanh: {
-      // tanh(u) = 2 sigmoid(2u) - 1, hence x/2 (1 + tanh u) = x sigmoid(2u), 2u = 2 sqrt(2/pi) (x + 0.044715 x^3)
-      const vec x3 = (x * x) * x;
-      return x * sigmoid((x + x3 * vec::set(0.044715f)) * vec::set(1.59576912f));
-    }
-    case activation::silu: return x * sigmoid(x);
-    case activation::relu: return vec::max(x, vec::zero());
+template <activation Act>
+static OCELLUS_INLINE vec activate(vec x) noexcept {
+  if constexpr (Act == activation::quick_gelu) {
+    return x * sigmoid(x * vec::set(1.702f));
+  } else if constexpr (Act == activation::gelu) {
+    return (x * vec::set(0.5f)) * (vec::set(1.f) + erf(x * vec::set(0.707106781f)));
+  } else if constexpr (Act == activation::gelu_tanh) {
+    // tanh(u) = 2 sigmoid(2u) - 1, hence x/2 (1 + tanh u) = x sigmoid(2u), 2u = 2 sqrt(2/pi) (x + 0.044715 x^3)
+    const vec x3 = (x * x) * x;
+    return x * sigmoid((x + x3 * vec::set(0.044715f)) * vec::set(1.59576912f));
+  } else if constexpr (Act == activation::silu) {
+    return x * sigmoid(x);
+  } else if constexpr (Act == activation::relu) {
+    return vec::max(x, vec::zero());
+  } else {
+    return x;
   }
-  return x;
 }
 
 /// The sixteen (or n - i) values at x + i.
@@ -73,26 +76,39 @@ static OCELLUS_INLINE void store_tail(vec v, float* y, int i, int n) noexcept {
   }
 }
 
+template <activation Act>
+static OCELLUS_NOINLINE void activate_with(float* y, std::ptrdiff_t ldy, const float* x, std::ptrdiff_t ldx,
+                                           int rows, int c) noexcept {
+  for (int r = 0; r < rows; r++)
+    for (int i = 0; i < c; i += 16)
+      store_tail(activate<Act>(load_tail(x + r * ldx, i, c)), y + r * ldy, i, c);
+}
+
 /// y[r] = activation(x[r]) over rows of c values; x may be y.
 static void activate_rows(float* y, std::ptrdiff_t ldy, const float* x, std::ptrdiff_t ldx, int rows, int c,
                           activation act) noexcept {
-  for (int r = 0; r < rows; r++)
-    for (int i = 0; i < c; i += 16) store_tail(activate(load_tail(x + r * ldx, i, c), act), y + r * ldy, i, c);
+  switch (act) {
+    case activation::none: return activate_with<activation::none>(y, ldy, x, ldx, rows, c);
+    case activation::quick_gelu: return activate_with<activation::quick_gelu>(y, ldy, x, ldx, rows, c);
+    case activation::gelu: return activate_with<activation::gelu>(y, ldy, x, ldx, rows, c);
+    case activation::gelu_tanh: return activate_with<activation::gelu_tanh>(y, ldy, x, ldx, rows, c);
+    case activation::silu: return activate_with<activation::silu>(y, ldy, x, ldx, rows, c);
+    case activation::relu: return activate_with<activation::relu>(y, ldy, x, ldx, rows, c);
+  }
 }
 
-/// y[r, 0..c) = activation(x[r, 0..c)) * x[r, c..2c): gated units [Shazeer 2020]; y may be x.
+/// y[r, 0..c) = activation(x[r, 0..c)) * x[r, c..2c): gated units [Shazeer 2020]; y may be x, or else not overlap it.
 static void gate_rows(float* y, std::ptrdiff_t ldy, const float* x, std::ptrdiff_t ldx, int rows, int c,
                       activation act) noexcept {
+  activate_rows(y, ldy, x, ldx, rows, c, act);
   for (int r = 0; r < rows; r++)
-    for (int i = 0; i < c; i += 16) {
-      const vec gate = activate(load_tail(x + r * ldx, i, c), act);
-      store_tail(gate * load_tail(x + r * ldx + c, i, c), y + r * ldy, i, c);
-    }
+    for (int i = 0; i < c; i += 16)
+      store_tail(load_tail(y + r * ldy, i, c) * load_tail(x + r * ldx + c, i, c), y + r * ldy, i, c);
 }
 
 /// One row of LayerNorm: mean and squared deviations in two passes, as the reference does in f32.
-static OCELLUS_INLINE void layer_norm_row(float* y, const float* x, const float* gain, const float* bias, int c,
-                                          float eps) noexcept {
+static OCELLUS_INLINE void layer_norm_row(float* y, const float* x, const float* gain, const float* bias,
+                                          int c, float eps) noexcept {
   vec s = vec::zero();
   for (int i = 0; i < c; i += 16) s = s + load_tail(x, i, c);
   const float mean = s.sum() / static_cast<float>(c);
@@ -115,7 +131,8 @@ static OCELLUS_INLINE void layer_norm_row(float* y, const float* x, const float*
 }
 
 static void layer_norm(const layer_norm_args& a) noexcept {
-  for (int r = 0; r < a.rows; r++) layer_norm_row(a.y + r * a.ldy, a.x + r * a.ldx, a.gain, a.bias, a.c, a.eps);
+  for (int r = 0; r < a.rows; r++)
+    layer_norm_row(a.y + r * a.ldy, a.x + r * a.ldx, a.gain, a.bias, a.c, a.eps);
 }
 
 /// One row to u8; see quantize_args for the rule.
@@ -136,7 +153,8 @@ static OCELLUS_INLINE void quantize_row_u8(std::uint8_t* q, float& scale, std::i
 }
 
 static void quantize_u8(const quantize_args& a) noexcept {
-  for (int r = 0; r < a.rows; r++) quantize_row_u8(a.q + r * a.ldq, a.scale[r], a.zero[r], a.x + r * a.ldx, a.c);
+  for (int r = 0; r < a.rows; r++)
+    quantize_row_u8(a.q + r * a.ldq, a.scale[r], a.zero[r], a.x + r * a.ldx, a.c);
 }
 
 static void layer_norm_u8(const layer_norm_args& a) noexcept {

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
+#include <utility>
 
 OCELLUS_STRICT_FP_BEGIN
 OCELLUS_BEGIN
@@ -160,6 +161,7 @@ struct scalar {
 
   static constexpr int float_rows = 4;
   static constexpr int s8_rows = 4;
+  static constexpr int wide_rows = 0;  // up to so many rows take four panels at a time
 
   /// Element (k, column) of a panel, widened to f32.
   template <class W>

@@ -7,8 +7,8 @@
 // | _mm256_madd_epi16   | vpmaddwd      | s8 tile: u8 x s8 as s16 pairs, exact (no maddubs: it saturates) |
 //
 // Overflow: s16 products of u8 x s8 are below 2^15, pmaddwd adds two of them in s32; see ops/gemm.hpp for K.
-// Registers: f32 tile 6 x 16: 12 accumulators + 2 of W + 1 of A = 15. s8 tile 4 x 16: 8 + 4 of W + 2 of A =
-// 14. A pair of panels is two single ones: sixteen registers hold no more.
+// Registers: f32 tile 6 x 16: 12 accumulators + 2 of W + 1 of A = 15. s8 tile 4 x 16: 8 + 4 of W + 2 of A = 14.
+// A pair of panels is two single ones: sixteen registers hold no more.
 #pragma once
 
 #include <ocellus/generic/scalar.hpp>
@@ -133,88 +133,108 @@ struct avx2 : scalar {
   static constexpr int float_rows = 6;
   static constexpr int s8_rows = 4;
 
-  /// Eight columns of depth k of a panel, widened.
-  static OCELLUS_INLINE __m256 widen(const float* b, int k, int half) noexcept {
-    return _mm256_loadu_ps(b + k * 16 + half * 8);
+#include <ocellus/generic/unroll.inl>
+
+  /// Eight columns of depth K (0 or 1) of a panel row, widened.
+  template <int K>
+  static OCELLUS_INLINE __m256 widen(const float* b, int half) noexcept {
+    return _mm256_loadu_ps(b + half * 8);
   }
-  static OCELLUS_INLINE __m256 widen(const f16* b, int k, int half) noexcept {
-    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(b + k * 16 + half * 8)));
+  template <int K>
+  static OCELLUS_INLINE __m256 widen(const f16* b, int half) noexcept {
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(b + half * 8)));
   }
-  static OCELLUS_INLINE __m256 widen(const bf16* b, int k, int half) noexcept {
-    const __m256i pair = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(b + (k / 2) * 32 + half * 16));
+  template <int K>
+  static OCELLUS_INLINE __m256 widen(const bf16* b, int half) noexcept {
+    const __m256i pair = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(b + half * 16));
     return _mm256_castsi256_ps(
-        k % 2 == 0 ? _mm256_slli_epi32(pair, 16)
-                   : _mm256_and_si256(pair, _mm256_set1_epi32(static_cast<int>(0xffff0000u))));
+        K == 0 ? _mm256_slli_epi32(pair, 16)
+               : _mm256_and_si256(pair, _mm256_set1_epi32(static_cast<int>(0xffff0000u))));
+  }
+
+  /// acc += column of A (at `rows`, every third row; the others are one and two strides away) * row K of the panel.
+  template <int K, int MR, class W>
+  static OCELLUS_INLINE void multiply_add(__m256 (&acc)[MR][2], const float* const* rows, std::ptrdiff_t lda,
+                                          const W* b) noexcept {
+    const __m256 w0 = widen<K>(b, 0), w1 = widen<K>(b, 1);
+    unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+      const __m256 x = _mm256_broadcast_ss(rows[r / 3] + r % 3 * lda + K);
+      acc[r][0] = _mm256_fmadd_ps(x, w0, acc[r][0]);
+      acc[r][1] = _mm256_fmadd_ps(x, w1, acc[r][1]);
+      OCELLUS_KEEP(acc[r][0]);
+      OCELLUS_KEEP(acc[r][1]);
+    });
   }
 
   template <int MR, int P, class W>
-  static void tile_float(const float* a, std::ptrdiff_t lda, const W* b, std::size_t panel_stride, int k,
-                         float* out, std::ptrdiff_t ldo) noexcept {
+  static OCELLUS_NOINLINE void tile_float(const float* a, std::ptrdiff_t lda, const W* b,
+                                          std::size_t panel_stride, int k, float* out,
+                                          std::ptrdiff_t ldo) noexcept {
     if constexpr (P == 2) {
       tile_float<MR, 1, W>(a, lda, b, panel_stride, k, out, ldo);
       tile_float<MR, 1, W>(a, lda, b + panel_stride, panel_stride, k, out + 16, ldo);
     } else {
+      constexpr int step = std::is_same_v<W, bf16> ? 2 : 1;  // depths of a panel row
       __m256 acc[MR][2];
-      OCELLUS_UNROLL
-      for (int r = 0; r < MR; r++) acc[r][0] = acc[r][1] = _mm256_setzero_ps();
-      for (int d = 0; d < k; d++) {
-        const __m256 w0 = widen(b, d, 0), w1 = widen(b, d, 1);
-        OCELLUS_UNROLL
-        for (int r = 0; r < MR; r++) {
-          const __m256 x = _mm256_broadcast_ss(a + r * lda + d);
-          acc[r][0] = _mm256_fmadd_ps(x, w0, acc[r][0]);
-          acc[r][1] = _mm256_fmadd_ps(x, w1, acc[r][1]);
-          OCELLUS_KEEP(acc[r][0]);
-          OCELLUS_KEEP(acc[r][1]);
-        }
+      unroll<MR>([&](auto r) OCELLUS_LAMBDA { acc[r][0] = acc[r][1] = _mm256_setzero_ps(); });
+      const float* rows[(MR + 2) / 3];
+      unroll<(MR + 2) / 3>([&](auto i) OCELLUS_LAMBDA { rows[i] = a + 3 * i * lda; });
+      int d = 0;
+      for (; d + step <= k; d += step) {
+        _mm_prefetch(reinterpret_cast<const char*>(b + panel_stride), _MM_HINT_T1);
+        multiply_add<0>(acc, rows, lda, b);
+        if constexpr (step == 2) multiply_add<1>(acc, rows, lda, b);
+        unroll<(MR + 2) / 3>([&](auto i) OCELLUS_LAMBDA { rows[i] += step; });
+        b += 16 * step;
       }
-      OCELLUS_UNROLL
-      for (int r = 0; r < MR; r++) {
+      if (d < k) multiply_add<0>(acc, rows, lda, b);
+      unroll<MR>([&](auto r) OCELLUS_LAMBDA {
         _mm256_storeu_ps(out + r * ldo, acc[r][0]);
         _mm256_storeu_ps(out + r * ldo + 8, acc[r][1]);
-      }
+      });
     }
   }
 
   template <int MR, int P>
-  static void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
-                      std::size_t panel_stride, int k, std::int32_t* out, std::ptrdiff_t ldo,
-                      const void*) noexcept {
+  static OCELLUS_NOINLINE void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
+                                       std::size_t panel_stride, int k, std::int32_t* out, std::ptrdiff_t ldo,
+                                       const void*) noexcept {
     if constexpr (P == 2) {
       tile_s8<MR, 1>(a, lda, b, panel_stride, k, out, ldo, nullptr);
       tile_s8<MR, 1>(a, lda, b + panel_stride, panel_stride, k, out + 16, ldo, nullptr);
     } else {
       __m256i acc[MR][2];
-      OCELLUS_UNROLL
-      for (int r = 0; r < MR; r++) acc[r][0] = acc[r][1] = _mm256_setzero_si256();
+      unroll<MR>([&](auto r) OCELLUS_LAMBDA { acc[r][0] = acc[r][1] = _mm256_setzero_si256(); });
       const __m256i low = _mm256_set1_epi16(0x00ff);
+      const std::uint8_t* rows = a;
       for (int d = 0; d < k; d += 4) {
         // bytes 0 and 2 of each group of four, then 1 and 3, as s16: pmaddwd adds two products in s32
-        const __m256i w0 = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(b + d * 16));
-        const __m256i w1 = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(b + d * 16 + 32));
+        const __m256i w0 = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(b));
+        const __m256i w1 = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(b + 32));
+        _mm_prefetch(reinterpret_cast<const char*>(b + panel_stride), _MM_HINT_T1);
         const __m256i w0_even = _mm256_srai_epi16(_mm256_slli_epi16(w0, 8), 8),
                       w0_odd = _mm256_srai_epi16(w0, 8);
         const __m256i w1_even = _mm256_srai_epi16(_mm256_slli_epi16(w1, 8), 8),
                       w1_odd = _mm256_srai_epi16(w1, 8);
-        OCELLUS_UNROLL
-        for (int r = 0; r < MR; r++) {
+        unroll<MR>([&](auto r) OCELLUS_LAMBDA {
           std::int32_t four;
-          std::memcpy(&four, a + r * lda + d, 4);
+          std::memcpy(&four, rows + r * lda, 4);
           const __m256i x = _mm256_set1_epi32(four);
           const __m256i even = _mm256_and_si256(x, low), odd = _mm256_srli_epi16(x, 8);
-          acc[r][0] = _mm256_add_epi32(acc[r][0], _mm256_add_epi32(_mm256_madd_epi16(even, w0_even),
-                                                                   _mm256_madd_epi16(odd, w0_odd)));
-          acc[r][1] = _mm256_add_epi32(acc[r][1], _mm256_add_epi32(_mm256_madd_epi16(even, w1_even),
-                                                                   _mm256_madd_epi16(odd, w1_odd)));
+          acc[r][0] = _mm256_add_epi32(
+              acc[r][0], _mm256_add_epi32(_mm256_madd_epi16(even, w0_even), _mm256_madd_epi16(odd, w0_odd)));
+          acc[r][1] = _mm256_add_epi32(
+              acc[r][1], _mm256_add_epi32(_mm256_madd_epi16(even, w1_even), _mm256_madd_epi16(odd, w1_odd)));
           OCELLUS_KEEP(acc[r][0]);
           OCELLUS_KEEP(acc[r][1]);
-        }
+        });
+        rows += 4;
+        b += 64;
       }
-      OCELLUS_UNROLL
-      for (int r = 0; r < MR; r++) {
+      unroll<MR>([&](auto r) OCELLUS_LAMBDA {
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + r * ldo), acc[r][0]);
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + r * ldo + 8), acc[r][1]);
-      }
+      });
     }
   }
 

@@ -79,83 +79,105 @@ struct avx512 : avx2 {
 
   static constexpr int float_rows = 12;
   static constexpr int s8_rows = 8;
+  static constexpr int wide_rows = 3;
 
-  /// Sixteen columns of depth k of a panel, widened.
-  static OCELLUS_INLINE __m512 widen16(const float* b, int k) noexcept { return _mm512_loadu_ps(b + k * 16); }
-  static OCELLUS_INLINE __m512 widen16(const f16* b, int k) noexcept {
-    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(b + k * 16)));
+#include <ocellus/generic/unroll.inl>
+
+  /// Depths that one step of the f32 tile takes: a row of a panel holds so many.
+  template <class W>
+  static constexpr int step = std::is_same_v<W, bf16> ? 2 : 1;
+
+  /// Sixteen columns of depth K (0 or 1) of a panel row, widened.
+  template <int K>
+  static OCELLUS_INLINE __m512 widen16(const float* b) noexcept {
+    return _mm512_loadu_ps(b);
   }
-  static OCELLUS_INLINE __m512 widen16(const bf16* b, int k) noexcept {
-    const __m512i pair = _mm512_loadu_si512(b + (k / 2) * 32);
+  template <int K>
+  static OCELLUS_INLINE __m512 widen16(const f16* b) noexcept {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(b)));
+  }
+  template <int K>
+  static OCELLUS_INLINE __m512 widen16(const bf16* b) noexcept {
+    const __m512i pair = _mm512_loadu_si512(b);
     return _mm512_castsi512_ps(
-        k % 2 == 0 ? _mm512_slli_epi32(pair, 16)
-                   : _mm512_and_si512(pair, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
+        K == 0 ? _mm512_slli_epi32(pair, 16)
+               : _mm512_and_si512(pair, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
+  }
+
+  /// acc += column of A (at `rows`, every third row; the others are one and two strides away) * row K of the panels.
+  template <int K, int MR, int P, class W>
+  static OCELLUS_INLINE void multiply_add(__m512 (&acc)[MR][P], const float* const* rows, std::ptrdiff_t lda,
+                                          const W* b, std::size_t panel_stride) noexcept {
+    __m512 w[P];
+    unroll<P>([&](auto p) OCELLUS_LAMBDA { w[p] = widen16<K>(b + p * panel_stride); });
+    unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+      const __m512 x = _mm512_set1_ps(rows[r / 3][r % 3 * lda + K]);
+      unroll<P>([&](auto p) OCELLUS_LAMBDA {
+        acc[r][p] = _mm512_fmadd_ps(x, w[p], acc[r][p]);
+        OCELLUS_KEEP(acc[r][p]);
+      });
+    });
   }
 
   template <int MR, int P, class W>
-  static void tile_float(const float* a, std::ptrdiff_t lda, const W* b, std::size_t panel_stride, int k,
-                         float* out, std::ptrdiff_t ldo) noexcept {
+  static OCELLUS_NOINLINE void tile_float(const float* a, std::ptrdiff_t lda, const W* b,
+                                          std::size_t panel_stride, int k, float* out,
+                                          std::ptrdiff_t ldo) noexcept {
     __m512 acc[MR][P];
-    OCELLUS_UNROLL
-    for (int r = 0; r < MR; r++)
-      OCELLUS_UNROLL
-      for (int p = 0; p < P; p++) acc[r][p] = _mm512_setzero_ps();
-    for (int d = 0; d < k; d++) {
-      __m512 w[P];
-      OCELLUS_UNROLL
-      for (int p = 0; p < P; p++) w[p] = widen16(b + static_cast<std::size_t>(p) * panel_stride, d);
-      OCELLUS_UNROLL
-      for (int r = 0; r < MR; r++) {
-        const __m512 x = _mm512_set1_ps(a[r * lda + d]);
-        OCELLUS_UNROLL
-        for (int p = 0; p < P; p++) {
-          acc[r][p] = _mm512_fmadd_ps(x, w[p], acc[r][p]);
-          OCELLUS_KEEP(acc[r][p]);
-        }
-      }
+    unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+      unroll<P>([&](auto p) OCELLUS_LAMBDA { acc[r][p] = _mm512_setzero_ps(); });
+    });
+    const float* rows[(MR + 2) / 3];
+    unroll<(MR + 2) / 3>([&](auto i) OCELLUS_LAMBDA { rows[i] = a + 3 * i * lda; });
+    int d = 0;
+    for (; d + step<W> <= k; d += step<W>) {
+      unroll<P>([&](auto p) OCELLUS_LAMBDA {
+        _mm_prefetch(reinterpret_cast<const char*>(b + (P + p) * panel_stride), _MM_HINT_T1);
+      });
+      multiply_add<0>(acc, rows, lda, b, panel_stride);
+      if constexpr (step<W> == 2) multiply_add<1>(acc, rows, lda, b, panel_stride);
+      unroll<(MR + 2) / 3>([&](auto i) OCELLUS_LAMBDA { rows[i] += step<W>; });
+      b += 16 * step<W>;
     }
-    OCELLUS_UNROLL
-    for (int r = 0; r < MR; r++)
-      OCELLUS_UNROLL
-      for (int p = 0; p < P; p++) _mm512_storeu_ps(out + r * ldo + p * 16, acc[r][p]);
+    if (d < k) multiply_add<0>(acc, rows, lda, b, panel_stride);
+    unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+      unroll<P>([&](auto p) OCELLUS_LAMBDA { _mm512_storeu_ps(out + r * ldo + p * 16, acc[r][p]); });
+    });
   }
 
   template <int MR, int P>
-  static void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
-                      std::size_t panel_stride, int k, std::int32_t* out, std::ptrdiff_t ldo,
-                      const void*) noexcept {
+  static OCELLUS_NOINLINE void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
+                                       std::size_t panel_stride, int k, std::int32_t* out, std::ptrdiff_t ldo,
+                                       const void*) noexcept {
     __m512i acc[MR][P];
-    OCELLUS_UNROLL
-    for (int r = 0; r < MR; r++)
-      OCELLUS_UNROLL
-      for (int p = 0; p < P; p++) acc[r][p] = _mm512_setzero_si512();
+    unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+      unroll<P>([&](auto p) OCELLUS_LAMBDA { acc[r][p] = _mm512_setzero_si512(); });
+    });
     const __m512i low = _mm512_set1_epi16(0x00ff);
     for (int d = 0; d < k; d += 4) {
+      // bytes 0 and 2 of each group of four, then 1 and 3, as s16: pmaddwd adds two products in s32
       __m512i even_w[P], odd_w[P];
-      OCELLUS_UNROLL
-      for (int p = 0; p < P; p++) {
-        const __m512i w = _mm512_loadu_si512(b + static_cast<std::size_t>(p) * panel_stride + d * 16);
+      unroll<P>([&](auto p) OCELLUS_LAMBDA {
+        const __m512i w = _mm512_loadu_si512(b + p * panel_stride);
         even_w[p] = _mm512_srai_epi16(_mm512_slli_epi16(w, 8), 8);
         odd_w[p] = _mm512_srai_epi16(w, 8);
-      }
-      OCELLUS_UNROLL
-      for (int r = 0; r < MR; r++) {
+      });
+      unroll<MR>([&](auto r) OCELLUS_LAMBDA {
         std::int32_t four;
         std::memcpy(&four, a + r * lda + d, 4);
         const __m512i x = _mm512_set1_epi32(four);
         const __m512i even = _mm512_and_si512(x, low), odd = _mm512_srli_epi16(x, 8);
-        OCELLUS_UNROLL
-        for (int p = 0; p < P; p++) {
+        unroll<P>([&](auto p) OCELLUS_LAMBDA {
           acc[r][p] = _mm512_add_epi32(acc[r][p], _mm512_add_epi32(_mm512_madd_epi16(even, even_w[p]),
                                                                    _mm512_madd_epi16(odd, odd_w[p])));
           OCELLUS_KEEP(acc[r][p]);
-        }
-      }
+        });
+      });
+      b += 64;
     }
-    OCELLUS_UNROLL
-    for (int r = 0; r < MR; r++)
-      OCELLUS_UNROLL
-      for (int p = 0; p < P; p++) _mm512_storeu_si512(out + r * ldo + p * 16, acc[r][p]);
+    unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+      unroll<P>([&](auto p) OCELLUS_LAMBDA { _mm512_storeu_si512(out + r * ldo + p * 16, acc[r][p]); });
+    });
   }
 
 #include <ocellus/generic/rowwise.inl>

@@ -19,36 +19,40 @@ struct avx512vnni : avx512 {
   static constexpr int s8_rows = 12;
 
   template <int MR, int P>
-  static void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b, std::size_t panel_stride, int k,
-                      std::int32_t* out, std::ptrdiff_t ldo, const void* prefetch) noexcept {
+  static OCELLUS_NOINLINE void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
+                                       std::size_t panel_stride, int k, std::int32_t* out, std::ptrdiff_t ldo,
+                                       const void* prefetch) noexcept {
     __m512i acc[MR][P];
-    OCELLUS_UNROLL
-    for (int r = 0; r < MR; r++)
-      OCELLUS_UNROLL
-      for (int p = 0; p < P; p++) acc[r][p] = _mm512_setzero_si512();
+    unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+      unroll<P>([&](auto p) OCELLUS_LAMBDA { acc[r][p] = _mm512_setzero_si512(); });
+    });
+    const std::ptrdiff_t ahead = prefetch != nullptr ? static_cast<const std::int8_t*>(prefetch) - b : 0;
+    const std::uint8_t* rows[(MR + 2) / 3];  // every third row; the others are one and two strides away
+    unroll<(MR + 2) / 3>([&](auto i) OCELLUS_LAMBDA { rows[i] = a + 3 * i * lda; });
     for (int d = 0; d < k; d += 4) {
       __m512i w[P];
-      OCELLUS_UNROLL
-      for (int p = 0; p < P; p++) w[p] = _mm512_loadu_si512(b + static_cast<std::size_t>(p) * panel_stride + d * 16);
-      _mm_prefetch(static_cast<const char*>(prefetch) + d * 16, _MM_HINT_T1);
-      OCELLUS_UNROLL
-      for (int r = 0; r < MR; r++) {
+      unroll<P>([&](auto p) OCELLUS_LAMBDA {
+        const std::int8_t* at = b + p * panel_stride;
+        w[p] = _mm512_loadu_si512(at);
+        _mm_prefetch(reinterpret_cast<const char*>(at + ahead), _MM_HINT_T1);
+      });
+      unroll<MR>([&](auto r) OCELLUS_LAMBDA {
         std::int32_t four;
-        std::memcpy(&four, a + r * lda + d, 4);
+        std::memcpy(&four, rows[r / 3] + r % 3 * lda + d, 4);
         const __m512i x = _mm512_set1_epi32(four);
-        OCELLUS_UNROLL
-        for (int p = 0; p < P; p++) {
+        unroll<P>([&](auto p) OCELLUS_LAMBDA {
           acc[r][p] = _mm512_dpbusd_epi32(acc[r][p], x, w[p]);
           OCELLUS_KEEP(acc[r][p]);
-        }
-      }
+        });
+      });
+      b += 64;
     }
-    OCELLUS_UNROLL
-    for (int r = 0; r < MR; r++)
-      OCELLUS_UNROLL
-      for (int p = 0; p < P; p++) _mm512_storeu_si512(out + r * ldo + p * 16, acc[r][p]);
+    unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+      unroll<P>([&](auto p) OCELLUS_LAMBDA { _mm512_storeu_si512(out + r * ldo + p * 16, acc[r][p]); });
+    });
   }
 
+#include <ocellus/generic/unroll.inl>
 #include <ocellus/generic/gemm.inl>
 #include <ocellus/generic/attention.inl>
 };
