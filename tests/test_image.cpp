@@ -83,6 +83,8 @@ std::vector<resample_set> resample_sets() {
   std::vector<resample_set> sets;
 #if defined(__x86_64__)
   if (detect_cpu().sse41) sets.push_back({"sse41", resample_kernels_of<kernels::resample_sse41>()});
+#elif defined(__aarch64__)
+  sets.push_back({"neon", resample_kernels_of<kernels::resample_neon>()});
 #endif
   for (const kernel_testing::kernel_set& set : kernel_testing::kernel_sets()) {
     if (set.available && set.name != "sse41") sets.push_back({set.name, set.table.resample});

@@ -15,6 +15,8 @@
 #include <ocellus/x86/avx512.hpp>
 #include <ocellus/x86/avx512vnni.hpp>
 #include <ocellus/x86/resample.hpp>
+#elif defined(__aarch64__)
+#include <ocellus/arm/resample.hpp>
 #endif
 
 #include <ocellus/core/status.hpp>
@@ -55,6 +57,10 @@ constexpr resample_kernels resample_for() noexcept {
   } else if constexpr (Set::id == isa::sse41) {
     return resample_kernels_of<kernels::resample_sse41>();
   } else
+#elif defined(__aarch64__)
+  if constexpr (Set::id != isa::scalar) {
+    return resample_kernels_of<kernels::resample_neon>();
+  } else
 #endif
   {
     return resample_kernels_of<kernels::resample_scalar>();
@@ -80,7 +86,7 @@ constexpr kernel_table make_table() noexcept {
 }
 
 /// The table of the best kernel set that this CPU can run.
-inline kernel_table best_kernels(const cpu_features& cpu = detect_cpu()) noexcept {
+inline kernel_table best_kernels([[maybe_unused]] const cpu_features& cpu = detect_cpu()) noexcept {
 #define OCELLUS_KERNEL_SET(name, available) \
   if (available) return make_table<kernels::name>();
 #include <ocellus/list.def>
@@ -89,7 +95,7 @@ inline kernel_table best_kernels(const cpu_features& cpu = detect_cpu()) noexcep
 
 /// The table of a named set (`--isa NAME`); unsupported_isa if this build or this CPU has it not.
 inline result<kernel_table> kernels_for(std::string_view name,
-                                        const cpu_features& cpu = detect_cpu()) noexcept {
+                                        [[maybe_unused]] const cpu_features& cpu = detect_cpu()) noexcept {
 #define OCELLUS_KERNEL_SET(set, available) \
   if (name == #set) \
     return (available) ? result<kernel_table>(make_table<kernels::set>()) : status::unsupported_isa;
