@@ -48,7 +48,7 @@ struct tables {
 outcome<void> check_pieces(const vocabulary& v) {
   if (v.pieces.empty()) return fail("it holds no pieces");
   if (v.pieces.size() > sentencepiece_most_pieces) return fail("it has too many pieces");
-  std::unordered_set<std::string_view> seen;
+  std::unordered_set<std::string_view> seen(v.pieces.size());
   for (std::size_t id = 0; id < v.pieces.size(); ++id) {
     const vocabulary::piece& p = v.pieces[id];
     const std::string where = "piece " + std::to_string(id) + " " + in_quotes(p.text);
@@ -112,7 +112,7 @@ outcome<void> add_specials(const vocabulary& v, text_style style, const id_map& 
     for (const std::string* name : {&v.eos, &v.unk, &v.pad}) {
       if (const auto at = ids.find(*name); at != ids.end()) add(*name, at->second);
     }
-  } else if (style != text_style::siglip_openclip || v.is_bpe) {
+  } else if (style != text_style::siglip_openclip) {
     for (const auto& [text, id] : v.specials) add(text, static_cast<std::uint32_t>(id));
   }
   auto built = build_double_array(std::move(entries));
@@ -289,7 +289,9 @@ std::vector<std::byte> write_blob(const tokenizer_header& header, const tables& 
 
 outcome<std::vector<std::byte>> build_sentencepiece(sentencepiece_vocabulary v,
                                                     const tokenizer_options& options) {
-  const text_style style = options.style.value_or(v.is_bpe ? text_style::siglip2 : text_style::siglip_hf);
+  text_style style = options.style.value_or(v.is_bpe ? text_style::siglip2 : text_style::siglip_hf);
+  // open_clip's configuration names the cleaning only; the vocabulary tells SigLIP from SigLIP 2.
+  if (style == text_style::siglip_openclip && v.is_bpe) style = text_style::siglip2_openclip;
   if (style == text_style::clip_openclip || style == text_style::clip_hf) {
     return fail(std::string("a SentencePiece vocabulary cannot be used in the style ") + to_string(style));
   }
@@ -298,7 +300,7 @@ outcome<std::vector<std::byte>> build_sentencepiece(sentencepiece_vocabulary v,
     return fail("has ids up to " + std::to_string(v.pieces.size() - 1) + ", the model only " +
                 std::to_string(*options.vocab_size) + " rows");
   }
-  id_map ids;
+  id_map ids(v.pieces.size());
   for (std::size_t id = 0; id < v.pieces.size(); ++id) {
     if (!v.pieces[id].text.empty()) ids.emplace(v.pieces[id].text, static_cast<std::uint32_t>(id));
   }

@@ -295,13 +295,17 @@ class spm_bpe {
       const std::uint32_t next = list[at].next;
       return next < n ? find_merge(symbols[at], symbols[next]) : no_rank;
     };
+    for (std::uint32_t i = 0; i + 1 < n; ++i) {
+      if (const std::uint32_t rank = rank_at(i); rank != no_rank)
+        heap.push_back(std::uint64_t{rank} << 32 | i);
+    }
+    std::make_heap(heap.begin(), heap.end(), std::greater<>());
     const auto add = [&](std::uint32_t at) {
       const std::uint32_t rank = rank_at(at);
       if (rank == no_rank) return;
       heap.push_back(std::uint64_t{rank} << 32 | at);
       std::push_heap(heap.begin(), heap.end(), std::greater<>());
     };
-    for (std::uint32_t i = 0; i + 1 < n; ++i) add(i);
     while (!heap.empty()) {
       std::pop_heap(heap.begin(), heap.end(), std::greater<>());
       const auto at = static_cast<std::uint32_t>(heap.back());
