@@ -19,13 +19,25 @@ ROOT = pathlib.Path(__file__).parents[2]
 COMPILER = sys.argv[1] if len(sys.argv) > 1 else "g++"
 FLAGS = ["-std=c++20", "-Wall", "-Wextra", "-Wno-unused-variable", "-Wno-unused-but-set-variable", "-Werror",
          f"-I{ROOT}/include", f"-I{ROOT}/kernels", "-isystem", "/usr/include/eigen3"]
-# What a fragment may take for granted.
-PRELUDE = """#include <ocellus/ocellus.hpp>
-#include <ocellus/image/load.hpp>
-#include <ocellus/core/thread_pool.hpp>
+# What a fragment may take for granted. It is compiled, never linked or run; `anything` lets it return an error.
+PRELUDE = """#include <ocellus/image/image.hpp>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+struct anything { anything() = default; template <class T> anything(const T&) {} };
+extern ocellus::image& photo;
+extern std::span<const std::byte> bytes;
+extern const std::uint8_t* camera_pixels;
+extern float* pixel_values;
+"""
+MODEL = """#include <ocellus/core/thread_pool.hpp>
+#include <ocellus/models/model.hpp>
 #include <cstdio>
 extern ocellus::model& model;
-extern ocellus::image& photo;
+"""
+KERNELS = """#include <ocellus/ops/resample.hpp>
+extern ocellus::resample_kernels& kernels;
 """
 
 
@@ -66,17 +78,10 @@ def as_program(path, code):
     includes = "".join(line + "\n" for line in code.split("\n") if line.lstrip().startswith("#include"))
     body = "\n".join(line for line in code.split("\n") if not line.lstrip().startswith("#include"))
     header = path.relative_to(ROOT / "include")
-    prelude = "".join(line + "\n" for line in PRELUDE.split("\n") if not missing(line))
     at_file_scope = re.search(r"^(?:template|struct|class|namespace|static_assert|using namespace)\b", body, re.M)
-    body = body if at_file_scope else f"void example();\nvoid example() {{\n{body}\n}}\n"
-    return f"{prelude}#include <{header}>\n{includes}{body}\nint main() {{}}\n"
-
-
-def missing(line):
-    include = re.match(r"#include <(ocellus/.*)>", line)
-    if include:
-        return not (ROOT / "include" / include.group(1)).exists()
-    return line.startswith("extern ocellus::") and not (ROOT / "include/ocellus/ocellus.hpp").exists()
+    body = body if at_file_scope else f"anything example();\nanything example() {{\n{body}\nreturn {{}};\n}}\n"
+    given = PRELUDE + MODEL * bool(re.search(r"\bmodel\b", body)) + KERNELS * bool(re.search(r"\bkernels\)", body))
+    return f"{given}#include <{header}>\n{includes}{body}\nint main() {{}}\n"
 
 
 def build(snippet):
@@ -84,7 +89,7 @@ def build(snippet):
     with tempfile.TemporaryDirectory() as scratch:
         source = pathlib.Path(scratch, "snippet.cpp")
         source.write_text(code, encoding="utf-8")
-        whole = "void example();" not in code and where.split(":")[0].endswith(".md")
+        whole = where.split(":")[0].endswith(".md")
         mode = ["-o", str(source.with_suffix(""))] if whole else ["-fsyntax-only"]
         done = subprocess.run([COMPILER, *FLAGS, str(source), *mode], capture_output=True, text=True)
     return f"{where} does not build:\n{done.stderr}" if done.returncode else ""

@@ -3,7 +3,7 @@
 //
 //   ocellus::executor serial;                       // runs everything in the calling thread
 //   ocellus::thread_pool pool(4);                   // or a small pool, from <ocellus/core/thread_pool.hpp>
-//   model.encode_image(photo, pool.executor());
+//   auto image = model.encode_image(photo, pool.executor());
 //
 // Any thread pool fits: fill `run` with a function that calls task(context, i) once for each i in [0, n), in
 // any order and on any threads, and returns when all are done.

@@ -2,7 +2,7 @@
 // briefly (towers hand out work every few microseconds) and then sleep.
 //
 //   ocellus::thread_pool pool(4);             // starts three threads; the library itself never starts one
-//   model.encode_image(photo, pool.executor());
+//   auto image = model.encode_image(photo, pool.executor());
 #pragma once
 
 #include <ocellus/core/parallel.hpp>

@@ -1,10 +1,10 @@
 // Pillow's antialiased resize, byte for byte, of the part of the result that is wanted.
 //
-//   resize_window window;               // resized to 298 x 224, of which the middle 224 x 224
+//   ocellus::resize_window window;      // resized to 298 x 224, of which the middle 224 x 224
 //   window.resized_w = 298, window.resized_h = 224;
 //   window.x = 37, window.y = 0, window.w = 224, window.h = 224;
-//   auto small = ocellus::resize(photo, window, resize_filter::bicubic,
-//                                resize_order::horizontal_first, kernels);   // result<image>
+//   auto small = ocellus::resize(photo, window, ocellus::resize_filter::bicubic,
+//                                ocellus::resize_order::horizontal_first, kernels);   // result<image>
 //
 // Weights are doubles rounded to 22-bit integers, pixels go through 8 bits between the passes [Pillow,
 // libImaging/Resample.c: precompute_coeffs, normalize_coeffs_8bpc, ImagingResampleInner]. Only the rows and

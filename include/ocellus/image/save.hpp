@@ -1,7 +1,7 @@
 // RGB to PNG files, through stb_image_write. Opt-in; needs <stb/stb_image_write.h>, whose functions stay
 // static and inside of a namespace of this header.
 //
-//   ocellus::save_png("small.png", picture);   // written beside it as small.png.tmp, then renamed
+//   ocellus::save_png("small.png", photo);   // written beside it as small.png.tmp, then renamed
 #pragma once
 
 #include <ocellus/config.hpp>

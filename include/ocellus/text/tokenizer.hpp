@@ -3,7 +3,7 @@
 // Why: an embedding is only as right as its ids. Each family cleans text differently, treats special tokens
 // differently and pads differently; all of that is data of the model file, written by the converter.
 //
-//   const auto opened = ocellus::tokenizer::open(blob);  // the bytes of a packed file's tokenizer section
+//   const auto opened = ocellus::tokenizer::open(bytes);  // the bytes of a packed file's tokenizer section
 //   if (!opened) return opened.error();
 //   std::vector<std::int32_t> ids(static_cast<std::size_t>(opened->context()));  // 77 for CLIP
 //   const auto encoded = opened->encode("a photo of a cat", ids);                // fills all of ids
