@@ -1,0 +1,343 @@
+// The layouts: each published form of a checkpoint converts, with the switches that its reference has.
+#include "convert.hpp"
+#include "layouts.hpp"
+#include "plan.hpp"
+#include "timm_trunk.hpp"
+
+#include <ocellus/format/mmap.hpp>
+#include <ocellus/format/reader.hpp>
+
+#include <doctest/doctest.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace {
+
+using namespace ocellus;
+using namespace ocellus::convert;
+namespace fs = std::filesystem;
+
+fs::path shared() {
+  const char* set = std::getenv("OCELLUS_SHARED");
+  return set != nullptr ? fs::path(set) : fs::path(OCELLUS_SOURCE_DIR) / "../shared";
+}
+
+fs::path scratch(const std::string& name) {
+  const fs::path folder = fs::temp_directory_path() / "ocellus-test-layouts";
+  fs::create_directories(folder);
+  return folder / name;
+}
+
+/// A checkpoint made here: safetensors bytes of named tensors with values 0, 1, 2, ... plus an offset.
+class small_checkpoint {
+ public:
+  void add(const std::string& name, const shape_list& shape, float first = 0) {
+    std::size_t n = 1;
+    for (const std::int64_t d : shape) n *= static_cast<std::size_t>(d);
+    header_[name] = {
+        {"dtype", "F32"}, {"shape", shape}, {"data_offsets", {data_.size() * 4, (data_.size() + n) * 4}}};
+    for (std::size_t i = 0; i < n; i++) data_.push_back(first + static_cast<float>(i));
+  }
+  void remove(const std::string& name) {  // leaves its bytes to a tensor of another name
+    const nlohmann::json t = header_[name];
+    header_.erase(name);
+    header_["unused." + name] = t;
+  }
+  checkpoint open() {
+    std::string text = header_.dump();
+    text.resize((text.size() + 7) / 8 * 8, ' ');
+    const std::uint64_t length = text.size();
+    bytes_.resize(8 + text.size() + data_.size() * 4);
+    std::memcpy(bytes_.data(), &length, 8);
+    std::memcpy(bytes_.data() + 8, text.data(), text.size());
+    std::memcpy(bytes_.data() + 8 + text.size(), data_.data(), data_.size() * 4);
+    auto file = checkpoint::open_memory(bytes_);
+    REQUIRE_MESSAGE(file, (file ? "" : file.failure().what));
+    return *file;
+  }
+
+ private:
+  nlohmann::json header_;
+  std::vector<float> data_;
+  std::vector<std::byte> bytes_;
+};
+
+using values = std::vector<float>;
+
+values read(const model_source& m, const std::string& name) {
+  for (const planned_tensor& t : m.tensors) {
+    if (t.name != name) continue;
+    values out;
+    const auto done = t.read(out);
+    REQUIRE_MESSAGE(done, (done ? "" : done.failure().what));
+    return out;
+  }
+  FAIL("no tensor ", name);
+  return {};
+}
+
+TEST_CASE("a plan rearranges tensors as it says") {
+  small_checkpoint c;
+  c.add("w", {2, 3});
+  c.add("conv", {1, 3, 2, 2});
+  c.add("stack", {2, 2, 3});
+  c.add("gain", {2}, 2);
+  const checkpoint file = c.open();
+  plan p(file, "test");
+  p.matrix("rows", {2, 3}, piece{"w", {2, 3}});
+  p.matrix("transposed", {3, 2}, piece{"w", {2, 3}}.transposed());
+  p.matrix("conv", {1, 12}, piece{"conv", {1, 3, 2, 2}}.convolution());
+  p.matrix("second block", {2, 3}, piece{"stack", {2, 3}}.of_stack(1, 2));
+  p.matrix("second block transposed", {3, 2}, piece{"stack", {2, 3}}.of_stack(1, 2).transposed());
+  p.matrix("second row", {1, 3}, piece{"w", {2, 3}}.rows(1, 1));
+  p.matrix("scaled", {2, 3}, piece{"w", {2, 3}}.times("gain"));
+  p.exact("joined", {4}, {piece{"gain", {2}}, piece{"", {2}}});
+  REQUIRE(p.ok());
+  const model_source& m = p.model();
+  CHECK(read(m, "rows") == values{0, 1, 2, 3, 4, 5});
+  CHECK(read(m, "transposed") == values{0, 3, 1, 4, 2, 5});
+  CHECK(read(m, "conv") == values{0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11});
+  CHECK(read(m, "second block") == values{6, 7, 8, 9, 10, 11});
+  CHECK(read(m, "second block transposed") == values{6, 9, 7, 10, 8, 11});
+  CHECK(read(m, "second row") == values{3, 4, 5});
+  CHECK(read(m, "scaled") == values{0, 2, 4, 9, 12, 15});
+  CHECK(read(m, "joined") == values{2, 3, 0, 0});
+}
+
+TEST_CASE("a plan refuses missing tensors, other shapes and leftovers, and says which") {
+  small_checkpoint c;
+  c.add("model.w", {2, 3});
+  c.add("model.extra", {2});
+  const checkpoint file = c.open();
+  const auto failure = [&](auto build) {
+    plan p(file, "test");
+    p.config().text = {};
+    build(p);
+    const auto done = p.finish();
+    return done ? std::string() : done.failure().what;
+  };
+  CHECK(failure([](plan& p) {
+          p.matrix("a", {2, 3}, piece{"model.v", {2, 3}});
+        }) == "tensor model.v is missing");
+  CHECK(failure([](plan& p) {
+          p.matrix("a", {3, 2}, piece{"model.w", {3, 2}});
+        }) == "tensor model.w has shape [2, 3], expected [3, 2]");
+  CHECK(failure([](plan& p) {
+          p.own("model.");
+          p.matrix("a", {2, 3}, piece{"model.w", {2, 3}});
+        }).find("tensor model.extra [2] has no place") == 0);
+}
+
+TEST_CASE("timm's names stand for their heads, activations and pooling") {
+  const auto is = [](const char* name, int heads, activation act, float eps, pooling pool) {
+    const timm_model m = find_timm_model(name);
+    CHECK_MESSAGE(m.supported, name);
+    CHECK_MESSAGE((m.heads == heads && m.act == act && m.eps == eps && m.pool == pool), name);
+  };
+  is("vit_tiny_patch16_224", 3, activation::gelu, 1e-6f, pooling::cls);
+  is("vit_base_patch16_224.augreg_in21k", 12, activation::gelu, 1e-6f, pooling::cls);
+  is("deit_small_patch16_224", 6, activation::gelu, 1e-6f, pooling::cls);
+  is("vit_base_patch16_siglip_224", 12, activation::gelu, 1e-6f, pooling::map);
+  is("vit_base_patch32_siglip_256", 12, activation::gelu_tanh, 1e-6f, pooling::map);
+  is("vit_large_patch16_siglip_384", 16, activation::gelu, 1e-6f, pooling::map);
+  is("vit_large_patch16_siglip_512", 16, activation::gelu_tanh, 1e-6f, pooling::map);
+  is("vit_so400m_patch14_siglip_384", 16, activation::gelu, 1e-6f, pooling::map);
+  is("vit_so400m_patch16_siglip_256", 16, activation::gelu_tanh, 1e-6f, pooling::map);
+  is("vit_giantopt_patch16_siglip_384", 16, activation::gelu_tanh, 1e-6f, pooling::map);
+  is("vit_so400m_patch14_siglip_gap_224", 16, activation::gelu, 1e-6f, pooling::avg);
+  is("vit_large_patch14_clip_224", 16, activation::gelu, 1e-5f, pooling::cls);
+  is("vit_large_patch14_clip_quickgelu_336", 16, activation::quick_gelu, 1e-5f, pooling::cls);
+  is("vit_medium_patch16_gap_256", 8, activation::gelu, 1e-6f, pooling::avg);
+  is("vit_giant_patch14_dinov2", 24, activation::gelu, 1e-6f, pooling::cls);
+  is("vit_base_patch16_plus_240", 14, activation::gelu, 1e-6f, pooling::cls);
+  for (const char* name :
+       {"convnext_base", "resnet50", "swin_base_patch4_window7_224", "vit_relpos_medium_patch16_cls_224",
+        "vitamin_small_224", "fastvit_mci0", "vit_base_mci_224", "vit_pe_core_base_patch16_224"})
+    CHECK_MESSAGE(!find_timm_model(name).supported, name);
+}
+
+struct converted {
+  model_config config;
+  std::map<std::string, std::string> switches, origins;
+  std::uint64_t space = 0;
+};
+
+/// Converts a golden checkpoint and reads the result back.
+void convert_case(const fs::path& source, converted& out, ocellus::dtype type = ocellus::dtype::f32) {
+  const fs::path path = scratch("case.oc");
+  const auto done = convert::convert(
+      {.source = source, .output = path, .type = type, .tokenizer = {}, .config = {}, .licence = {}});
+  REQUIRE_MESSAGE(done, source.string(), ": ", (done ? "" : done.failure().what));
+  const auto map = mapped_file::open(path.c_str());
+  REQUIRE(map);
+  const auto file = packed_file::open(map->bytes());
+  REQUIRE(file);
+  CHECK(file->verify() == status::ok);
+  const auto config = file->section(format::section::config);
+  REQUIRE(config.size() == sizeof(model_config));
+  std::memcpy(&out.config, config.data(), sizeof(model_config));
+  CHECK(valid(out.config));
+  const auto text = file->section(format::section::provenance);
+  const auto json = nlohmann::json::parse(reinterpret_cast<const char*>(text.data()),
+                                          reinterpret_cast<const char*>(text.data()) + text.size());
+  for (const auto& s : json.at("switches")) {
+    out.switches[s.at("name")] = s.at("value");
+    out.origins[s.at("name")] = s.at("origin");
+  }
+  out.space = file->embedding_space();
+  fs::remove(path);
+}
+
+bool missing(const fs::path& path) {
+  if (fs::exists(path)) return false;
+  MESSAGE("skipped: ", path.string(), " is not there");
+  return true;
+}
+
+TEST_CASE("OpenAI's checkpoints convert, bare, wrapped and as TorchScript") {
+  const fs::path goldens = shared() / "goldens";
+  if (missing(goldens / "openai-statedict")) return;
+  converted bare, wrapped, jit, resnet;
+  convert_case(goldens / "openai-statedict/model.pt", bare);
+  convert_case(goldens / "openai-statedict/epoch_3.pt", wrapped);
+  convert_case(goldens / "openai-jit-vit/ViT-T-8.pt", jit);
+  convert_case(goldens / "openai-jit-rn/RN-T.pt", resnet);
+  CHECK(bare.space == wrapped.space);  // the same weights, whatever is around them
+  CHECK(bare.space != jit.space);
+  CHECK(bare.config.vision.encoder.heads == 1);
+  CHECK(bare.config.vision.encoder.act == activation::quick_gelu);
+  CHECK(bare.config.text.pool == pooling::argmax);
+  CHECK(bare.config.text.encoder.causal == 1);
+  CHECK(bare.switches["vision.act"] == "quick_gelu");
+  CHECK(bare.origins["vision.act"] == "fixed by OpenAI's layout");
+  CHECK(jit.config.vision.encoder.heads == 2);
+  CHECK(jit.config.vision.image_h == 40);
+  CHECK(jit.config.preprocess.crop_offset == crop_rounding::round);
+  CHECK(resnet.config.vision.kind == vision_kind::resnet);
+  CHECK(resnet.config.vision.encoder.heads == 4);
+  CHECK(resnet.config.vision.image_h == 64);
+}
+
+TEST_CASE("transformers' folders convert with the switches of their configurations") {
+  const fs::path goldens = shared() / "goldens";
+  if (missing(goldens / "hf-clip")) return;
+  converted c, sharded, bin, bf16, gelu, siglip, naflex, dino, registers;
+  convert_case(goldens / "hf-clip/model", c);
+  convert_case(goldens / "hf-clip/sharded", sharded);
+  convert_case(goldens / "hf-clip/bin", bin);
+  convert_case(goldens / "hf-clip/bf16", bf16);
+  CHECK(c.space == sharded.space);
+  CHECK(c.space != bf16.space);
+  CHECK(c.config.text.pool == pooling::argmax);  // eos_token_id 2, the old convention
+  CHECK(c.switches["text.pool"] == "at the highest id");
+  CHECK(c.origins["text.pool"] == "config.json: text_config.eos_token_id");
+  CHECK(c.config.vision.encoder.act == activation::quick_gelu);
+  CHECK(c.config.preprocess.crop_offset == crop_rounding::floor);
+  CHECK(c.config.preprocess.size_h == 32);
+  convert_case(goldens / "hf-clip-gelu/model", gelu);
+  CHECK(gelu.config.text.pool == pooling::eos);
+  CHECK(gelu.config.text.eos_id == 399);
+  CHECK(gelu.config.vision.encoder.act == activation::gelu);
+  CHECK(gelu.config.vision.encoder.head_width == 40);
+  convert_case(goldens / "hf-siglip/model", siglip);
+  CHECK(siglip.config.vision.pool == pooling::map);
+  CHECK(siglip.config.vision.encoder.act == activation::gelu_tanh);
+  CHECK(siglip.config.text.pool == pooling::last);
+  CHECK(siglip.config.text.encoder.causal == 0);
+  CHECK(siglip.config.score == score_kind::sigmoid);
+  CHECK(siglip.config.preprocess.resize == resize_mode::squash);
+  convert_case(goldens / "hf-siglip2-naflex/model", naflex);
+  CHECK(naflex.config.vision.naflex == 1);
+  CHECK(naflex.config.vision.grid_h == 8);
+  CHECK(naflex.config.preprocess.resize == resize_mode::naflex);
+  CHECK(naflex.config.preprocess.filter == resize_filter::bilinear);
+  CHECK(naflex.config.preprocess.max_patches == 48);
+  convert_case(goldens / "hf-dinov2/model", dino);
+  CHECK(dino.config.vision.positions == position_resize::bicubic);
+  CHECK(dino.config.text.present == 0);
+  convert_case(goldens / "hf-dinov2-registers/model", registers);
+  CHECK(registers.config.vision.positions == position_resize::bicubic_antialias);
+  CHECK(registers.config.vision.registers == 4);
+}
+
+TEST_CASE("open_clip, big_vision and timm checkpoints convert with the switches of their references") {
+  const fs::path goldens = shared() / "goldens";
+  if (missing(goldens / "openclip-clip")) return;
+  converted c, siglip, npz, scan, timm, deit;
+  convert_case(goldens / "openclip-clip/open_clip_model.safetensors", c);
+  CHECK(c.config.vision.encoder.head_width == 24);
+  CHECK(c.config.vision.encoder.mlp == 120);
+  CHECK(c.config.vision.encoder.act == activation::gelu);
+  CHECK(c.origins["vision.act"] == "default of open_clip's CLIP");
+  convert_case(goldens / "openclip-siglip/open_clip_model.safetensors", siglip);
+  CHECK(siglip.config.vision.pool == pooling::map);
+  CHECK(siglip.config.vision.encoder.act == activation::gelu);  // timm's for SigLIP 1
+  CHECK(siglip.config.text.encoder.act == activation::gelu);
+  CHECK(siglip.config.text.encoder.eps == 1e-6f);
+  CHECK(siglip.config.score == score_kind::sigmoid);
+  convert_case(goldens / "bigvision-siglip/siglip_gold.npz", npz);
+  convert_case(goldens / "bigvision-siglip/siglip_gold_scan.npz", scan);
+  CHECK(npz.space == scan.space);  // one entry per block, or all stacked: the same weights
+  CHECK(npz.config.vision.encoder.act == activation::gelu_tanh);
+  CHECK(npz.config.vision.encoder.heads == 3);
+  convert_case(goldens / "timm-vit/model.safetensors", timm);
+  CHECK(timm.config.vision.encoder.heads == 3);
+  CHECK(timm.config.vision.classes == 20);
+  CHECK(timm.config.score == score_kind::logits);
+  CHECK(timm.config.preprocess.size_h == 53);  // floor(48 / 0.9)
+  CHECK(timm.config.preprocess.crop_h == 48);
+  if (missing(shared() / "models/deit-clip")) return;
+  convert_case(shared() / "models/deit-clip", deit, ocellus::dtype::s8);
+  CHECK(deit.config.vision.encoder.heads == 3);
+  CHECK(deit.config.vision.encoder.eps == 1e-6f);
+  CHECK(deit.config.text.encoder.eps == 1e-5f);
+}
+
+TEST_CASE("one checkpoint has one embedding space, in whatever data type it is stored") {
+  const fs::path source = shared() / "goldens/hf-clip/model";
+  if (missing(source)) return;
+  converted f32, f16, s8;
+  convert_case(source, f32);
+  convert_case(source, f16, ocellus::dtype::f16);
+  convert_case(source, s8, ocellus::dtype::s8);
+  CHECK(f32.space == f16.space);
+  CHECK(f32.space == s8.space);
+}
+
+TEST_CASE("fields that a configuration leaves out have the defaults of the reference's class") {
+  small_checkpoint c;
+  c.add("text_model.embeddings.token_embedding.weight", {49408, 1});
+  const checkpoint file = c.open();
+  // Everything left out: the first thing that does not fit is the width of 512.
+  const auto text = read_hugging_face(file, {{"model_type", "clip_text_model"}}, "config.json", nullptr, "");
+  REQUIRE_FALSE(text);
+  CHECK(text.failure().what ==
+        "tensor text_model.embeddings.token_embedding.weight has shape [49408, 1], expected [49408, 512]");
+  const auto other = read_hugging_face(file, {{"model_type", "bert"}}, "config.json", nullptr, "");
+  REQUIRE_FALSE(other);
+  CHECK(other.failure().what.find("model_type \"bert\" is not supported") != std::string::npos);
+}
+
+TEST_CASE("a conversion that fails leaves no file, and says which file is at fault") {
+  const fs::path out = scratch("fails.oc"), source = scratch("junk.pt");
+  std::ofstream(source) << "<html>not found</html>";
+  const auto done = convert::convert({.source = source,
+                                      .output = out,
+                                      .type = ocellus::dtype::f32,
+                                      .tokenizer = {},
+                                      .config = {},
+                                      .licence = {}});
+  REQUIRE_FALSE(done);
+  CHECK(done.failure().what.find("junk.pt: ") == 0);
+  CHECK(done.failure().what.find('\n') == std::string::npos);
+  CHECK_FALSE(fs::exists(out));
+  fs::remove(source);
+}
+
+}  // namespace
