@@ -367,6 +367,8 @@ outcome<void> read_token_names(const fs::path& folder, vocabulary& v) {
     if (auto t = token_text(member(*j, "eos_token"))) v.eos = *t;
     if (auto t = token_text(member(*j, "pad_token"))) v.pad = *t;
     if (auto t = token_text(member(*j, "unk_token"))) v.unk = *t;
+    // Siglip2Tokenizer has no such switch.
+    if (!v.is_bpe && member(*j, "do_lower_case") == false) v.lower_case = false;
     const json& length = member(*j, "model_max_length");
     if (!length.is_number_integer()) continue;
     const auto n = length.get<std::int64_t>();

@@ -327,8 +327,10 @@ outcome<std::vector<std::byte>> build_sentencepiece(sentencepiece_vocabulary v,
   const bool openclip = style == text_style::siglip_openclip || style == text_style::siglip2_openclip;
   h.kind = static_cast<std::uint32_t>(v.is_bpe ? tokenizer_kind::spm_bpe : tokenizer_kind::unigram);
   h.style = static_cast<std::uint32_t>(style);
-  h.cleaning = static_cast<std::uint32_t>(
-      options.cleaning.value_or(openclip ? text_cleaning::canonicalize : text_cleaning::lower));
+  const text_cleaning usual = openclip       ? text_cleaning::canonicalize
+                              : v.lower_case ? text_cleaning::lower
+                                             : text_cleaning::none;
+  h.cleaning = static_cast<std::uint32_t>(options.cleaning.value_or(usual));
   h.flags = tokenizer_add_eot | (t.bytes.empty() ? 0 : tokenizer_byte_fallback);
   h.context = options.context.value_or(v.context.value_or(64));
   h.vocab_size = static_cast<std::int32_t>(v.pieces.size());

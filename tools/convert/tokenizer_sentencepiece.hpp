@@ -40,6 +40,7 @@ struct sentencepiece_vocabulary {
   std::string unk = "<unk>";
   std::string eos;             ///< empty: "</s>" or "<eos>"
   std::string pad;             ///< empty: the style's
+  bool lower_case = true;      ///< transformers' do_lower_case
   std::optional<int> context;  ///< of the files beside the vocabulary
 };
 

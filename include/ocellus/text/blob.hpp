@@ -53,7 +53,8 @@ constexpr const char* to_string(text_style s) noexcept {
   return "unknown";
 }
 
-/// open_clip's cleaning functions (`clean` in its tokenizer_kwargs); read by the *_openclip styles only.
+/// open_clip's cleaning functions (`clean` in its tokenizer_kwargs), for the *_openclip styles. Of the others
+/// siglip-hf and siglip2 leave out lower-casing if it is `none`.
 enum class text_cleaning : std::uint32_t {
   none = 0,          ///< the style has its own normalisation
   whitespace = 1,    ///< ftfy, HTML unescape twice, collapse white space
