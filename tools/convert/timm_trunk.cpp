@@ -145,13 +145,8 @@ void add_timm_trunk(plan& p, const timm_options& o) {
   e.qk_norm = p.has(block0 + "attn.q_norm.weight") ? 1 : 0;
   e.mlp_norm = p.has(block0 + "mlp.norm.weight") ? 1 : 0;
   e.attn_norm = p.has(block0 + "attn.norm.weight") ? 1 : 0;
-  if (known.rope_grid != 0) {
-    e.rope = 1;
-    e.rope_grid = known.rope_grid;
-    p.note_switch("vision.rope", "rescaled to a grid of " + std::to_string(known.rope_grid),
-                  o.name_origin + ": " + printable(o.name));
-  }
-  p.ignore(at + "rope.periods");
+  if (known.rope_grid != 0)
+    return p.fail(o.name_origin + ": " + printable(o.name) + " has rotary positions, which are not supported");
   if (!p.ok()) return;
 
   // Positions: of the patches, and of the tokens before them unless the model leaves these without.
