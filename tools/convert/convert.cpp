@@ -1,5 +1,6 @@
 #include "convert.hpp"
 
+#include "calibration.hpp"
 #include "checkpoint.hpp"
 #include "layouts.hpp"
 #include "pack.hpp"
@@ -8,7 +9,9 @@
 #include "smoothing.hpp"
 #include "tokenizer.hpp"
 
+#include <algorithm>
 #include <chrono>
+#include <cstdio>
 #include <future>
 #include <span>
 
@@ -92,6 +95,134 @@ outcome<std::vector<std::byte>> find_tokenizer(const convert_options& options, c
   return blob;
 }
 
+outcome<pack_result> write_tensors(const model_source& model, const pack_options& packing, packed_writer& out,
+                                   bool show) {
+  std::uint64_t total = 0;
+  for (const planned_tensor& t : model.tensors) {
+    std::uint64_t elements = sizeof(float);
+    for (const std::uint32_t d : t.shape) elements *= d;
+    total += elements;
+  }
+  progress bar(total, show);
+  auto packed = pack(model, packing, out, bar);
+  bar.finish();
+  return packed;
+}
+
+void add_sections(const model_source& model, const std::vector<std::byte>& tokenizer, packed_writer& out) {
+  out.add_section(format::section::config, std::as_bytes(std::span(&model.config, 1)), true);
+  if (!tokenizer.empty()) out.add_section(format::section::tokenizer, tokenizer);
+  if (model.class_names.empty()) return;
+  std::string lines;
+  for (const std::string& name : model.class_names) lines += name + "\n";
+  out.add_section(format::section::class_names, bytes_of(lines));
+}
+
+/// Embeddings may be compared if weights and towers are the same, in whatever data type the weights are stored.
+std::uint64_t space_of(const model_source& model, const pack_result& packed) {
+  format::checksum space;
+  space.add(reinterpret_cast<const unsigned char*>(&model.config.vision), sizeof(vision_config));
+  space.add(reinterpret_cast<const unsigned char*>(&model.config.text), sizeof(text_config));
+  return (space.state ^ packed.fingerprint) | 1;
+}
+
+/// What was found out before an int8 file is written.
+struct int8_result {
+  std::vector<std::string> keep_f16;
+  nlohmann::json report;
+  std::vector<std::string> lines;
+};
+
+/// Smooths the plan, tries it as int8 against 16-bit weights on pictures and prompts, and gives blocks that lose too much
+/// back their 16 bits (with --calibrate only: the built-in pictures are not what anybody asks of a model).
+outcome<int8_result> prepare_int8(const convert_options& options, model_source& model,
+                                  const std::vector<std::byte>& tokenizer, bool show) {
+  constexpr double enough = 0.99;
+  int8_result r;
+  calibration_inputs inputs;
+  if (options.calibrate) {
+    auto read = read_calibration(*options.calibrate);
+    if (!read) return read.failure();
+    inputs = std::move(*read);
+  } else {
+    inputs = built_in_inputs();
+  }
+  const auto write = [&](const pack_options& packing, packed_writer& out) -> outcome<pack_result> {
+    if (auto opened = out.open(options.output); !opened) return opened.failure();
+    auto packed = write_tensors(model, packing, out, show);
+    if (!packed) return packed;
+    add_sections(model, tokenizer, out);
+    if (auto done = out.complete(space_of(model, *packed)); !done) return done.failure();
+    return packed;
+  };
+  // the reference: 16-bit weights, or 32 where a weight is too large for f16
+  std::optional<packed_writer> reference;
+  if (reference.emplace(); !write({ocellus::dtype::f16}, *reference)) {
+    reference.emplace();
+    if (auto done = write({ocellus::dtype::f32}, *reference); !done) return done.failure();
+  }
+  channel_maxima seen;
+  if (options.calibrate) {
+    auto observed = observe_channels(reference->temporary(), inputs);
+    if (!observed) return observed.failure();
+    seen = std::move(*observed);
+  }
+  if (auto done = smooth(model, seen); !done) return done.failure();
+
+  outcome<fidelity> found = fidelity{};
+  outcome<pack_result> packed = pack_result{};
+  for (int tries = 0; tries < 6; tries++) {
+    packed_writer candidate;
+    packed = write({ocellus::dtype::s8, r.keep_f16}, candidate);
+    if (!packed) return packed.failure();
+    found = compare_models(reference->temporary(), candidate.temporary(), inputs);
+    if (!found) return found.failure();
+    if (!inputs.own || found->worst() >= enough) break;
+    // the block that adds most to the error keeps 16 bits
+    std::string worst;
+    double most = 0;
+    for (const auto& [name, tower] : {std::pair{"vision", &found->image}, {"text", &found->text}})
+      for (std::size_t l = 0; l < tower->block_error.size(); l++) {
+        const double before = l == 0 ? 0 : tower->block_error[l - 1];
+        const std::string block = std::string(name) + ".blocks." + std::to_string(l) + ".";
+        if (tower->worst_cos >= enough || std::find(r.keep_f16.begin(), r.keep_f16.end(), block) != r.keep_f16.end())
+          continue;
+        if (tower->block_error[l] - before > most) {
+          most = tower->block_error[l] - before;
+          worst = block;
+        }
+      }
+    if (worst.empty()) break;
+    r.keep_f16.push_back(worst);
+  }
+
+  r.report = {{"inputs", inputs.description}, {"kept_f16", r.keep_f16}};
+  const auto text = [](double x, int digits) {
+    char buffer[32];
+    std::snprintf(buffer, sizeof(buffer), "%.*f", digits, x);
+    return std::string(buffer);
+  };
+  for (const auto& [kind, e] : packed->weight_error) {
+    r.report["weight_error"][kind] = e;
+    r.lines.push_back(kind + ": weights off by " + text(100 * e, 2) + " %");
+  }
+  for (const auto& [name, tower] : {std::pair{"image", &found->image}, {"text", &found->text}}) {
+    if (tower->items == 0) continue;
+    r.report[name] = {{"items", tower->items},
+                      {"mean_cos", tower->mean_cos},
+                      {"worst_cos", tower->worst_cos},
+                      {"error_after_block", tower->block_error}};
+    std::string line = std::string(name) + ": cos to 16-bit weights: mean " +
+                       text(tower->mean_cos, 5) + ", worst " + text(tower->worst_cos, 5) + " (" +
+                       std::to_string(tower->items) + " inputs); error after each block, %:";
+    for (const double e : tower->block_error) line += " " + text(100 * e, 1);
+    r.lines.push_back(line);
+  }
+  for (const std::string& block : r.keep_f16) r.lines.push_back(block + "*: kept in f16");
+  r.lines.push_back("measured on " + inputs.description);
+  return r;
+}
+
 }  // namespace
 
 outcome<convert_summary> convert(const convert_options& options) {
@@ -110,42 +241,27 @@ outcome<convert_summary> convert(const convert_options& options) {
   auto tokenizer = find_tokenizer(options, folder.empty() ? fs::path(".") : folder, *model, tokenizer_name);
   if (!tokenizer) return tokenizer.failure();
 
-  if (options.type == ocellus::dtype::s8)
-    if (auto done = smooth(*model, {}); !done) return about(options.source, done.failure());
+  // Hashing reads the source a second time, beside the packing.
+  auto hashing = std::async(std::launch::async, [copy = *file] { return copy.sha256(); });
+  const bool show = options.show_progress && ::isatty(STDERR_FILENO) == 1;
+  outcome<int8_result> made = options.type == ocellus::dtype::s8 ? prepare_int8(options, *model, *tokenizer, show)
+                                                                  : outcome<int8_result>(int8_result{});
+  auto digest = hashing.get();
+  if (!made) return about(options.source, made.failure());
+  if (!digest) return about(options.source, digest.failure());
 
   packed_writer out;
   if (auto opened = out.open(options.output); !opened) return about(options.output, opened.failure());
-  // Hashing reads the source a second time, beside the packing.
-  auto hashing = std::async(std::launch::async, [copy = *file] { return copy.sha256(); });
-  std::uint64_t total = 0;
-  for (const planned_tensor& t : model->tensors) {
-    std::uint64_t elements = sizeof(float);
-    for (const std::uint32_t d : t.shape) elements *= d;
-    total += elements;
-  }
-  progress bar(total, options.show_progress && ::isatty(STDERR_FILENO) == 1);
-  auto packed = pack(*model, {options.type}, out, bar);
-  auto digest = hashing.get();
-  bar.finish();
+  const pack_options packing = {options.type, made->keep_f16};
+  outcome<pack_result> packed = write_tensors(*model, packing, out, show);
   if (!packed) return about(options.source, packed.failure());
-  if (!digest) return about(options.source, digest.failure());
-
-  out.add_section(format::section::config, std::as_bytes(std::span(&model->config, 1)), true);
-  if (!tokenizer->empty()) out.add_section(format::section::tokenizer, *tokenizer);
+  add_sections(*model, *tokenizer, out);
   out.add_section(format::section::provenance,
                   bytes_of(provenance(options, *file, *model, *digest, tokenizer_name)
                                .dump(1, ' ', true, nlohmann::json::error_handler_t::replace)));
-  if (!model->class_names.empty()) {
-    std::string lines;
-    for (const std::string& name : model->class_names) lines += name + "\n";
-    out.add_section(format::section::class_names, bytes_of(lines));
-  }
-  // Embeddings may be compared if weights and towers are the same, in whatever data type the weights are stored.
-  format::checksum space;
-  space.add(reinterpret_cast<const unsigned char*>(&model->config.vision), sizeof(vision_config));
-  space.add(reinterpret_cast<const unsigned char*>(&model->config.text), sizeof(text_config));
-  if (auto done = out.finish((space.state ^ packed->fingerprint) | 1); !done)
-    return about(options.output, done.failure());
+  if (!made->report.is_null())
+    out.add_section(format::section::report, bytes_of(made->report.dump(1, ' ', true)));
+  if (auto done = out.finish(space_of(*model, *packed)); !done) return about(options.output, done.failure());
 
   convert_summary s;
   s.layout = model->layout;
@@ -157,6 +273,7 @@ outcome<convert_summary> convert(const convert_options& options) {
   s.bytes = out.bytes();
   s.source_bytes = file->bytes();
   s.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  s.report = made->lines;
   s.notes = file->notes();
   s.notes.insert(s.notes.end(), model->notes.begin(), model->notes.end());
   return s;

@@ -24,6 +24,7 @@ struct convert_options {
   ocellus::dtype type = ocellus::dtype::f32;
   std::optional<std::filesystem::path> tokenizer;  ///< a vocabulary file or folder; "none": no tokenizer
   std::optional<std::filesystem::path> config;     ///< the configuration, instead of the one beside the checkpoint
+  std::optional<std::filesystem::path> calibrate;  ///< s8: a folder of pictures like those the model will see
   std::string licence;                             ///< kept in the file as it is
   bool show_progress = false;
 };
@@ -35,6 +36,7 @@ struct convert_summary {
   std::string tokenizer;
   std::uint64_t bytes = 0, source_bytes = 0;
   double seconds = 0;
+  std::vector<std::string> report;  ///< s8: the error that quantisation causes, one line each
   std::vector<std::string> notes;
 };
 

@@ -25,7 +25,7 @@ int run(int argc, char** argv) {
   CLI::App app(description, "ocellus-convert");
   app.footer(examples);
   ocellus::convert::convert_options options;
-  std::string source, output, tokenizer, config, type = "f32";
+  std::string source, output, tokenizer, config, calibrate, type = "f32";
   bool quiet = false;
   app.add_option("SRC", source, "The checkpoint, or its folder")->required();
   app.add_option("-o,--output", output, "The packed file to write")->required()->type_name("OUT.oc");
@@ -41,6 +41,10 @@ int run(int argc, char** argv) {
                  "The model's configuration (config.json, open_clip_config.json) when it is not beside the "
                  "checkpoint")
       ->type_name("FILE");
+  app.add_option("--calibrate", calibrate,
+                 "With --dtype s8: a folder of pictures like those that the model will see. Outlying channels are\n"
+                 "smoothed by what is seen, and blocks that lose too much keep 16 bits")
+      ->type_name("DIR");
   app.add_option("--licence", options.licence, "A note on the licence of the weights, kept in the file")
       ->type_name("TEXT");
   app.add_flag("-q,--quiet", quiet, "No progress bar and no summary");
@@ -54,6 +58,11 @@ int run(int argc, char** argv) {
   options.output = output;
   if (!tokenizer.empty()) options.tokenizer = tokenizer;
   if (!config.empty()) options.config = config;
+  if (!calibrate.empty() && type != "s8") {
+    std::fputs("ocellus-convert: --calibrate goes with --dtype s8\n", stderr);
+    return 2;
+  }
+  if (!calibrate.empty()) options.calibrate = calibrate;
   options.type = type == "f16" ? ocellus::dtype::f16 : type == "bf16" ? ocellus::dtype::bf16
                  : type == "s8" ? ocellus::dtype::s8 : ocellus::dtype::f32;
   options.show_progress = !quiet;
@@ -71,6 +80,7 @@ int run(int argc, char** argv) {
       output.c_str(), done->layout.c_str(), done->container.c_str(), done->towers.c_str(),
       done->types.c_str(), done->tokenizer.c_str(), static_cast<double>(done->bytes) / 1e6,
       static_cast<double>(done->source_bytes) / 1e6, done->seconds);
+  for (const std::string& line : done->report) std::printf("  int8       %s\n", line.c_str());
   for (const std::string& note : done->notes) std::printf("  note       %s\n", note.c_str());
   return 0;
 }

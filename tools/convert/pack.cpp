@@ -47,6 +47,37 @@ outcome<void> add_u8_patches(packed_writer& out, const preprocess_config& pre, i
   return out.add_f32("vision.patch_embed_u8.bias", shape, moved);
 }
 
+/// "vision.blocks.3.mlp.fc1.weight" -> "vision.blocks.mlp.fc1".
+std::string kind_of(std::string name) {
+  if (name.ends_with(".weight")) name.resize(name.size() - 7);
+  const std::size_t at = name.find(".blocks.");
+  if (at == std::string::npos) return name;
+  const std::size_t end = name.find('.', at + 8);
+  return end == std::string::npos ? name : name.substr(0, at + 7) + name.substr(end);
+}
+
+struct squares {
+  double off = 0, size = 0;
+};
+
+/// Adds the squared error that symmetric 8-bit rows make, as packed_writer quantises them.
+void add_weight_error(squares& sum, const std::vector<float>& w, int n, int k) {
+  for (int i = 0; i < n; i++) {
+    const float* row = w.data() + static_cast<std::ptrdiff_t>(i) * k;
+    float most = 0;
+    for (int j = 0; j < k; j++) most = std::max(most, std::fabs(row[j]));
+    const float scale = most / 127.f, inverse = scale > 1e-37f ? 1.f / scale : 0.f;
+    float off = 0, size = 0;
+    for (int j = 0; j < k; j++) {
+      const float d = std::nearbyint(row[j] * inverse) * scale - row[j];
+      off += d * d;
+      size += row[j] * row[j];
+    }
+    sum.off += static_cast<double>(off);
+    sum.size += static_cast<double>(size);
+  }
+}
+
 }  // namespace
 
 ocellus::dtype choose_type(const planned_tensor& tensor, const pack_options& options) {
@@ -54,6 +85,8 @@ ocellus::dtype choose_type(const planned_tensor& tensor, const pack_options& opt
   // The stem of a ResNet sees pixels through 27 weights per output: nothing to gain, much to lose.
   if (options.type == ocellus::dtype::s8 && tensor.name.starts_with("vision.stem."))
     return ocellus::dtype::f32;
+  for (const std::string& name : options.keep_f16)
+    if (options.type == ocellus::dtype::s8 && tensor.name.starts_with(name)) return ocellus::dtype::f16;
   return options.type;
 }
 
@@ -62,6 +95,7 @@ outcome<pack_result> pack(const model_source& model, const pack_options& options
   pack_result result;
   std::vector<float> values, patch_weight, patch_bias;
   std::vector<std::uint32_t> patch_shape;
+  std::map<std::string, squares> errors;
   for (const planned_tensor& t : model.tensors) {
     const auto in_tensor = [&](const error& why) {
       return error{why.what.find(t.source) == std::string::npos ? "tensor " + t.source + ": " + why.what
@@ -77,6 +111,7 @@ outcome<pack_result> pack(const model_source& model, const pack_options& options
 
     const ocellus::dtype type = choose_type(t, options);
     const int n = static_cast<int>(t.shape[0]), k = static_cast<int>(elements / t.shape[0]);
+    if (type == ocellus::dtype::s8) add_weight_error(errors[kind_of(t.name)], values, n, k);
     outcome<void> written = t.kind == storage::matrix ? out.add_matrix(t.name, type, n, k, values.data())
                             : t.kind == storage::table ? out.add_table(t.name, type, n, k, values.data())
                                                        : out.add_f32(t.name, t.shape, values);
@@ -95,6 +130,7 @@ outcome<pack_result> pack(const model_source& model, const pack_options& options
     if (auto done = add_u8_patches(out, model.config.preprocess, n, k, patch_weight, patch_bias); !done)
       return done.failure();
   }
+  for (const auto& [kind, e] : errors) result.weight_error[kind] = e.size > 0 ? std::sqrt(e.off / e.size) : 0;
   return result;
 }
 

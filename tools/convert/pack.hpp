@@ -8,17 +8,21 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <vector>
 
 namespace ocellus::convert {
 
 struct pack_options {
   ocellus::dtype type = ocellus::dtype::f32;  ///< of matrices and tables: f32, f16, bf16, s8
+  std::vector<std::string> keep_f16 = {};     ///< s8: tensors whose names begin so stay in f16
 };
 
 struct pack_result {
   std::uint64_t fingerprint =
       0;  ///< of the weights in f32, whatever the container, the order or the data type
   std::map<std::string, int> type_counts;  ///< data type -> tensors
+  /// s8: kind of layer ("vision.blocks.mlp.fc1") -> root mean square error of its weights relative to their own.
+  std::map<std::string, double> weight_error;
 };
 
 /// How a tensor of the plan is stored. The one place where precision is decided.

@@ -1,6 +1,7 @@
 #include "packed_writer.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cmath>
 #include <cstring>
@@ -26,7 +27,8 @@ packed_writer::~packed_writer() {
 outcome<void> packed_writer::open(const std::filesystem::path& path) {
   path_ = path;
   temporary_ = path;
-  temporary_ += ".tmp" + std::to_string(::getpid());
+  static std::atomic<int> count = 0;  // several may be open at once
+  temporary_ += ".tmp" + std::to_string(::getpid()) + "-" + std::to_string(count++);
   file_ = std::fopen(temporary_.c_str(), "wbx");
   if (file_ == nullptr) {
     const error why = system_error("cannot create the file");
@@ -260,8 +262,10 @@ void packed_writer::add_section(format::section kind, std::span<const std::byte>
   sections_[static_cast<std::uint32_t>(kind)] = {{bytes.begin(), bytes.end()}, required};
 }
 
-outcome<void> packed_writer::finish(std::uint64_t embedding_space) {
-  const std::uint64_t data_end = offset_;
+outcome<void> packed_writer::complete(std::uint64_t embedding_space) {
+  if (data_end_ == 0) data_end_ = offset_;
+  const std::uint64_t data_end = offset_ = data_end_;
+  if (std::fseek(file_, static_cast<long>(data_end), SEEK_SET) != 0) return system_error("cannot write");
   std::vector<format::tensor_header> table;
   for (const auto& [name, header] : tensors_)
     table.push_back(header);  // std::map: sorted by name, as readers search
@@ -306,8 +310,13 @@ outcome<void> packed_writer::finish(std::uint64_t embedding_space) {
   sum.add(reinterpret_cast<const unsigned char*>(headers.data()), headers.size() * sizeof(headers[0]));
   h.checksum = sum.state;
   if (std::fseek(file_, 0, SEEK_SET) != 0 || std::fwrite(&h, sizeof(h), 1, file_) != 1 ||
-      std::fflush(file_) != 0)
+      std::fflush(file_) != 0 || ::ftruncate(::fileno(file_), static_cast<off_t>(offset_)) != 0)
     return system_error("cannot write");
+  return {};
+}
+
+outcome<void> packed_writer::finish(std::uint64_t embedding_space) {
+  if (auto done = complete(embedding_space); !done) return done;
   std::FILE* file = file_;
   file_ = nullptr;
   if (std::fclose(file) != 0) return system_error("cannot write");

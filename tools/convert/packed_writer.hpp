@@ -49,6 +49,11 @@ class packed_writer {
   /// Writes tables and header, flushes, renames. Nothing can be added afterwards.
   outcome<void> finish(std::uint64_t embedding_space);
 
+  /// Writes tables and header under the temporary name, so that the file can be opened and tried before it is finished;
+  /// sections may follow, tensors not.
+  outcome<void> complete(std::uint64_t embedding_space);
+  const std::filesystem::path& temporary() const noexcept { return temporary_; }
+
   /// Bytes written so far.
   std::uint64_t bytes() const noexcept { return offset_; }
 
@@ -63,6 +68,7 @@ class packed_writer {
   std::filesystem::path path_, temporary_;
   std::FILE* file_ = nullptr;
   std::uint64_t offset_ = 0;
+  std::uint64_t data_end_ = 0;  ///< where the tensors end, once complete
   ocellus::format::checksum sum_;  // of the tensor being written
   std::map<std::string, ocellus::format::tensor_header> tensors_;
   std::map<std::uint32_t, std::pair<std::vector<std::byte>, bool>> sections_;

@@ -277,6 +277,17 @@ inline void gather(dtype type, const operand& from, const int* rows, int count, 
   }
 }
 
+/// Called after each stage of a tower with its values [rows, c], ld floats apart: tests compare them with a
+/// reference.
+struct stage_observer {
+  void (*call)(void* self, const char* stage, int index, const float* values, int rows, int c,
+               std::ptrdiff_t ld) = nullptr;
+  void* self = nullptr;
+  void operator()(const char* stage, int index, const float* v, int rows, int c, std::ptrdiff_t ld) const {
+    if (call != nullptr) call(self, stage, index, v, rows, c, ld);
+  }
+};
+
 /// One sequence of a batch: its own rows are queries; its keys are those rows, or the rows listed in key_rows
 /// (a text shares the rows of a prefix with others), the own ones last.
 struct sequence {
@@ -286,30 +297,37 @@ struct sequence {
   const int* key_rows = nullptr;  ///< [keys] rows of the batch, or null: keys are the own rows
 };
 
-/// Buffers of a stack of blocks over at most `rows` rows.
+/// Buffers of a stack of blocks over at most `rows` rows. Attention and feed-forward take turns, so theirs
+/// overlap.
 struct block_buffers {
   operand x;              ///< input of a product: normed, attended
-  operand hidden;         ///< [rows, F]
-  float* qkv = nullptr;   ///< [rows, 3 H D]
-  float* q = nullptr;     ///< [sequences, H D]: the pooled rows' queries in the last block
-  float* gate = nullptr;  ///< [rows, 2 F], gated blocks only
+  operand hidden;         ///< feed-forward: [rows, F]
+  float* gate = nullptr;  ///< feed-forward: [rows, 2 F], gated blocks only
+  operand pooled;         ///< attention: [sequences, C], the pooled rows of x in the last block
+  float* qkv = nullptr;   ///< attention: [rows, 3 H D]
+  float* q = nullptr;     ///< attention: [sequences, H D], the pooled rows' queries in the last block
   unsigned char* scratch = nullptr;  ///< attention, one part per thread
   std::size_t scratch_part = 0;
   std::ptrdiff_t ld_qkv = 0, ld_q = 0, ld_gate = 0;
 
+  /// integer: all weights are s8, so attention runs in integers.
   constexpr void carve(carver& from, const block_shape& s, int rows, int sequences, int most_keys,
-                       int threads) noexcept {
+                       int threads, bool integer = false) noexcept {
     const int inner = s.heads * s.head_width;
     x.carve(from, rows, inner > s.width ? inner : s.width);
-    hidden.carve(from, rows, s.mlp > s.width ? s.mlp : s.width);
+    carver feed = from;
+    hidden.carve(feed, rows, s.mlp);
+    ld_gate = ld_f32(2 * s.mlp);
+    if (s.gated) gate = feed.take<float>(static_cast<std::size_t>(rows) * static_cast<std::size_t>(ld_gate));
+    pooled.carve(from, sequences, s.width);
     ld_q = ld_f32(inner);
     q = from.take<float>(static_cast<std::size_t>(sequences) * static_cast<std::size_t>(ld_q) + 16);
     ld_qkv = ld_f32(3 * inner);
     qkv = from.take<float>(static_cast<std::size_t>(rows) * static_cast<std::size_t>(ld_qkv) + 16);
-    ld_gate = ld_f32(2 * s.mlp);
-    if (s.gated) gate = from.take<float>(static_cast<std::size_t>(rows) * static_cast<std::size_t>(ld_gate));
-    scratch_part = (attention_scratch(most_keys, s.head_width) + 63) / 64 * 64;
+    scratch_part = integer ? attention_scratch_s8(most_keys, s.head_width)
+                           : (attention_scratch(most_keys, s.head_width) + 63) / 64 * 64;
     scratch = from.take<unsigned char>(scratch_part * static_cast<std::size_t>(threads));
+    if (feed.used() > from.used()) from = feed;
   }
 };
 
@@ -361,8 +379,10 @@ void attend(const runner<Kernels>& run, const block_shape& s, const block_buffer
 /// The feed-forward half of a block on x[rows, C] in place.
 template <class Kernels>
 void feed_forward(const runner<Kernels>& run, const block_shape& s, const block_weights& w,
-                  const block_buffers& b, float* x, std::ptrdiff_t ldx, int rows) noexcept {
+                  const block_buffers& b, float* x, std::ptrdiff_t ldx, int rows,
+                  const stage_observer& observe = {}, int index = 0) noexcept {
   run.norm(w.norm2, s.eps, x, ldx, rows, s.width, w.fc1.type, b.x);
+  if (w.fc1.type != dtype::s8) observe("norm2", index, b.x.f32, rows, s.width, b.x.ld);
   if (s.gated) {
     run.linear(w.fc1, b.x, rows, b.gate, b.ld_gate);
     run.split(rows, 8, [&](int begin, int end) {
@@ -384,14 +404,16 @@ void feed_forward(const runner<Kernels>& run, const block_shape& s, const block_
 template <class Kernels>
 void block(const runner<Kernels>& run, const block_shape& s, const block_weights& w, const block_buffers& b,
            float* x, std::ptrdiff_t ldx, int rows, const sequence* sequences, int count,
-           const int* pooled) noexcept {
+           const int* pooled,
+           const stage_observer& observe = {}, int index = 0) noexcept {
   const int inner = s.heads * s.head_width;
   const bool integer = w.qkv.type == dtype::s8;
   run.norm(w.norm1, s.eps, x, ldx, rows, s.width, w.qkv.type, b.x);
+  if (w.qkv.type != dtype::s8) observe("norm1", index, b.x.f32, rows, s.width, b.x.ld);
   if (pooled != nullptr && inner % panel_width == 0) {
     run.linear(w.qkv, b.x, rows, b.qkv, b.ld_qkv, activation::none, nullptr, 0, inner);
-    gather(w.qkv.type, b.x, pooled, count, s.width, b.hidden);
-    run.linear(w.qkv, b.hidden, count, b.q, b.ld_q, activation::none, nullptr, 0, 0, inner);
+    gather(w.qkv.type, b.x, pooled, count, s.width, b.pooled);
+    run.linear(w.qkv, b.pooled, count, b.q, b.ld_q, activation::none, nullptr, 0, 0, inner);
   } else {
     run.linear(w.qkv, b.x, rows, b.qkv, b.ld_qkv);
     for (int i = 0; pooled != nullptr && i < count; i++)
@@ -417,7 +439,7 @@ void block(const runner<Kernels>& run, const block_shape& s, const block_weights
   if (w.attn_norm) run.norm_f32(w.attn_norm, s.eps, b.x.f32, b.x.ld, rows, inner, b.x.f32, b.x.ld);
   run.prepare(w.proj.type, b.x, rows, inner);
   run.linear(w.proj, b.x, rows, x, ldx, activation::none, x, ldx);
-  feed_forward(run, s, w, b, x, ldx, rows);
+  feed_forward(run, s, w, b, x, ldx, rows, observe, index);
 }
 
 }  // namespace nn

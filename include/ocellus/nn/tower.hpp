@@ -46,17 +46,6 @@ struct text_weights {
   linear_weights proj;
 };
 
-/// Called after each stage of a tower with its values [rows, c], ld floats apart: tests compare them with a
-/// reference.
-struct stage_observer {
-  void (*call)(void* self, const char* stage, int index, const float* values, int rows, int c,
-               std::ptrdiff_t ld) = nullptr;
-  void* self = nullptr;
-  void operator()(const char* stage, int index, const float* v, int rows, int c, std::ptrdiff_t ld) const {
-    if (call != nullptr) call(self, stage, index, v, rows, c, ld);
-  }
-};
-
 /// A batch of pictures in one of four forms.
 struct image_batch {
   int count = 0;
@@ -90,11 +79,16 @@ struct vision_buffers {
   operand pool, pool_hidden;   ///< [count, max(C, map F)]
   float* map_kv = nullptr;     ///< overlaps blocks.qkv
 
-  /// rows: tokens of the batch; most: tokens of the longest image.
+  /// rows: tokens of the batch; most: tokens of the longest image; integer: all weights are s8.
   constexpr std::size_t carve(unsigned char* base, const vision_config& v, int count, int rows, int most,
-                              int threads) noexcept {
+                              int threads, bool integer = false) noexcept {
     carver from(base);
-    const block_shape s = shape_of(v.encoder);
+    block_shape s = shape_of(v.encoder);
+    if (v.pool == pooling::map) {  // its keys and values lie in qkv, its heads may be wider
+      const int least = ceil_div(2 * s.width, 3 * s.heads), wide = s.width / v.map_heads;
+      s.head_width = s.head_width > least ? s.head_width : least;
+      s.head_width = s.head_width > wide ? s.head_width : wide;
+    }
     const auto n = static_cast<std::size_t>(rows);
     ldx = ld_f32(s.width);
     x = from.take<float>(n * static_cast<std::size_t>(ldx));
@@ -109,7 +103,7 @@ struct vision_buffers {
     const std::size_t start = from.used();
     unsigned char* rest = base == nullptr ? nullptr : base + start;
     carver a(rest), b(rest);
-    blocks.carve(a, s, rows, count, most, threads);
+    blocks.carve(a, s, rows, count, most, threads, integer);
     map_kv = blocks.qkv;
     patches.carve(b, rows, v.patch * v.patch * 3);
     embedded = b.take<float>(n * static_cast<std::size_t>(ldx));
@@ -259,7 +253,8 @@ void vision_forward(const runner<Kernels>& run, const model_config& m, const vis
   const bool one_token = v.pool == pooling::cls && observe.call == nullptr;
   for (int l = 0; l < v.encoder.layers; l++) {
     const bool last = one_token && l + 1 == v.encoder.layers;
-    block(run, s, w.blocks[l], b.blocks, b.x, b.ldx, rows, b.sequences, in.count, last ? b.pooled : nullptr);
+    block(run, s, w.blocks[l], b.blocks, b.x, b.ldx, rows, b.sequences, in.count, last ? b.pooled : nullptr, observe,
+          l);
     observe("block", l, b.x, last ? in.count : rows, c, b.ldx);
   }
   const bool compacted = one_token && v.encoder.layers > 0;
@@ -355,6 +350,21 @@ struct token_sequence {
   int pooled = 0;
 };
 
+/// The tokens of ids[0..context) (any padding) that a text's embedding depends on.
+inline token_sequence sequence_of(const text_config& t, const std::int32_t* ids, int context) noexcept {
+  int pooled = 0;
+  if (t.pool == pooling::argmax) {
+    for (int i = 1; i < context; i++) pooled = ids[i] > ids[pooled] ? i : pooled;
+  } else if (t.pool == pooling::eos) {
+    int i = 0;
+    while (i < context && ids[i] != t.eos_id) i++;
+    pooled = i < context ? i : 0;
+  } else if (t.pool == pooling::last) {
+    pooled = context - 1;
+  }
+  return {ids, t.encoder.causal != 0 ? pooled + 1 : context, pooled};
+}
+
 /// Memory of a text tower for texts of at most `context` tokens.
 struct text_buffers {
   float* x = nullptr;  ///< [rows, C]
@@ -368,8 +378,8 @@ struct text_buffers {
   operand pool;
   float* features = nullptr;  ///< [count, E]
 
-  constexpr std::size_t carve(unsigned char* base, const text_config& t, int count, int rows,
-                              int threads) noexcept {
+  constexpr std::size_t carve(unsigned char* base, const text_config& t, int count, int rows, int threads,
+                              bool integer = false) noexcept {
     carver from(base);
     const block_shape s = shape_of(t.encoder);
     const auto n = static_cast<std::size_t>(rows);
@@ -382,7 +392,7 @@ struct text_buffers {
     row_positions = from.take<int>(n);
     pool.carve(from, count, s.width);
     features = from.take<float>(static_cast<std::size_t>(count) * static_cast<std::size_t>(ld_f32(t.embed)));
-    blocks.carve(from, s, rows, count, t.context, threads);
+    blocks.carve(from, s, rows, count, t.context, threads, integer);
     return from.used();
   }
 };
@@ -448,7 +458,7 @@ void text_forward(const runner<Kernels>& run, const model_config& m, const text_
   const bool compacted = t.encoder.layers > 0 && t.pool != pooling::first;
   for (int l = 0; l < t.encoder.layers; l++) {
     const bool last = compacted && l + 1 == t.encoder.layers;
-    block(run, s, w.blocks[l], b.blocks, b.x, b.ldx, rows, b.sequences, count, last ? b.pooled : nullptr);
+    block(run, s, w.blocks[l], b.blocks, b.x, b.ldx, rows, b.sequences, count, last ? b.pooled : nullptr, observe, l);
     observe("block", l, b.x, last ? count : rows, c, b.ldx);
   }
   for (int i = 0; i < count; i++)

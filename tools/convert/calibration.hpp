@@ -1,0 +1,48 @@
+// Runs a converted model on a few pictures and prompts: what its norms put out (smoothing needs the largest values), and
+// how far an int8 model's embeddings lie from the same model's with 16-bit weights.
+#pragma once
+
+#include "outcome.hpp"
+#include "smoothing.hpp"
+
+#include <ocellus/image/image.hpp>
+
+#include <algorithm>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace ocellus::convert {
+
+struct calibration_inputs {
+  std::string description;                ///< "32 pictures of photos, 40 built-in prompts"
+  std::vector<ocellus::image> pictures;
+  std::vector<std::string> prompts;
+  bool own = false;                       ///< the user's pictures, not the built-in ones
+};
+
+/// At most 64 pictures of a folder, spread over it by name. Files that are no pictures are passed over; a folder without
+/// one is an error.
+outcome<calibration_inputs> read_calibration(const std::filesystem::path& folder);
+
+/// Eight pictures drawn here (gradients, blocks, noise) and forty prompts: enough to see that int8 works at all.
+calibration_inputs built_in_inputs();
+
+/// The largest absolute value of each channel of each norm, over all inputs. The model's weights must not be s8.
+outcome<channel_maxima> observe_channels(const std::filesystem::path& packed, const calibration_inputs& inputs);
+
+/// How embeddings of two models agree, and how the error grows from block to block (relative, root mean square over the
+/// residual stream).
+struct fidelity {
+  struct tower {
+    int items = 0;
+    double mean_cos = 1, worst_cos = 1;
+    std::vector<double> block_error;
+  };
+  tower image, text;
+  double worst() const { return std::min(image.worst_cos, text.worst_cos); }
+};
+outcome<fidelity> compare_models(const std::filesystem::path& reference, const std::filesystem::path& candidate,
+                                 const calibration_inputs& inputs);
+
+}  // namespace ocellus::convert
