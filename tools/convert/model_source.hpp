@@ -4,6 +4,8 @@
 //
 // Names and shapes of a packed file (C width, H heads, D head width, F mlp, E embed, P patch):
 //   vision.patch_embed.weight   [C, P*P*3], k = (y * P + x) * 3 + channel     vision.patch_embed.bias [C], optional
+//   s8 files instead: vision.patch_embed_u8.weight, .bias and vision.patch_embed_u8_low.weight (added to it), which read
+//     raw u8 pixels: mean and std are folded in
 //   vision.class_token [C]   vision.registers [R, C]   vision.positions [tokens, C] (class token's row first)
 //   vision.pre_norm.weight/.bias [C]
 //   vision.blocks.N.norm1.weight/.bias                .norm2.weight/.bias

@@ -17,30 +17,40 @@ std::uint64_t fingerprint_of(const planned_tensor& t, std::span<const float> val
   return sum.state;
 }
 
-/// The patch embedding for pixels as they come, u8 and interleaved: with x = (u8 / 255 - mean) / std the
+/// The patch embedding for pixels as they come, u8 and interleaved, with weights of sixteen bits in two int8 matrices: the
+/// first layer's error goes through all others, and its product is small. With x = (u8 / 255 - mean) / std the
 /// weights become w / (255 std) and the bias takes what the means contribute. The bias is computed from the
 /// weights as quantised, so that quantisation acts on the distance from the mean colour rather than on the
 /// brightness.
 outcome<void> add_u8_patches(packed_writer& out, const preprocess_config& pre, int n, int k,
                              const std::vector<float>& w, const std::vector<float>& bias) {
-  std::vector<float> folded(w.size()), scales(static_cast<std::size_t>(n)),
-      moved(static_cast<std::size_t>(n));
+  std::vector<float> folded(w.size()), low(w.size()), scales(static_cast<std::size_t>(n)),
+      low_scales(static_cast<std::size_t>(n)), moved(static_cast<std::size_t>(n));
   for (std::size_t i = 0; i < w.size(); i++)
     folded[i] = static_cast<float>(static_cast<double>(w[i]) / (255.0 * static_cast<double>(pre.std[i % 3])));
   for (std::size_t row = 0; row < scales.size(); row++) {
     const float* f = folded.data() + row * static_cast<std::size_t>(k);
+    float* l = low.data() + row * static_cast<std::size_t>(k);
     float most = 0;
     for (int i = 0; i < k; i++) most = std::max(most, std::fabs(f[i]));
     scales[row] = most / 127.f;
-    const float inverse = scales[row] > 1e-37f ? 1.f / scales[row] : 0.f;
+    low_scales[row] = scales[row] / 254.f;  // what rounding leaves is at most half a step
+    const float inverse = scales[row] > 1e-30f ? 1.f / scales[row] : 0.f;
     double shift = 0;
-    for (int i = 0; i < k; i++)
-      shift += static_cast<double>(std::nearbyint(f[i] * inverse)) * static_cast<double>(pre.mean[i % 3]);
-    moved[row] = static_cast<float>(static_cast<double>(bias.empty() ? 0.f : bias[row]) -
-                                    shift * 255.0 * static_cast<double>(scales[row]));
+    for (int i = 0; i < k; i++) {
+      const double step = static_cast<double>(scales[row]), high = static_cast<double>(std::nearbyint(f[i] * inverse));
+      l[i] = static_cast<float>(static_cast<double>(f[i]) - high * step);
+      const double rest = inverse > 0.f ? std::nearbyint(static_cast<double>(l[i]) / (step / 254.0)) : 0.0;
+      shift += (high + rest / 254.0) * step * static_cast<double>(pre.mean[i % 3]);
+    }
+    moved[row] = static_cast<float>(static_cast<double>(bias.empty() ? 0.f : bias[row]) - shift * 255.0);
   }
   if (auto done =
           out.add_matrix("vision.patch_embed_u8.weight", ocellus::dtype::s8, n, k, folded.data(), scales);
+      !done)
+    return done;
+  if (auto done =
+          out.add_matrix("vision.patch_embed_u8_low.weight", ocellus::dtype::s8, n, k, low.data(), low_scales);
       !done)
     return done;
   const std::uint32_t shape[] = {static_cast<std::uint32_t>(n)};
@@ -109,6 +119,12 @@ outcome<pack_result> pack(const model_source& model, const pack_options& options
     result.fingerprint += fingerprint_of(t, values);
     for (std::size_t i = 0, c = t.columns.size(); c != 0 && i < elements; i++) values[i] *= t.columns[i % c];
 
+    if (options.type == ocellus::dtype::s8 && t.name.starts_with("vision.patch_embed.")) {
+      (t.name.ends_with("weight") ? patch_weight : patch_bias) = values;
+      if (t.name.ends_with("weight")) patch_shape = t.shape;
+      bar.step(t.name, values.size() * sizeof(float));
+      continue;
+    }
     const ocellus::dtype type = choose_type(t, options);
     const int n = static_cast<int>(t.shape[0]), k = static_cast<int>(elements / t.shape[0]);
     if (type == ocellus::dtype::s8) add_weight_error(errors[kind_of(t.name)], values, n, k);
@@ -118,17 +134,12 @@ outcome<pack_result> pack(const model_source& model, const pack_options& options
     if (!written) return in_tensor(written.failure());
     result.type_counts[ocellus::to_string(type)]++;
     bar.step(t.name, values.size() * sizeof(float));
-    if (options.type == ocellus::dtype::s8 && t.name == "vision.patch_embed.weight") {
-      patch_weight = values;
-      patch_shape = t.shape;
-    } else if (options.type == ocellus::dtype::s8 && t.name == "vision.patch_embed.bias") {
-      patch_bias = values;
-    }
   }
   if (!patch_weight.empty()) {
     const int n = static_cast<int>(patch_shape[0]), k = static_cast<int>(patch_shape[1]);
     if (auto done = add_u8_patches(out, model.config.preprocess, n, k, patch_weight, patch_bias); !done)
       return done.failure();
+    result.type_counts["s8"] += 2;
   }
   for (const auto& [kind, e] : errors) result.weight_error[kind] = e.size > 0 ? std::sqrt(e.off / e.size) : 0;
   return result;

@@ -27,6 +27,7 @@ struct map_weights {
 struct vision_weights {
   linear_weights patch_embed;   ///< [C, P*P*3]
   bool patch_u8 = false;        ///< patch_embed reads raw u8 pixels: mean and std are folded in
+  linear_weights patch_embed_low;  ///< what int8 rounded off, in finer steps; added to patch_embed's product
   const float* class_token = nullptr;
   const float* registers = nullptr;
   const float* positions = nullptr;
@@ -200,6 +201,8 @@ void vision_forward(const runner<Kernels>& run, const model_config& m, const vis
   });
   if (!w.patch_u8) run.prepare(w.patch_embed.type, b.patches, patches, w.patch_embed.k);
   run.linear(w.patch_embed, b.patches, patches, b.embedded, b.ldx);
+  if (w.patch_embed_low)
+    run.linear(w.patch_embed_low, b.patches, patches, b.embedded, b.ldx, activation::none, b.embedded, b.ldx);
   observe("patch_embed", 0, b.embedded, patches, c, b.ldx);
 
   // class token, registers, positions
