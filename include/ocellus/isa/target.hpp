@@ -23,7 +23,16 @@
 
 #define OCELLUS_PRAGMA_(x) _Pragma(#x)
 
-#if defined(__clang__)
+#if defined(__wasm__)
+// clang has no float_control for wasm, so nothing can be undone; it does not contract there either (no FMA).
+#if defined(__FAST_MATH__)
+#error "ocellus: for WebAssembly, build without -ffast-math: its effects cannot be undone for the library's code"
+#endif
+#define OCELLUS_STRICT_FP_BEGIN
+#define OCELLUS_STRICT_FP_END
+#define OCELLUS_TARGET_BEGIN(features)
+#define OCELLUS_TARGET_END
+#elif defined(__clang__)
 // clang 14 ignores float_control at namespace scope in some modes, but honours `fp contract` and `float_control` here.
 #define OCELLUS_STRICT_FP_BEGIN \
   OCELLUS_PRAGMA_(float_control(push)) \
