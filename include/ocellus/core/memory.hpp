@@ -4,6 +4,7 @@
 #include <ocellus/core/status.hpp>
 
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <type_traits>
@@ -27,7 +28,8 @@ class array {
   ~array() { std::free(data_); }
 
   static result<array> make(std::size_t size) noexcept {
-    if (size > (std::size_t{1} << 46) / sizeof(T)) return status::out_of_memory;
+    constexpr auto most = static_cast<std::size_t>(sizeof(std::size_t) > 4 ? std::uint64_t{1} << 46 : 0x7fffffc0u);
+    if (size > most / sizeof(T)) return status::out_of_memory;
     array a;
     const std::size_t bytes = (size * sizeof(T) + 63) / 64 * 64;
     a.data_ = static_cast<T*>(std::aligned_alloc(64, bytes == 0 ? 64 : bytes));
