@@ -54,7 +54,8 @@ double activate(double x, activation act) {
 
 }  // namespace
 
-TEST_CASE("gemm of the scalar set is the matrix product, within the bound of a chain of K fused multiply-adds") {
+TEST_CASE(
+    "gemm of the scalar set is the matrix product, within the bound of a chain of K fused multiply-adds") {
   const fp_env strict;
   rng random(11);
   for (const dtype type : {dtype::f32, dtype::f16, dtype::bf16})
@@ -69,11 +70,118 @@ TEST_CASE("gemm of the scalar set is the matrix product, within the bound of a c
       g.ldc = g.ldr = n;
       g.residual = residual.data();
       run_gemm(make_table<kernels::scalar>(), type, g);
-      const MatrixXd a = matrix(x.a.data(), m, k, x.ld), b = matrix(w.w.data(), n, k, k), r = matrix(residual.data(), m, n, n);
+      const MatrixXd a = matrix(x.a.data(), m, k, x.ld), b = matrix(w.w.data(), n, k, k),
+                     r = matrix(residual.data(), m, n, n);
       const MatrixXd bias = matrix(w.bias.data(), 1, n, n).replicate(m, 1);
       const MatrixXd product = a * b.transpose(), size = a.cwiseAbs() * b.cwiseAbs().transpose();
-      const MatrixXd bound = (k * u * size + 2.01 * u * (product.cwiseAbs() + bias.cwiseAbs() + r.cwiseAbs())) * 1.001;
+      const MatrixXd bound =
+          (k * u * size + 2.01 * u * (product.cwiseAbs() + bias.cwiseAbs() + r.cwiseAbs())) * 1.001;
       check_bound(to_string(type), matrix(c.data(), m, n, n), product + bias + r, bound);
+    }
+}
+
+#if OCELLUS_HAVE_AVX512FP16
+// fp16 arithmetic in f32 registers, rounded after each operation: the tile of avx512fp16 on CPUs without it. The sum of
+// a product and an addend is exact in double, so rounding it to f32 and then to fp16 may differ in a last bit.
+OCELLUS_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c,bmi2")
+namespace {
+struct fp16_emulated : kernels::avx512vnni {
+  struct half32 {
+    __m512i v;
+    static OCELLUS_INLINE __m512 lanes(__m512i v, int i) noexcept {
+      return _mm512_cvtph_ps(i == 0 ? _mm512_castsi512_si256(v) : _mm512_extracti64x4_epi64(v, 1));
+    }
+    static OCELLUS_INLINE half32 both(__m512 a, __m512 b) noexcept {
+      return {_mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT)),
+                                 _mm512_cvtps_ph(b, _MM_FROUND_TO_NEAREST_INT), 1)};
+    }
+    static OCELLUS_INLINE half32 zero() noexcept { return {_mm512_setzero_si512()}; }
+    static OCELLUS_INLINE half32 join(const f16* a, const f16* b) noexcept {
+      return {
+          _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(a))),
+                             _mm256_loadu_si256(reinterpret_cast<const __m256i*>(b)), 1)};
+    }
+    static OCELLUS_INLINE half32 repeat(std::uint32_t twice) noexcept {
+      return {_mm512_set1_epi32(static_cast<std::int32_t>(twice))};
+    }
+    static OCELLUS_INLINE half32 fma(half32 a, half32 b, half32 c) noexcept {
+      return both(_mm512_fmadd_ps(lanes(a.v, 0), lanes(b.v, 0), lanes(c.v, 0)),
+                  _mm512_fmadd_ps(lanes(a.v, 1), lanes(b.v, 1), lanes(c.v, 1)));
+    }
+    OCELLUS_INLINE void add_to(float* first, float* second) const noexcept {
+      _mm512_storeu_ps(first, _mm512_loadu_ps(first) + lanes(v, 0));
+      _mm512_storeu_ps(second, _mm512_loadu_ps(second) + lanes(v, 1));
+    }
+  };
+#include <ocellus/generic/unroll.inl>
+#include <ocellus/generic/gemm_fp16.inl>
+  static void gemm_exact(const gemm_args& g) noexcept { avx512vnni::gemm_f16(g); }
+#include <ocellus/generic/gemm_rounded.inl>
+  static void gemm_f16(const gemm_args& g) noexcept { gemm_rounded(g); }
+};
+}  // namespace
+OCELLUS_TARGET_END
+#endif
+
+TEST_CASE("gemm_f16 and gemm_bf16 of sets with 16-bit arithmetic stay within their rounding") {
+  const fp_env strict;
+  rng random(16);
+  std::vector<kernel_set> sets;
+  for (const kernel_set& set : kernel_sets())
+    if (set.available) sets.push_back(set);
+#if OCELLUS_HAVE_AVX512FP16
+  if (detect_cpu().avx512vnni) {
+    sets.push_back({"fp16 emulated", true, false, true, make_table<kernels::avx512vnni>()});
+    sets.back().table.gemm_f16 = &fp16_emulated::gemm_f16;
+  }
+#endif
+  for (const kernel_set& set : sets)
+    for (const dtype type : {dtype::f16, dtype::bf16}) {
+      if (exact(set, type)) continue;
+      for (const int m : {1, 2, 3, 7, 12, 13, 50, 70})
+        for (const int n : {16, 31, 32, 48, 64, 112, 150})
+          for (const int k : {1, 5, 64, 75, 192, 384, 400, 768})
+            for (const int mode : {0, 1, 2}) {  // a residual of its own, the residual in C, an activation
+              if (m > 13 && k > 192 && n != 112) continue;
+              weights w(type, n, k, random);
+              inputs x(m, k, random);
+              const int ldc = n + 2;
+              std::vector<float> residual(weights::size(m, ldc)), c(residual.size(), -7777.25f);
+              fill_normal(residual, random);
+              gemm_args g = make_gemm(x, w);
+              g.c = c.data();
+              g.ldc = g.ldr = ldc;
+              if (mode == 0) g.residual = residual.data();
+              if (mode == 1) {
+                for (int i = 0; i < m; i++)
+                  for (int j = 0; j < n; j++)
+                    c[weights::size(i, ldc) + static_cast<std::size_t>(j)] =
+                        residual[weights::size(i, ldc) + static_cast<std::size_t>(j)];
+                g.residual = c.data();
+              }
+              if (mode == 2) g.act = activation::relu;
+              run_gemm(set.table, type, g);
+              const MatrixXd a = matrix(x.a.data(), m, k, x.ld), b = matrix(w.w.data(), n, k, k);
+              const MatrixXd bias = matrix(w.bias.data(), 1, n, n).replicate(m, 1),
+                             size = a.cwiseAbs() * b.cwiseAbs().transpose();
+              MatrixXd expected = a * b.transpose() + bias;
+              if (mode == 2) expected = expected.cwiseMax(0);
+              if (mode != 2) expected += matrix(residual.data(), m, n, ldc);
+              // an activation errs by half a unit (2^-8 of bf16, 2^-11 of f16), a chain of 64 fp16 sums as a random walk
+              const double unit =
+                  type == dtype::bf16 ? 0x1p-8 : 0x1p-11 * (1 + 2 * std::sqrt(std::min(k, 64)));
+              const MatrixXd bound = ((unit + 2 * k * u) * size).array() + 1e-5;
+              const MatrixXd got = matrix(c.data(), m, n, ldc);
+              const bool within = ((got - expected).array().abs() <= bound.array()).all();
+              CHECK_MESSAGE(within, set.name << " " << std::string(to_string(type)) << " M=" << m
+                                             << " N=" << n << " K=" << k << " mode " << mode);
+              bool untouched = true;
+              for (int i = 0; i < m; i++)
+                for (int j = n; j < ldc; j++)
+                  untouched =
+                      untouched && c[weights::size(i, ldc) + static_cast<std::size_t>(j)] == -7777.25f;
+              CHECK(untouched);
+            }
     }
 }
 
@@ -98,8 +206,10 @@ TEST_CASE("gemm_s8 of the scalar set is exact in its integers and rounds four ti
         for (int d = 0; d < k; d++)
           sum += (x.q[static_cast<std::size_t>(i * x.ldq + d)] - x.zero[static_cast<std::size_t>(i)]) *
                  static_cast<std::int64_t>(w.w[static_cast<std::size_t>(j * k + d)]);
-        const double product = static_cast<double>(sum) * x.scale[static_cast<std::size_t>(i)] * w.scale[static_cast<std::size_t>(j)];
-        const double bias = w.bias[static_cast<std::size_t>(j)], r = residual[static_cast<std::size_t>(i * n + j)];
+        const double product = static_cast<double>(sum) * x.scale[static_cast<std::size_t>(i)] *
+                               w.scale[static_cast<std::size_t>(j)];
+        const double bias = w.bias[static_cast<std::size_t>(j)],
+                     r = residual[static_cast<std::size_t>(i * n + j)];
         expected(i, j) = product + bias + r;
         bound(i, j) = 5.01 * u * (std::abs(product) + std::abs(bias) + std::abs(r));
       }
@@ -135,12 +245,15 @@ TEST_CASE("attention_f32 of the scalar set is softmax(scale Q K^T) V, within a b
       t.out = out_s8.data();
       kernels::scalar::attention_s8(t);
 
-      const MatrixXd qd = matrix(q.data(), tq, d, d), kd = matrix(k.data(), tk, d, d), vd = matrix(v.data(), tk, d, d);
+      const MatrixXd qd = matrix(q.data(), tq, d, d), kd = matrix(k.data(), tk, d, d),
+                     vd = matrix(v.data(), tk, d, d);
       const MatrixXd s = qd * kd.transpose() * static_cast<double>(t.scale);
       const MatrixXd s_size = qd.cwiseAbs() * kd.cwiseAbs().transpose() * static_cast<double>(t.scale);
       // what quantising q to u8 (step range / 255) and k to s8 (step max / 127) does to a score, at most
-      const Eigen::VectorXd q_step = (qd.rowwise().maxCoeff().cwiseMax(0) - qd.rowwise().minCoeff().cwiseMin(0)) / 255;
-      const Eigen::VectorXd k_step = kd.cwiseAbs().rowwise().maxCoeff() / 127, v_step = vd.cwiseAbs().rowwise().maxCoeff() / 127;
+      const Eigen::VectorXd q_step =
+          (qd.rowwise().maxCoeff().cwiseMax(0) - qd.rowwise().minCoeff().cwiseMin(0)) / 255;
+      const Eigen::VectorXd k_step = kd.cwiseAbs().rowwise().maxCoeff() / 127,
+                            v_step = vd.cwiseAbs().rowwise().maxCoeff() / 127;
       MatrixXd expected(tq, d), bound(tq, d), bound_s8(tq, d);
       for (int i = 0; i < tq; i++) {
         const int seen = causal ? i + 1 : tk;
@@ -148,7 +261,8 @@ TEST_CASE("attention_f32 of the scalar set is softmax(scale Q K^T) V, within a b
         Eigen::RowVectorXd p = (row.array() - row.maxCoeff()).exp();
         p /= p.sum();
         expected.row(i) = p * vd.topRows(seen);
-        const double score_error = ((d + 2) * u * s_size.row(i).head(seen)).maxCoeff() + 3 * u * (row.maxCoeff() - row.minCoeff());
+        const double score_error =
+            ((d + 2) * u * s_size.row(i).head(seen)).maxCoeff() + 3 * u * (row.maxCoeff() - row.minCoeff());
         const double relative = 2 * (std::expm1(2 * score_error) + 4e-7) + (2 * seen + 4) * u;
         const Eigen::RowVectorXd weight = p * vd.topRows(seen).cwiseAbs();
         bound.row(i) = relative * weight;
@@ -156,13 +270,16 @@ TEST_CASE("attention_f32 of the scalar set is softmax(scale Q K^T) V, within a b
         const Eigen::RowVectorXd q_abs = qd.row(i).cwiseAbs();
         double score_s8 = 0;
         for (int j = 0; j < seen; j++)
-          score_s8 = std::max(score_s8, static_cast<double>(t.scale) * (0.5 * k_step(j) * q_abs.sum() + 0.5 * q_step(i) *
-                                        (kd.row(j).cwiseAbs().sum() + 0.5 * d * k_step(j))));
+          score_s8 =
+              std::max(score_s8, static_cast<double>(t.scale) *
+                                     (0.5 * k_step(j) * q_abs.sum() +
+                                      0.5 * q_step(i) * (kd.row(j).cwiseAbs().sum() + 0.5 * d * k_step(j))));
         const double most = (p.transpose().array() * v_step.head(seen).array()).maxCoeff();
         const double growth = std::expm1(2 * score_s8);
         for (int c = 0; c < d; c++)
-          bound_s8(i, c) = bound(i, c) + growth * weight(c) + (1 + growth) * (0.5 * (p.transpose().array() * v_step.head(seen).array()).sum() +
-                           0.5 / 255 * most * 127 * seen);
+          bound_s8(i, c) = bound(i, c) + growth * weight(c) +
+                           (1 + growth) * (0.5 * (p.transpose().array() * v_step.head(seen).array()).sum() +
+                                           0.5 / 255 * most * 127 * seen);
       }
       check_bound("attention_f32", matrix(out.data(), tq, d, d), expected, bound);
       const MatrixXd got = matrix(out_s8.data(), tq, d, d);
@@ -204,7 +321,8 @@ TEST_CASE("layer_norm of the scalar set is (x - mean) / sqrt(var + eps) * gain +
     const Eigen::VectorXd mean = xd.rowwise().mean();
     const MatrixXd centred = xd.colwise() - mean;
     const Eigen::VectorXd deviation = (centred.array().square().rowwise().mean() + 1e-5).sqrt();
-    const MatrixXd g = matrix(gain.data(), 1, c, c).replicate(rows, 1), b = matrix(bias.data(), 1, c, c).replicate(rows, 1);
+    const MatrixXd g = matrix(gain.data(), 1, c, c).replicate(rows, 1),
+                   b = matrix(bias.data(), 1, c, c).replicate(rows, 1);
     const MatrixXd unit = centred.array().colwise() / deviation.array();
     const MatrixXd expected = unit.cwiseProduct(g) + b;
     // sixteen lanes of C/16 additions and a tree of four: (C/16 + 4) u relative to the sum of magnitudes
@@ -213,14 +331,20 @@ TEST_CASE("layer_norm of the scalar set is (x - mean) / sqrt(var + eps) * gain +
     MatrixXd bound(rows, c);
     for (int i = 0; i < rows; i++)
       for (int j = 0; j < c; j++)
-        bound(i, j) = std::abs(g(i, j)) * ((mean_error(i) + u * std::abs(xd(i, j))) / deviation(i) * (1 + std::abs(unit(i, j))) +
-                                           (chain + 4 * u) * std::abs(unit(i, j))) + 2 * u * (std::abs(expected(i, j)) + std::abs(b(i, j)));
+        bound(i, j) = std::abs(g(i, j)) * ((mean_error(i) + u * std::abs(xd(i, j))) / deviation(i) *
+                                               (1 + std::abs(unit(i, j))) +
+                                           (chain + 4 * u) * std::abs(unit(i, j))) +
+                      2 * u * (std::abs(expected(i, j)) + std::abs(b(i, j)));
     check_bound("layer_norm", matrix(y.data(), rows, c, c), expected, bound);
-    for (int i = 0; i < rows; i++)  // dequantised: within half a step, and a half for the zero point's rounding
+    for (int i = 0; i < rows;
+         i++)  // dequantised: within half a step, and a half for the zero point's rounding
       for (int j = 0; j < c; j++) {
         const auto r = static_cast<std::size_t>(i);
-        const double back = scale[r] * static_cast<double>(q[weights::size(i, round_up(c, 16)) + static_cast<std::size_t>(j)] - zero[r]);
-        CHECK(std::abs(back - static_cast<double>(y[weights::size(i, c) + static_cast<std::size_t>(j)])) <= 1.0001 * static_cast<double>(scale[r]));
+        const double back =
+            scale[r] *
+            static_cast<double>(q[weights::size(i, round_up(c, 16)) + static_cast<std::size_t>(j)] - zero[r]);
+        CHECK(std::abs(back - static_cast<double>(y[weights::size(i, c) + static_cast<std::size_t>(j)])) <=
+              1.0001 * static_cast<double>(scale[r]));
       }
   }
 }
@@ -235,7 +359,8 @@ TEST_CASE("activations stay within 5e-7 of the formula, relative to the larger o
     kernels::scalar::activate_rows(y.data(), n, x.data(), n, 1, n, static_cast<activation>(act));
     double worst = 0, at = 0;
     for (std::size_t i = 0; i < x.size(); i++) {
-      const double v = x[i], e = std::abs(y[i] - activate(v, static_cast<activation>(act))) / std::max(std::abs(v), 1.0);
+      const double v = x[i], e = std::abs(y[i] - activate(v, static_cast<activation>(act))) /
+                                 std::max(std::abs(v), 1.0);
       if (e > worst) {
         worst = e;
         at = v;
@@ -254,7 +379,8 @@ TEST_CASE("f16 and bf16 conversions are exact and round to nearest even, every c
     if (exponent == 31) {
       CHECK((mantissa == 0 ? std::isinf(to_f32(h)) : std::isnan(to_f32(h))));
     } else {
-      const double value = exponent == 0 ? std::ldexp(mantissa, -24) : std::ldexp(mantissa + 1024., static_cast<int>(exponent) - 25);
+      const double value = exponent == 0 ? std::ldexp(mantissa, -24)
+                                         : std::ldexp(mantissa + 1024., static_cast<int>(exponent) - 25);
       CHECK(to_f32(h) == sign * static_cast<float>(value));
       CHECK(std::signbit(to_f32(h)) == (code >= 0x8000));
       CHECK(to_f16(to_f32(h)).bits == code);

@@ -63,6 +63,13 @@
 #define OCELLUS_TARGET_END
 #endif
 
+// Which regions a compiler can build beyond those that all can (gcc >= 12, clang >= 14).
+#if defined(__x86_64__) && (!defined(__clang__) || __clang_major__ >= 16)
+#define OCELLUS_HAVE_AVX512FP16 1
+#else
+#define OCELLUS_HAVE_AVX512FP16 0
+#endif
+
 #if defined(__GNUC__)
 #define OCELLUS_INLINE inline __attribute__((always_inline))
 #define OCELLUS_NOINLINE __attribute__((noinline))

@@ -1,0 +1,54 @@
+// The matrix product of sets whose activations are rounded to 16 bits. Included once inside each such set, which defines
+//   rounded_element, rounded_weight   types of a rounded activation as the tile reads it, and of a weight
+//   rounded_rows, rounded_depth       the block of A that lies rounded on the stack
+//   rounded_unit                      panels that a tile takes at least
+//   round_block(out, a, lda, rows, depth)
+//   tiles_rounded(rows, panels, a, lda, panel, stride, depth, c, ldc)   adds to C
+//   gemm_exact(g)                     the set's way without rounding
+// Partial sums live in C, one block of depth after the other, so that no scratch is needed. What does not fit that way
+// (a ragged last panel, an activation whose residual is C itself) goes the exact way.
+static void gemm_rounded(const gemm_args& g) noexcept {
+  if (g.act != activation::none && g.residual == g.c) return gemm_exact(g);
+  gemm_args part = g;
+  const int whole = g.n / panel_width < g.panel_end ? g.n / panel_width : g.panel_end;
+  const int end = whole > g.panel_begin
+                      ? g.panel_begin + (whole - g.panel_begin) / rounded_unit * rounded_unit
+                      : g.panel_begin;
+  if (end < g.panel_end) {
+    part.panel_begin = end;
+    gemm_exact(part);
+  }
+  const bool onto = g.residual == g.c;  // C already holds the residual: the sums go on top of it
+  if (onto) part.residual = nullptr;
+  constexpr dtype type = std::is_same_v<rounded_weight, bf16> ? dtype::bf16 : dtype::f16;
+  const std::size_t stride = panel_elements(type, g.k);
+  const float* a = static_cast<const float*>(g.a);
+  alignas(64) rounded_element rounded[rounded_rows * rounded_depth];
+  for (int i0 = 0; i0 < g.m;) {
+    const int block = tile_rows(g.m - i0, rounded_rows), i1 = i0 + block;
+    for (int k0 = 0; k0 < g.k; k0 += rounded_depth) {
+      const int depth = g.k - k0 < rounded_depth ? g.k - k0 : rounded_depth;
+      const bool first = k0 == 0 && !onto, last = k0 + depth == g.k;
+      round_block(rounded, a + i0 * g.lda + k0, g.lda, block, depth);
+      const rounded_weight* b =
+          static_cast<const rounded_weight*>(g.b) + static_cast<std::size_t>(k0) * panel_width;
+      for (int p = g.panel_begin, panels = 0; p < end; p += panels) {
+        panels = end - p >= 2 * rounded_unit ? 2 * rounded_unit : rounded_unit;
+        const rounded_weight* panel = b + static_cast<std::size_t>(p) * stride;
+        const int col = p * panel_width, cols = panels * panel_width;
+        for (int i = i0; i < i1;) {
+          const int rows = tile_rows(i1 - i, float_rows);
+          float* c = g.c + i * g.ldc + col;
+          if (first)
+            for (int r = 0; r < rows; r++)
+              for (int j = 0; j < cols; j += 16) vec::zero().store(c + r * g.ldc + j);
+          tiles_rounded(rows, panels, rounded + (i - i0) * rounded_depth, rounded_depth, panel, stride, depth,
+                        c, g.ldc);
+          if (last) finish_float(part, c, g.ldc, i, rows, col, cols);
+          i += rows;
+        }
+      }
+    }
+    i0 = i1;
+  }
+}
