@@ -33,6 +33,7 @@ enum class status : unsigned char {
   bad_header,
   bad_name,
   bad_config,
+  different_config,
   bad_checksum,
   missing_tensor,
   wrong_shape,
@@ -77,6 +78,7 @@ constexpr const char* to_string(status s) noexcept {
     case status::bad_header: return "a header of the file is damaged";
     case status::bad_name: return "a name in the file is damaged";
     case status::bad_config: return "the configuration in the file makes no sense";
+    case status::different_config: return "the file holds another model than the one compiled in";
     case status::bad_checksum: return "a checksum does not match: the file is damaged";
     case status::missing_tensor: return "a tensor is missing";
     case status::wrong_shape: return "a tensor has the wrong shape";

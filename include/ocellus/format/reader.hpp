@@ -58,7 +58,8 @@ class packed_file {
   /// The bytes of a section; empty if the file has none of that kind.
   std::span<const std::byte> section(format::section kind) const noexcept {
     for (const format::section_header& s : sections())
-      if (s.kind == static_cast<std::uint32_t>(kind)) return bytes_.subspan(s.offset, s.bytes);
+      if (s.kind == static_cast<std::uint32_t>(kind))
+        return bytes_.subspan(static_cast<std::size_t>(s.offset), static_cast<std::size_t>(s.bytes));
     return {};
   }
 
@@ -88,7 +89,7 @@ class packed_file {
         return status::bad_checksum;
     for (const format::tensor_header& t : tensors()) {
       format::checksum c;
-      c.add(at(t.offset), t.bytes);
+      c.add(at(t.offset), static_cast<std::size_t>(t.bytes));
       if (t.scales != 0) c.add(at(t.scales), std::uint64_t{4} * t.dims[0]);
       if (t.sums != 0) c.add(at(t.sums), std::uint64_t{4} * t.dims[0]);
       if (c.state != t.checksum) return status::bad_checksum;
@@ -102,7 +103,7 @@ class packed_file {
   }
   std::uint64_t sum(std::uint64_t offset, std::uint64_t bytes) const noexcept {
     format::checksum c;
-    c.add(at(offset), bytes);
+    c.add(at(offset), static_cast<std::size_t>(bytes));
     return c.state;
   }
   bool inside(std::uint64_t offset, std::uint64_t bytes) const noexcept {
@@ -145,7 +146,7 @@ class packed_file {
     zeroed.checksum = 0;
     format::checksum c;
     c.add(reinterpret_cast<const unsigned char*>(&zeroed), sizeof(zeroed));
-    c.add(at(h.sections_offset), table_bytes);
+    c.add(at(h.sections_offset), static_cast<std::size_t>(table_bytes));
     if (c.state != h.checksum) return status::bad_checksum;
     std::uint64_t seen = 0;
     for (const format::section_header& s : sections()) {

@@ -8,14 +8,13 @@
 #pragma once
 
 #include <ocellus/isa/detect.hpp>
+#include <ocellus/isa/policy.hpp>
 #include <ocellus/generic/resample.hpp>
 #include <ocellus/generic/scalar.hpp>
 #if defined(__x86_64__)
 #include <ocellus/x86/avx2.hpp>
 #include <ocellus/x86/avx512.hpp>
 #include <ocellus/x86/avx512vnni.hpp>
-#include <ocellus/x86/avx512bf16.hpp>
-#include <ocellus/x86/avx512fp16.hpp>
 #include <ocellus/x86/resample.hpp>
 #elif defined(__aarch64__)
 #include <ocellus/arm/resample.hpp>
@@ -111,9 +110,5 @@ struct dynamic : kernel_table {
   dynamic() noexcept : kernel_table(best_kernels()) {}
   explicit dynamic(const kernel_table& t) noexcept : kernel_table(t) {}
 };
-
-/// Kernels chosen when the program is compiled.
-template <class Set>
-struct pinned : Set {};
 
 OCELLUS_END

@@ -64,6 +64,7 @@ struct encoder_config {
   float rope_theta = 10000.f;
   std::int32_t rope_grid = 0;   ///< grid that positions are rescaled to; 0: as they are
   std::int32_t reserved[4] = {0, 0, 0, 0};
+  bool operator==(const encoder_config&) const = default;
 };
 
 struct vision_config {
@@ -92,6 +93,7 @@ struct vision_config {
   std::int32_t resnet_width = 0;
   float final_eps = 1e-5f;                ///< of ln_pre, the final norm and the MAP head's norm
   std::int32_t reserved[7] = {0, 0, 0, 0, 0, 0, 0};
+  bool operator==(const vision_config&) const = default;
 };
 
 struct text_config {
@@ -107,6 +109,7 @@ struct text_config {
   std::int32_t embed = 0;    ///< E
   float final_eps = 1e-5f;
   std::int32_t reserved[6] = {0, 0, 0, 0, 0, 0};
+  bool operator==(const text_config&) const = default;
 };
 
 struct model_config {

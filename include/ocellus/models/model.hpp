@@ -14,7 +14,6 @@
 
 #include <ocellus/core/memory.hpp>
 #include <ocellus/core/parallel.hpp>
-#include <ocellus/format/mmap.hpp>
 #include <ocellus/format/reader.hpp>
 #include <ocellus/image/preprocess.hpp>
 #include <ocellus/isa/dispatch.hpp>
@@ -23,6 +22,12 @@
 #include <ocellus/nn/resnet.hpp>
 #include <ocellus/nn/tower.hpp>
 #include <ocellus/text/tokenizer.hpp>
+#if __has_include(<sys/mman.h>) && !defined(__wasi__)
+#include <ocellus/format/mmap.hpp>
+#define OCELLUS_HAS_MMAP 1
+#else
+#define OCELLUS_HAS_MMAP 0
+#endif
 
 #include <algorithm>
 #include <cmath>
@@ -84,8 +89,10 @@ class embeddings {
 
 class model {
  public:
-  /// Opens a packed file by mmap. Errors: those of mapped_file, packed_file and tokenizer, bad_config,
-  /// missing_tensor, wrong_shape, unsupported_dtype, unsupported_layout, out_of_memory.
+#if OCELLUS_HAS_MMAP
+  /// Opens a packed file by mmap; only where the system has it (POSIX). Errors: those of mapped_file,
+  /// packed_file and tokenizer, bad_config, missing_tensor, wrong_shape, unsupported_dtype,
+  /// unsupported_layout, out_of_memory.
   static result<model> open(const char* path, const kernel_table& kernels = best_kernels()) noexcept {
     result<mapped_file> file = mapped_file::open(path);
     if (!file) return file.error();
@@ -93,6 +100,7 @@ class model {
     if (m) m->mapping_ = std::move(*file);
     return m;
   }
+#endif
 
   /// The same from a buffer or from flash, aligned to 64 bytes, which must outlive the model.
   static result<model> open(std::span<const std::byte> bytes,
@@ -191,7 +199,7 @@ class model {
     if (!texts || !order || !targets) return status::out_of_memory;
     for (int i = 0; i < count; i++) {
       (*texts)[static_cast<std::size_t>(i)] =
-          sequence_of(ids + static_cast<std::ptrdiff_t>(i) * context, context);
+          nn::sequence_of(t, ids + static_cast<std::ptrdiff_t>(i) * context, context);
       (*order)[static_cast<std::size_t>(i)] = i;
     }
     const auto text = [&](int i) -> const nn::token_sequence& {
@@ -452,23 +460,9 @@ class model {
     return status::ok;
   }
 
-  /// The part of a row of ids that has to be computed, and its pooled token.
-  nn::token_sequence sequence_of(const std::int32_t* ids, int context) const noexcept {
-    const text_config& t = config_.text;
-    int pooled = 0;
-    if (t.pool == pooling::argmax) {
-      for (int i = 1; i < context; i++) pooled = ids[i] > ids[pooled] ? i : pooled;
-    } else if (t.pool == pooling::eos) {
-      int i = 0;
-      while (i < context && ids[i] != t.eos_id) i++;
-      pooled = i < context ? i : 0;
-    } else if (t.pool == pooling::last) {
-      pooled = context - 1;
-    }
-    return {ids, t.encoder.causal != 0 ? pooled + 1 : context, pooled};
-  }
-
+#if OCELLUS_HAS_MMAP
   mapped_file mapping_;
+#endif
   packed_file file_;
   model_config config_;
   dynamic kernels_{kernel_table{}};

@@ -1,0 +1,206 @@
+// Compile-time models: the same bits as the model opened at run time, for each kernel set that this CPU has; no
+// allocation in a call; what bind refuses.
+#include "convert.hpp"
+
+#include <ocellus/isa/dispatch.hpp>
+#include <ocellus/micro.hpp>
+#include <ocellus/models/model.hpp>
+
+#include <doctest/doctest.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
+
+// Counts the process's allocations, where the C library lets us stand in for malloc.
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(memory_sanitizer)
+#define OCELLUS_TEST_SANITIZER
+#endif
+#endif
+#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(OCELLUS_TEST_SANITIZER)
+#define OCELLUS_TEST_COUNTS_ALLOCATIONS
+namespace {
+std::atomic<int> allocations{0};
+}
+extern "C" {
+void* __libc_malloc(std::size_t);
+void* __libc_memalign(std::size_t, std::size_t);
+void* malloc(std::size_t bytes) {
+  allocations++;
+  return __libc_malloc(bytes);
+}
+void* aligned_alloc(std::size_t alignment, std::size_t bytes) {
+  allocations++;
+  return __libc_memalign(alignment, bytes);
+}
+}
+#endif
+
+namespace {
+
+using namespace ocellus;
+namespace fs = std::filesystem;
+
+constexpr model_config demo =
+    clip_model(vit{}.image(64).patch(8).width(128).layers(3).heads(2).embed(64),
+               text_transformer{}.vocab(772).context(32).width(128).layers(3).heads(2));
+
+/// The project's own demo checkpoint, converted; kept in memory as firmware has it.
+struct packed {
+  std::vector<std::byte> storage;
+  std::span<const std::byte> bytes;
+  explicit packed(dtype type) {
+    convert::convert_options o;
+    o.source = fs::path(OCELLUS_SOURCE_DIR) / "examples/demo/demo.pt";
+    o.output = fs::temp_directory_path() / ("ocellus-static-" + std::to_string(getpid()) + ".oc");
+    o.type = type;
+    const auto done = convert::convert(o);
+    REQUIRE_MESSAGE(done, (done ? "" : done.failure().what));
+    const std::size_t size = fs::file_size(o.output);
+    storage.resize(size + 64);
+    const std::size_t shift = 64 - reinterpret_cast<std::uintptr_t>(storage.data()) % 64;
+    std::ifstream(o.output, std::ios::binary)
+        .read(reinterpret_cast<char*>(storage.data() + shift), static_cast<std::streamsize>(size));
+    bytes = {storage.data() + shift, size};
+    fs::remove(o.output);
+  }
+};
+
+const packed& file_of(dtype type) {
+  static const packed f32(dtype::f32), s8(dtype::s8);
+  return type == dtype::s8 ? s8 : f32;
+}
+
+/// Pictures of 64 x 64: noise, ramps, one colour.
+std::vector<std::uint8_t> pictures(int count) {
+  std::vector<std::uint8_t> rgb;
+  std::uint32_t state = 1;
+  for (int i = 0; i < count; i++)
+    for (int p = 0; p < 64 * 64 * 3; p++) {
+      state = state * 1664525u + 1013904223u;
+      const std::uint32_t value = i % 3 == 0 ? state >> 24 : i % 3 == 1 ? static_cast<std::uint32_t>(p / 48) : 77u;
+      rgb.push_back(static_cast<std::uint8_t>(value));
+    }
+  return rgb;
+}
+
+template <class Set, dtype Type>
+void check_towers() {
+  const packed& file = file_of(Type);
+  const result<model> opened = model::open(file.bytes, make_table<Set>());
+  REQUIRE(opened);
+  REQUIRE(opened->config().vision == demo.vision);
+
+  constexpr int count = 4, width = demo.vision.embed;
+  const std::vector<std::uint8_t> rgb = pictures(count);
+  std::vector<float> expected(count * width), got(count * width), pixels(64 * 64 * 3);
+  nn::image_batch in;
+  in.count = count;
+  in.height = in.width = 64;
+  in.rgb = rgb.data();
+  workspace work;
+  REQUIRE(opened->encode_batch(in, expected.data(), work) == status::ok);
+  opened->normalise(expected.data(), count, width);
+
+  using eye = vision_tower<demo, pinned<Set>, Type>;
+  static eye vision;
+  static static_arena<eye::arena_size> memory;
+  REQUIRE(vision.bind(file.bytes) == status::ok);
+  std::memset(memory.bytes, 0xff, sizeof(memory.bytes));  // NaNs: nothing may be read before it is written
+#if defined(OCELLUS_TEST_COUNTS_ALLOCATIONS)
+  const int before = allocations;
+#endif
+  for (int i = 0; i < count; i++) vision(rgb.data() + i * 64 * 64 * 3, got.data() + i * width, memory);
+#if defined(OCELLUS_TEST_COUNTS_ALLOCATIONS)
+  CHECK(allocations == before);
+#endif
+  CHECK(std::memcmp(got.data(), expected.data(), got.size() * sizeof(float)) == 0);
+
+  for (std::size_t i = 0; i < pixels.size(); i++) pixels[i] = static_cast<float>(rgb[i]) / 64.f - 2.f;
+  nn::image_batch one;
+  one.count = 1;
+  one.height = one.width = 64;
+  one.pixels = pixels.data();
+  REQUIRE(opened->encode_batch(one, expected.data(), work) == status::ok);
+  vision.features(pixels.data(), got.data(), memory);
+  CHECK(std::memcmp(got.data(), expected.data(), width * sizeof(float)) == 0);
+
+  // a text, padded, and the same without its padding
+  using reader = text_tower<demo, pinned<Set>, Type>;
+  static reader text;
+  static static_arena<reader::arena_size> text_memory;
+  REQUIRE(text.bind(file.bytes) == status::ok);
+  std::int32_t ids[32] = {770, 5, 100, 769, 33, 771};
+  REQUIRE(opened->encode_ids(ids, 1, 32, expected.data(), work) == status::ok);
+  opened->normalise(expected.data(), 1, width);
+  std::memset(text_memory.bytes, 0xff, sizeof(text_memory.bytes));
+  for (const std::size_t n : {std::size_t{32}, std::size_t{6}}) {
+    CHECK(text({ids, n}, got.data(), text_memory) == status::ok);
+    CHECK(std::memcmp(got.data(), expected.data(), width * sizeof(float)) == 0);
+  }
+  ids[2] = 772;
+  CHECK(text(ids, got.data(), text_memory) == status::token_out_of_range);
+  CHECK(text({}, got.data(), text_memory) == status::wrong_shape);
+}
+
+TEST_CASE("A compile-time model gives the bits of the model opened at run time, in every kernel set") {
+  [[maybe_unused]] const cpu_features cpu = detect_cpu();
+  std::string ran;
+#define OCELLUS_KERNEL_SET(name, available)          \
+  if (available) {                                   \
+    CAPTURE(#name);                                  \
+    check_towers<kernels::name, dtype::s8>();        \
+    check_towers<kernels::name, dtype::f32>();       \
+    ran += ran.empty() ? #name : ", " #name;         \
+  }
+#include <ocellus/list.def>
+#undef OCELLUS_KERNEL_SET
+  MESSAGE("kernel sets ran: " << ran);
+}
+
+using s8_tower = vision_tower<demo, pinned<kernels::scalar>, dtype::s8>;
+
+TEST_CASE("Memory and flash of a compile-time model are constants that a microcontroller has") {
+  static_assert(s8_tower::arena_size < 320 * 1024 && s8_tower::flash_size < 800 * 1024);
+  static_assert(s8_tower::arena_size < vision_tower<demo, pinned<kernels::scalar>, dtype::f32>::arena_size);
+  // flash_size against the file itself: the tower's tensors with their scales and sums
+  const result<packed_file> file = packed_file::open(file_of(dtype::s8).bytes);
+  REQUIRE(file);
+  const auto padded = [](std::uint64_t n) { return (n + 63) / 64 * 64; };
+  std::uint64_t bytes = 0;
+  for (int i = 0; i < file->tensor_count(); i++) {
+    const tensor_view t = file->tensor(i);
+    if (!t.name.starts_with("vision.") || t.name.starts_with("vision.patch_embed.")) continue;
+    bytes += padded(t.bytes) + (t.scales != nullptr ? padded(4 * static_cast<std::uint64_t>(t.shape[0])) : 0) +
+             (t.sums != nullptr ? padded(4 * static_cast<std::uint64_t>(t.shape[0])) : 0);
+  }
+  CHECK(bytes == s8_tower::flash_size);
+}
+
+TEST_CASE("A compile-time model refuses files that hold another model, other types or damage") {
+  static s8_tower tower;
+  const std::span<const std::byte> s8 = file_of(dtype::s8).bytes;
+  CHECK(tower.bind(s8) == status::ok);
+  CHECK(tower.bind(file_of(dtype::f32).bytes) == status::unsupported_dtype);
+  CHECK(tower.bind({}) == status::empty_file);
+  CHECK(tower.bind(s8.first(s8.size() / 2)) == status::truncated);
+  static constexpr model_config deeper = vit{}.image(64).patch(8).width(128).layers(4).heads(2).embed(64);
+  static vision_tower<deeper, pinned<kernels::scalar>> other;
+  CHECK(other.bind(s8) == status::different_config);
+}
+
+TEST_CASE("Presets of released models make sense") {
+  for (const presets::entry& p : presets::all) {
+    CAPTURE(p.name);
+    CHECK(valid(*p.config));
+  }
+  CHECK(presets::siglip_so400m_14_384.vision.grid_h == 27);
+  CHECK(presets::siglip_so400m_14_384.vision.encoder.head_width == 72);
+}
+
+}  // namespace
