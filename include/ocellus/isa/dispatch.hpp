@@ -15,6 +15,8 @@
 #include <ocellus/x86/avx2.hpp>
 #include <ocellus/x86/avx512.hpp>
 #include <ocellus/x86/avx512vnni.hpp>
+#include <ocellus/x86/avx512bf16.hpp>
+#include <ocellus/x86/avx512fp16.hpp>
 #include <ocellus/x86/resample.hpp>
 #elif defined(__aarch64__)
 #include <ocellus/arm/resample.hpp>
