@@ -29,14 +29,17 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(width, width)
         nn.init.normal_(self.in_proj_weight, std=width ** -0.5)
 
-    def forward(self, x, causal):  # x [B, T, C]
+    def forward(self, x, causal, keep):
+        """x [B, T, C]; gives the attention output of the first `keep` tokens."""
         b, t, c = x.shape
-        q, k, v = F.linear(x, self.in_proj_weight, self.in_proj_bias).view(b, t, 3, c // 64, 64).permute(2, 0, 3, 1, 4)
+        weight, bias = self.in_proj_weight.split([c, 2 * c]), self.in_proj_bias.split([c, 2 * c])
+        q = F.linear(x[:, :keep], weight[0], bias[0]).view(b, keep, c // 64, 64).transpose(1, 2)
+        k, v = F.linear(x, weight[1], bias[1]).view(b, t, 2, c // 64, 64).permute(2, 0, 3, 1, 4)
         scores = q @ k.transpose(-2, -1) / 8  # the square root of the head width
         if causal:
             scores = scores.masked_fill(torch.ones(t, t, dtype=torch.bool).triu(1), -torch.inf)
         y = scores.softmax(-1) @ v
-        return self.out_proj(y.transpose(1, 2).reshape(b, t, c))
+        return self.out_proj(y.transpose(1, 2).reshape(b, keep, c))
 
 
 class Mlp(nn.Module):
@@ -60,8 +63,8 @@ class Block(nn.Module):
         for bias in (self.attn.out_proj.bias, self.mlp.c_fc.bias, self.mlp.c_proj.bias):
             nn.init.zeros_(bias)
 
-    def forward(self, x, causal):
-        x = x + self.attn(self.ln_1(x), causal)
+    def forward(self, x, causal, keep):
+        x = x[:, :keep] + self.attn(self.ln_1(x), causal, keep)
         return x + self.mlp(self.ln_2(x))
 
 
@@ -70,10 +73,11 @@ class Transformer(nn.Module):
         super().__init__()
         self.resblocks = nn.ModuleList(Block(width, layers) for _ in range(layers))
 
-    def forward(self, x, causal=False):
-        for block in self.resblocks:
-            x = block(x, causal)
-        return x
+    def forward(self, x, causal=False, pooled=None):
+        """x [B, T, C]; the last block computes only the first `pooled` tokens (None: all), which saves its work."""
+        for block in self.resblocks[:-1]:
+            x = block(x, causal, x.shape[1])
+        return self.resblocks[-1](x, causal, pooled or x.shape[1])
 
 
 class VisionTransformer(nn.Module):
@@ -90,7 +94,7 @@ class VisionTransformer(nn.Module):
     def forward(self, x):  # x [B, 3, R, R] normalised
         x = self.conv1(x).flatten(2).transpose(1, 2)
         x = torch.cat([self.class_embedding.to(x.dtype).expand(len(x), 1, -1), x], 1)
-        x = self.transformer(self.ln_pre(x + self.positional_embedding))
+        x = self.transformer(self.ln_pre(x + self.positional_embedding), pooled=1)
         return self.ln_post(x[:, 0]) @ self.proj
 
 

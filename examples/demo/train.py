@@ -49,10 +49,16 @@ def training_scene(index):
     return pixels, sc.encode(scene), texts, [sc.encode(s) for s in said]
 
 
-def training_set(count, workers):
+def training_set(count, workers, cache):
+    """The first `count` scenes, from the file `cache` if it is there, else rendered (and written there)."""
+    if cache and os.path.exists(cache):
+        return torch.load(cache, weights_only=False)
     with multiprocessing.Pool(workers) as pool:
         pixels, truth, texts, said = zip(*pool.imap(training_scene, range(count), chunksize=64))
-    return (torch.from_numpy(np.stack(pixels)), np.array(truth, np.int8), texts, np.array(said, np.int8))
+    data = torch.from_numpy(np.stack(pixels)), np.array(truth, np.int8), texts, np.array(said, np.int8)
+    if cache:
+        torch.save(data, cache)
+    return data
 
 
 def augment(pixels, generator):
@@ -86,7 +92,7 @@ def augment(pixels, generator):
 def contrastive_loss(logits, agreement):
     """Symmetric cross-entropy with several positives: each positive against the negatives of its row or column.
 
-    logits [B, B] images x texts; agreement [B, B]: 1 true, 0 false, -1 left out. With one positive a row this is
+    logits [N, M] images x texts; agreement [N, M]: 1 true, 0 false, -1 left out. With one positive a row this is
     CLIP's loss.
     """
     true = (agreement == 1).float()
@@ -101,46 +107,63 @@ def unit(x):
     return x / x.norm(dim=-1, keepdim=True)
 
 
+def optimizers_of(model):
+    """Muon for the matrices of the blocks, AdamW for all else; no decay on vectors and embeddings."""
+    groups = {"matrices": [], "projections": [], "others": []}
+    for name, p in model.named_parameters():
+        kind = "others" if p.ndim < 2 or "embedding" in name else "matrices" if "resblocks" in name else "projections"
+        groups[kind].append(p)
+    return [torch.optim.Muon(groups["matrices"], weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW([{"params": groups["projections"], "weight_decay": 0.1},
+                               {"params": groups["others"], "weight_decay": 0.0}], betas=(0.9, 0.98))]
+
+
 def train(model, data, ids, args):
-    """Trains in place and gives the exponential moving average of the weights, the steps done and the seconds."""
+    """Trains in place, to the average of the weights over the last steps; gives the steps done and the seconds."""
     pixels, truth, _, said = data
     generator = torch.Generator().manual_seed(args.seed)
     rng = np.random.default_rng(args.seed)
-    decayed = [p for n, p in model.named_parameters() if p.ndim >= 2 and "embedding" not in n]
-    plain = [p for n, p in model.named_parameters() if p.ndim < 2 or "embedding" in n]
-    optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.1}, {"params": plain, "weight_decay": 0.0}],
-                                  betas=(0.9, 0.98))
+    optimizers = optimizers_of(model)
     parameters = list(model.parameters())
-    average = [p.detach().clone() for p in parameters]
+    average, averaged = [torch.zeros_like(p) for p in parameters], 0
+    lengths = ids.argmax(-1).numpy()
+    simple = np.flatnonzero((truth[:, 4] == 1) & (truth[:, 5] == -2))  # a single object
     start, step, order = time.time(), 0, np.empty(0, int)
-    warmup = min(200, args.steps // 5)
+    warmup = min(150, args.steps // 5)
     while True:
         # The schedule is by steps; on a busy machine the clock shortens it, so that the rate still falls to zero.
         progress = max(step / args.steps, (time.time() - start) / (60 * args.minutes))
         if progress >= 1:
             break
-        rate = args.rate * min(1, (step + 1) / warmup) * (0.5 + 0.5 * math.cos(math.pi * progress))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        rate = args.rate * min(1, (step + 1) / warmup, 1.6 * (1 - progress))
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
         if len(order) < args.batch:
-            order = rng.permutation(len(pixels))
+            order = rng.permutation(simple if progress < 0.25 else len(pixels))  # single objects first
         rows, order = order[:args.batch], order[args.batch:]
-        which = rng.integers(CAPTIONS, size=args.batch)
-        agreement = torch.from_numpy(sc.agreement(truth[rows], said[rows, which]))
+        which = np.stack([rng.permutation(CAPTIONS)[:2] for _ in rows])  # two captions a picture
+        two, which = np.repeat(rows, 2), which.ravel()
+        by_length = np.argsort(lengths[two, which], kind="stable")  # parts of like length waste little on padding
+        two, which = two[by_length], which[by_length]
+        agreement = torch.from_numpy(sc.agreement(truth[rows], said[two, which]))
         with torch.autocast("cpu", torch.bfloat16):
             images = model.encode_image(augment(pixels[rows], generator))
-            texts = model.encode_text(ids[rows, which])
+            texts = torch.cat([model.encode_text(part) for part in ids[two, which].chunk(4)])
         logits = model.logit_scale.exp() * unit(images.float()) @ unit(texts.float()).T
         loss = contrastive_loss(logits, agreement)
-        optimizer.zero_grad(set_to_none=True)
+        model.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         with torch.no_grad():
             model.logit_scale.clamp_(max=math.log(100))
-            torch._foreach_lerp_(average, [p.detach() for p in parameters], max(0.002, 1 / (step + 1)))
+            if progress > 0.9:
+                averaged += 1
+                torch._foreach_lerp_(average, parameters, 1 / averaged)
         step += 1
-        if step % 25 == 0:
+        if step % 50 == 0:
             print(f"step {step}  loss {loss.item():.4f}  scale {model.logit_scale.exp().item():.1f}  "
                   f"rate {rate:.2e}  {time.time() - start:.0f} s", flush=True)
         if step % 300 == 0:
@@ -266,12 +289,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", required=True, help="folder for demo.pt, bpe_demo.txt.gz, results.json")
     parser.add_argument("--scenes", type=int, default=60000, help="rendered training scenes")
-    parser.add_argument("--steps", type=int, default=2600)
+    parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--minutes", type=float, default=45, help="end the training within this time at the latest")
-    parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--rate", type=float, default=1.5e-3, help="peak learning rate")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
     parser.add_argument("--tests", type=int, default=2000, help="test pictures for each figure")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=1, help="processes that render")
+    parser.add_argument("--cache", help="keep the rendered scenes in this file, for further runs")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     os.makedirs(args.out, exist_ok=True)
@@ -279,9 +304,9 @@ def main():
     torch.manual_seed(args.seed)
 
     start = time.time()
-    data = training_set(args.scenes, args.threads)
+    data = training_set(args.scenes, args.workers, args.cache)
     rendering = time.time() - start
-    print(f"{args.scenes} scenes rendered in {rendering:.0f} s", flush=True)
+    print(f"{args.scenes} scenes ready in {rendering:.0f} s", flush=True)
     vocabulary = os.path.join(args.out, "bpe_demo.txt.gz")
     clip_model.save_merges(vocabulary, clip_model.train_merges([t for row in data[2] for t in row], MERGES))
     tokenizer = clip_model.Tokenizer(vocabulary)
