@@ -161,6 +161,17 @@ outcome<void> packed_writer::add_rows(std::string_view name, dtype type, std::sp
   return end_tensor(*header, scales, {});
 }
 
+outcome<void> packed_writer::add_stored(const tensor_view& t) {
+  std::uint32_t shape[4] = {};
+  for (int i = 0; i < t.rank; i++) shape[i] = static_cast<std::uint32_t>(t.shape[i]);
+  auto header = header_of(t.name, t.type, t.layout, {shape, static_cast<std::size_t>(t.rank)});
+  if (!header) return header.failure();
+  if (auto done = begin_tensor(*header); !done) return done;
+  if (auto done = add_elements(t.data, header->bytes); !done) return done;
+  const std::size_t rows = static_cast<std::size_t>(t.shape[0]);
+  return end_tensor(*header, {t.scales, t.scales != nullptr ? rows : 0}, {t.sums, t.sums != nullptr ? rows : 0});
+}
+
 outcome<void> packed_writer::add_f32(std::string_view name, std::span<const std::uint32_t> shape,
                                      std::span<const float> data) {
   return add_rows(name, dtype::f32, shape, data.data());

@@ -5,6 +5,7 @@
 #include "outcome.hpp"
 
 #include <ocellus/format/layout.hpp>
+#include <ocellus/format/reader.hpp>
 
 #include <cstdint>
 #include <cstdio>
@@ -42,6 +43,9 @@ class packed_writer {
 
   /// f32 rows, the common case of biases, gains and tables.
   outcome<void> add_f32(std::string_view name, std::span<const std::uint32_t> shape, std::span<const float> data);
+
+  /// A tensor of another packed file, as it is stored there.
+  outcome<void> add_stored(const ocellus::tensor_view& t);
 
   /// A section other than tensors; `bytes` is copied.
   void add_section(ocellus::format::section kind, std::span<const std::byte> bytes, bool required = false);
