@@ -19,7 +19,12 @@
 #include <ocellus/x86/avx512fp16.hpp>
 #include <ocellus/x86/resample.hpp>
 #elif defined(__aarch64__)
+#include <ocellus/arm/i8mm.hpp>
 #include <ocellus/arm/resample.hpp>
+#elif defined(__riscv_vector)
+#include <ocellus/riscv/rvv.hpp>
+#elif defined(__wasm_simd128__)
+#include <ocellus/wasm/relaxed.hpp>
 #endif
 
 #include <ocellus/core/status.hpp>
