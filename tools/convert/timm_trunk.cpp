@@ -109,7 +109,8 @@ void add_timm_trunk(plan& p, const timm_options& o) {
   if (!p.ok()) return;
   if (e.layers == 0) return p.fail("no blocks named " + at + "blocks.N.attn.proj");
   const std::string block0 = at + "blocks.0.";
-  e.post_norm = known.post_norm ? 1 : 0;
+  if (known.post_norm)
+    return p.fail(o.name_origin + ": " + printable(o.name) + " has post-norm blocks, which are not supported");
   v.class_token = p.has(at + "cls_token") ? 1 : 0;
   v.pre_norm = p.has(at + "norm_pre.weight") ? 1 : 0;
   v.registers = p.has(at + "reg_token") ? static_cast<std::int32_t>(p.dim(at + "reg_token", -2)) : 0;

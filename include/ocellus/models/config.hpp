@@ -136,7 +136,8 @@ constexpr bool in_range(std::int64_t x, std::int64_t low, std::int64_t high) noe
 constexpr bool valid(const encoder_config& e) noexcept {
   return in_range(e.width, 1, 1 << 14) && in_range(e.layers, 0, 256) && in_range(e.heads, 1, 256) &&
          in_range(e.head_width, 1, 512) && in_range(e.mlp, 1, 1 << 17) && e.eps >= 0 && e.eps < 1 &&
-         static_cast<int>(e.act) <= static_cast<int>(activation::relu);
+         static_cast<int>(e.act) <= static_cast<int>(activation::relu) &&
+         e.rope == 0 && e.post_norm == 0;  // the format has a place for them, the towers do not run them yet
 }
 }  // namespace detail
 
