@@ -17,6 +17,7 @@
 #include <ocellus/x86/avx512vnni.hpp>
 #include <ocellus/x86/avx512bf16.hpp>
 #include <ocellus/x86/avx512fp16.hpp>
+#include <ocellus/x86/avxvnni.hpp>
 #include <ocellus/x86/resample.hpp>
 #elif defined(__aarch64__)
 #include <ocellus/arm/i8mm.hpp>
