@@ -19,6 +19,7 @@
 #include <ocellus/x86/avx512fp16.hpp>
 #include <ocellus/x86/avxvnni.hpp>
 #include <ocellus/x86/resample.hpp>
+#include <ocellus/x86/sse41.hpp>
 #elif defined(__aarch64__)
 #include <ocellus/arm/i8mm.hpp>
 #include <ocellus/arm/resample.hpp>
