@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Trains the demo's CLIP on rendered scenes and measures it; needs torch, numpy and Pillow.
 
-    python3 train.py --out DIR                     the real run: about 40 minutes on one core of a server
+    python3 train.py --out DIR                     the real run: 38 minutes on a busy core, and rendering
     python3 train.py --out DIR --steps 60 --scenes 3000 --tests 300      a try
 
 Writes into DIR: demo.pt (a state dict in OpenAI's layout), bpe_demo.txt.gz, results.json (with the command).
@@ -289,11 +289,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", required=True, help="folder for demo.pt, bpe_demo.txt.gz, results.json")
     parser.add_argument("--scenes", type=int, default=60000, help="rendered training scenes")
-    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--steps", type=int, default=2600)
     parser.add_argument("--minutes", type=float, default=45, help="end the training within this time at the latest")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
-    parser.add_argument("--tests", type=int, default=2000, help="test pictures for each figure")
+    parser.add_argument("--tests", type=int, default=1000, help="test pictures for each figure")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1, help="processes that render")
     parser.add_argument("--cache", help="keep the rendered scenes in this file, for further runs")
