@@ -1,10 +1,7 @@
-// The smallest user of ocellus: includes the umbrella header, calls it, needs nothing else.
-#if __has_include(<ocellus/ocellus.hpp>)
-#include <ocellus/ocellus.hpp>
-#endif
-#include <ocellus/core/status.hpp>
-#include <ocellus/core/scalar.hpp>
+// The smallest user of ocellus: opens a model that is not there and is told so.
+#include <ocellus/models/model.hpp>
 
 int main() {
-  return ocellus::to_f32(ocellus::to_f16(1.5f)) == 1.5f ? 0 : 1;
+  const auto model = ocellus::model::open("there is no such file.oc");
+  return !model && model.error() == ocellus::status::file_not_found ? 0 : 1;
 }
