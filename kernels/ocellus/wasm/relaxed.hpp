@@ -5,11 +5,12 @@
 // | wasm_i32x4_relaxed_dot_i8x16_i7x16_add | vpdpbusd, or pmaddubsw, pmaddwd, paddd | sdot | s8 tile: four products a lane |
 // | wasm_f32x4_relaxed_madd                | vfmadd231ps             | fmla   | f32 tile, where the engine fuses  |
 //
-// Relaxed instructions give what the engine's processor does soonest, so the law holds by what is fed to them:
+// Relaxed instructions give what the engine's processor does soonest, but always the same while a program runs (core
+// specification, relaxed operations), so that one product tells what an engine does:
 // - The dot is s8 x u7. Activations are split as a = (a & 127) + 128 * (a >> 7); weights lie in [-127, 127], so that
-//   neither the sign of the second operand nor saturation (2 * 127 * 127 < 2^15) can show.
-// - madd may round once or twice, but always the same way while a program runs (core specification, relaxed
-//   operations): one product tells which. An engine that rounds twice gets simd128's tile.
+//   neither the sign of the second operand nor saturation (2 * 127 * 127 < 2^15) can show. Where it is pmaddubsw and
+//   company, two of them take twice as long as simd128's tile: that one runs.
+// - madd may round once or twice. An engine that rounds twice gets simd128's tile.
 // Registers: s8 tile 2 x 8: 8 accumulators + 4 of A + 1 of W = 13; f32 tile 4 x 8: 8 + 2 of W + 1 of A = 11.
 #pragma once
 
@@ -26,8 +27,19 @@ struct relaxed : simd128 {
   /// Whether this engine's madd rounds once.
   static OCELLUS_NOINLINE bool fused() noexcept {
     volatile float above = 1 + 0x1p-20f, below = 1 - 0x1p-20f;  // their product is 1 - 2^-40
-    const v128_t r = wasm_f32x4_relaxed_madd(wasm_f32x4_splat(above), wasm_f32x4_splat(below), wasm_f32x4_splat(-1.f));
-    return wasm_f32x4_extract_lane(r, 0) != 0;
+    const v128_t one = wasm_f32x4_splat(1), x = wasm_f32x4_splat(above), y = wasm_f32x4_splat(below);
+    return wasm_f32x4_extract_lane(wasm_f32x4_relaxed_madd(x, y, wasm_f32x4_neg(one)), 0) != 0;
+  }
+
+  /// Whether this engine's dot is one instruction, vpdpbusd or sdot: neither saturates at 2 * 127 * 255, which
+  /// pmaddubsw does. The second product is a guard: V8 before 11.4 swapped the operands in code of its first tier.
+  static OCELLUS_NOINLINE bool quick_dot() noexcept {
+    volatile int most = 127, minus_one = -1;
+    const v128_t m = wasm_i8x16_splat(static_cast<std::int8_t>(most)),
+                 n = wasm_i8x16_splat(static_cast<std::int8_t>(minus_one)), none = wasm_i32x4_splat(0);
+    const int beyond = wasm_i32x4_extract_lane(wasm_i32x4_relaxed_dot_i8x16_i7x16_add(m, n, none), 0);
+    const int within = wasm_i32x4_extract_lane(wasm_i32x4_relaxed_dot_i8x16_i7x16_add(n, m, none), 0);
+    return within == 4 * -127 && (beyond == 4 * -127 || beyond == 4 * 127 * 255);
   }
 
   template <int MR, int P, class W>
@@ -59,6 +71,7 @@ struct relaxed : simd128 {
   static OCELLUS_NOINLINE void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
                                        std::size_t panel_stride, int k, std::int32_t* out, std::ptrdiff_t ldo,
                                        const void*) noexcept {
+    if (!quick_dot()) return simd128::tile_s8<MR, P>(a, lda, b, panel_stride, k, out, ldo, nullptr);
     for (int half = 0; half < 2 * P; half++) {
       const std::int8_t* w = b + static_cast<std::size_t>(half / 2) * panel_stride + half % 2 * 32;
       v128_t low[MR][2], high[MR][2];  // sums over the lower seven bits, over the upper bit

@@ -7,11 +7,11 @@
 // | wasm_f64x2_promote_low_f32x4  | cvtps2pd | fcvtl                | f32 tile: the exact product of two floats    |
 // | wasm_f32x4_demote_f64x2_zero  | cvtpd2ps | fcvtn                | f32 tile: the sum, rounded                   |
 //
-// wasm has no fused multiply-add, and law 2 wants one: the f32 tile computes it in double, which costs four times the
-// instructions of a plain multiply and add on half the lanes. Models for the web are packed with s8 weights.
+// wasm has no fused multiply-add, and law 2 wants one: the f32 tile computes it in double, eighteen instructions for two
+// lanes where a multiply and an add would do four. Models for the web are packed with s8 weights.
 // Overflow: s16 products of u8 x s8 are below 2^15, the dot adds two of them in s32; see ops/gemm.hpp for K.
-// Registers (V8 keeps 15 on x64): s8 tile 2 x 16: 8 accumulators + 4 of A + 2 of W = 14; f32 tile 4 x 4: 8 + 2 of W +
-// 2 flags + 2 = 14. A pair of panels is two single ones.
+// Registers (V8 keeps 15 on x64): s8 tile 2 x 16: 8 accumulators + 4 of A + 2 of W = 14; f32 tile 4 x 4: 4 + 2 of W +
+// 7 = 13. A pair of panels is two single ones.
 #pragma once
 
 #include <ocellus/generic/scalar.hpp>
@@ -183,50 +183,46 @@ struct simd128 : scalar {
     return reinterpret_cast<f32x4>(wasm_v128_or(wasm_v128_or(vec::bits(value), special), sign));
   }
 
-  // A chain of fused multiply-adds, two lanes at a time: the product is exact in double, and the rounding of the sum
-  // first to double, then to float gives fma's bits, unless the double lies half-way between two floats (its low 29
-  // bits are 1 and 28 zeros) or the float is subnormal, where the half-way points lie elsewhere. Both are noted as the
-  // chain goes, and are rare enough to compute the whole tile again by strict_fma.
+  /// x * w + c in double, rounded to odd [Boldo & Melquiond 2008], so that rounding it to float gives fma(x, w, c): the
+  /// product of two floats is exact, the sum's error comes by Knuth's two-sum.
+  static OCELLUS_INLINE v128_t fma_to_odd(f64x2 x, f64x2 w, f64x2 c) noexcept {
+    const f64x2 product = x * w, sum = product + c;
+    const f64x2 part = sum - product;
+    const v128_t error = reinterpret_cast<v128_t>((product - (sum - part)) + (c - part));
+    const v128_t s = reinterpret_cast<v128_t>(sum), zero = wasm_f64x2_splat(0);
+    const v128_t inexact = wasm_f64x2_ne(error, zero);
+    const v128_t inward = wasm_v128_xor(wasm_f64x2_lt(s, zero), wasm_f64x2_lt(error, zero));
+    return wasm_v128_or(wasm_i64x2_add(s, wasm_v128_and(inward, inexact)),
+                        wasm_v128_and(inexact, wasm_i64x2_splat(1)));
+  }
+  static OCELLUS_INLINE f64x2 low_half(v128_t x) noexcept {
+    return reinterpret_cast<f64x2>(wasm_f64x2_promote_low_f32x4(x));
+  }
+  static OCELLUS_INLINE f64x2 high_half(v128_t x) noexcept {
+    return low_half(wasm_i32x4_shuffle(x, x, 2, 3, 2, 3));
+  }
+
   template <int MR, int P, class W>
   static OCELLUS_NOINLINE void tile_float(const float* a, std::ptrdiff_t lda, const W* b,
                                           std::size_t panel_stride, int k, float* out,
                                           std::ptrdiff_t ldo) noexcept {
-    v128_t halfway = wasm_i32x4_splat(0);   // even words: all ones if a sum was half-way
-    v128_t smallest = wasm_i32x4_splat(-1);  // odd words: the least (exponent and mantissa) * 2 - 1, unsigned
     for (int quad = 0; quad < 4 * P; quad++) {
       const W* panel = b + static_cast<std::size_t>(quad / 4) * panel_stride;
-      f64x2 acc[MR][2];
-      unroll<MR>([&](auto r) OCELLUS_LAMBDA { acc[r][0] = acc[r][1] = f64x2{}; });
+      v128_t acc[MR];
+      unroll<MR>([&](auto r) OCELLUS_LAMBDA { acc[r] = wasm_i32x4_splat(0); });
       for (int d = 0; d < k; d++) {
         const v128_t w = vec::bits(widen4(panel, d, quad % 4));
-        const f64x2 w0 = reinterpret_cast<f64x2>(wasm_f64x2_promote_low_f32x4(w));
-        const f64x2 w1 = reinterpret_cast<f64x2>(
-            wasm_f64x2_promote_low_f32x4(wasm_i32x4_shuffle(w, w, 2, 3, 2, 3)));
-        const auto step = [&](f64x2& c, double x, f64x2 w2) OCELLUS_LAMBDA {
-          const f64x2 product = f64x2{x, x} * w2;
-          const v128_t sum = reinterpret_cast<v128_t>(product + c);
-          halfway = wasm_v128_or(halfway, wasm_i32x4_eq(wasm_i32x4_shl(sum, 3),
-                                                        wasm_u32x4_splat(0x80000000u)));
-          smallest = wasm_u32x4_min(smallest, wasm_i32x4_sub(wasm_i32x4_shl(sum, 1), wasm_i32x4_splat(1)));
-          c = reinterpret_cast<f64x2>(wasm_f64x2_promote_low_f32x4(wasm_f32x4_demote_f64x2_zero(sum)));
-        };
+        const f64x2 w0 = low_half(w), w1 = high_half(w);
         unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-          const double x = static_cast<double>(a[r * lda + d]);
-          step(acc[r][0], x, w0);
-          step(acc[r][1], x, w1);
+          const double one = static_cast<double>(a[r * lda + d]);
+          const f64x2 x = {one, one};
+          const v128_t low = wasm_f32x4_demote_f64x2_zero(fma_to_odd(x, w0, low_half(acc[r])));
+          const v128_t high = wasm_f32x4_demote_f64x2_zero(fma_to_odd(x, w1, high_half(acc[r])));
+          acc[r] = wasm_i32x4_shuffle(low, high, 0, 1, 4, 5);
         });
       }
-      unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-        const v128_t low = wasm_f32x4_demote_f64x2_zero(reinterpret_cast<v128_t>(acc[r][0]));
-        const v128_t high = wasm_f32x4_demote_f64x2_zero(reinterpret_cast<v128_t>(acc[r][1]));
-        wasm_v128_store(out + r * ldo + quad * 4, wasm_i32x4_shuffle(low, high, 0, 1, 4, 5));
-      });
+      unroll<MR>([&](auto r) OCELLUS_LAMBDA { wasm_v128_store(out + r * ldo + quad * 4, acc[r]); });
     }
-    constexpr std::uint32_t normal = (1023 - 126) << 21;  // 2^-126's upper word, doubled
-    const bool subnormal = wasm_u32x4_extract_lane(smallest, 1) < normal - 1 ||
-                           wasm_u32x4_extract_lane(smallest, 3) < normal - 1;
-    if (subnormal || wasm_i32x4_extract_lane(halfway, 0) != 0 || wasm_i32x4_extract_lane(halfway, 2) != 0)
-      scalar::tile_float<MR, P, W>(a, lda, b, panel_stride, k, out, ldo);
   }
 
   template <int MR, int P>
