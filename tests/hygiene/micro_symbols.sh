@@ -36,7 +36,7 @@ CPP
 
 # What the C library, libm and the compiler's runtime (integer division, soft double) may be asked for.
 allowed='memcpy|memmove|memset|memcmp|memchr|strlen|sqrtf|fmaf|floor|_GLOBAL_OFFSET_TABLE_|__stack_chk_fail'
-allowed+='|__(aeabi_|div|mod|udiv|umod|mul|add|sub|float|fix|gt|lt|ge|le|eq|ne)[a-z0-9_]*'
+allowed+='|__(aeabi_|popcount|div|mod|udiv|umod|mul|add|sub|float|fix|gt|lt|ge|le|eq|ne)[a-z0-9_]*'
 flags="-std=c++20 -O2 -fno-exceptions -fno-rtti -fno-threadsafe-statics -Iinclude -Ikernels -c"
 
 check() {  # NAME LIMIT NM SIZE COMPILER...

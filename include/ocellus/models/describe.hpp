@@ -34,6 +34,14 @@ constexpr encoder_config clip_encoder() noexcept {
 
 /// A vision transformer [Dosovitskiy 2021]. Each method gives a changed copy.
 struct vit {
+  /// A copy with its configuration changed by `change`. First of all: clang wants it before its first use.
+  template <class F>
+  constexpr vit with(F change) const noexcept {
+    vit other = *this;
+    change(other.value);
+    return other;
+  }
+
   vision_config value = clip_defaults();
 
   constexpr vit image(int side) const noexcept { return image(side, side); }
@@ -109,16 +117,18 @@ struct vit {
     v.encoder = detail::clip_encoder();
     return v;
   }
-  template <class F>
-  constexpr vit with(F change) const noexcept {
-    vit other = *this;
-    change(other.value);
-    return other;
-  }
 };
 
 /// A text transformer. Each method gives a changed copy.
 struct text_transformer {
+  /// A copy with its configuration changed by `change`. First of all: clang wants it before its first use.
+  template <class F>
+  constexpr text_transformer with(F change) const noexcept {
+    text_transformer other = *this;
+    change(other.value);
+    return other;
+  }
+
   text_config value = clip_defaults();
 
   constexpr text_transformer vocab(int n) const noexcept {
@@ -169,12 +179,6 @@ struct text_transformer {
     t.encoder = detail::clip_encoder();
     t.encoder.causal = 1;
     return t;
-  }
-  template <class F>
-  constexpr text_transformer with(F change) const noexcept {
-    text_transformer other = *this;
-    change(other.value);
-    return other;
   }
 };
 

@@ -8,8 +8,9 @@
 //   using tower = ocellus::vision_tower<config, ocellus::pinned<ocellus::kernels::scalar>>;
 //   static tower eye;                                        // views of the weights, some hundred bytes
 //   static ocellus::static_arena<tower::arena_size> memory;  // the activations
-//   ocellus::status start(std::span<const std::byte> flash) { return eye.bind(flash); }
-//   void see(const std::uint8_t* frame, float (&embedding)[64]) { eye(frame, embedding, memory); }
+//   const ocellus::status bound = eye.bind(bytes);           // once, at start: an array in flash
+//   float embedding[64];
+//   if (bound == ocellus::status::ok) eye(camera_pixels, embedding, memory);
 //
 // The weights are those of a packed file (ocellus-convert; --emit-header makes an array of it) and stay where
 // they are.

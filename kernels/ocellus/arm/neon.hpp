@@ -1,5 +1,5 @@
-// NEON of AArch64, every 64-bit Arm from Armv8.0 on: Cortex-A53, A72 and their like; later cores take s8 products from
-// dotprod.hpp or i8mm.hpp.
+// NEON of AArch64, every 64-bit Arm from Armv8.0 on: Cortex-A53, A72 and their like; later cores take s8
+// products from dotprod.hpp or i8mm.hpp.
 //
 // | intrinsic           | instruction      | use                                                           |
 // |---------------------|------------------|---------------------------------------------------------------|
@@ -9,11 +9,11 @@
 // | vpadalq_s16         | sadalp           | pairs of those into s32                                       |
 // | vcvtnq_s32_f32      | fcvtns           | rounding half to even                                         |
 //
-// Overflow: |(a - 128) w| <= 128 * 127, so two products fit s16 (32,512); the s32 sums are below those of ops/gemm.hpp.
-// u8 activations: the s8 tile computes sum (a - 128) w. In gemm_s8 the missing 128 * sum w goes into the zero point that
-// the epilogue multiplies by that very sum, for nothing; attention's tiles add it from the panel.
-// Registers: f32 tile 6 x 16: 24 accumulators + 6 of A + 2 of W = 32. s8 tile 3 x 16: 24 + 3 of A + 2 of W + 1.
-// Not timed: run under qemu, instructions counted only (kernels/ocellus/arm/README.md).
+// Overflow: |(a - 128) w| <= 128 * 127, so two products fit s16 (32,512); the s32 sums are below those of
+// ops/gemm.hpp. u8 activations: the s8 tile computes sum (a - 128) w. In gemm_s8 the missing 128 * sum w goes
+// into the zero point that the epilogue multiplies by that very sum, for nothing; attention's tiles add it
+// from the panel. Registers: f32 tile 6 x 16: 24 accumulators + 6 of A + 2 of W = 32. s8 tile 3 x 16: 24 + 3
+// of A + 2 of W + 1. Not timed: run under qemu, instructions counted only (kernels/ocellus/arm/README.md).
 #pragma once
 
 #include <ocellus/generic/scalar.hpp>
@@ -145,8 +145,8 @@ struct neon_tiles : scalar {
 
 #include <ocellus/generic/unroll.inl>
 
-  /// Holds loads from p back until acc is there. Costs no instruction; without it gcc 12 loads a whole step ahead and
-  /// spills accumulators.
+  /// Holds loads from p back until acc is there. Costs no instruction; without it gcc 12 loads a whole step
+  /// ahead and spills accumulators.
   template <class T, class V>
   static OCELLUS_INLINE void after(const T*& p, V acc) noexcept {
     __asm__("" : "+r"(p) : "w"(acc));
@@ -168,7 +168,8 @@ struct neon_tiles : scalar {
                                             : vandq_u32(pair, vdupq_n_u32(0xffff0000u)));
   }
 
-  /// MR rows times P panels; a pair of panels is two single ones where the accumulators of both would not fit.
+  /// MR rows times P panels; a pair of panels is two single ones where the accumulators of both would not
+  /// fit.
   template <int MR, int P, class W>
   static OCELLUS_NOINLINE void tile_float(const float* a, std::ptrdiff_t lda, const W* b,
                                           std::size_t panel_stride, int k, float* out,
@@ -249,7 +250,8 @@ struct neon_tiles : scalar {
     unroll<MR>([&](auto r) OCELLUS_LAMBDA {
       unroll<8>([&](auto i) OCELLUS_LAMBDA { acc[r][i] = vdupq_n_s32(0); });
     });
-    // x[r]: four depths twice in the low half, the next four twice in the high half; w likewise, for two columns
+    // x[r]: four depths twice in the low half, the next four twice in the high half; w likewise, for two
+    // columns
     const auto step = [&](const int8x16_t(&x)[MR], auto last) OCELLUS_LAMBDA {
       unroll<4>([&](auto c) OCELLUS_LAMBDA {
         const int64x2_t w0 = vreinterpretq_s64_s8(vld1q_s8(b + c * 16));
@@ -299,7 +301,8 @@ struct neon_tiles : scalar {
     }
   }
 
-  /// gemm_s8 by a set whose tile gives sum (a - 128) w: acc + 128 sum - zero * sum = acc - (zero - 128) * sum.
+  /// gemm_s8 by a set whose tile gives sum (a - 128) w: acc + 128 sum - zero * sum = acc - (zero - 128) *
+  /// sum.
   template <class Shifted>
   static void gemm_shifted(const gemm_args& g) noexcept {
     constexpr int most = 512;

@@ -1,12 +1,13 @@
-// The matrix product of sets whose activations are rounded to 16 bits. Included once inside each such set, which defines
+// The matrix product of sets whose activations are rounded to 16 bits. Included once inside each such set,
+// which defines
 //   rounded_element, rounded_weight   types of a rounded activation as the tile reads it, and of a weight
 //   rounded_rows, rounded_depth       the block of A that lies rounded on the stack
 //   rounded_unit                      panels that a tile takes at least
 //   round_block(out, a, lda, rows, depth)
 //   tiles_rounded(rows, panels, a, lda, panel, stride, depth, c, ldc)   adds to C
 //   gemm_exact(g)                     the set's way without rounding
-// Partial sums live in C, one block of depth after the other, so that no scratch is needed. What does not fit that way
-// (a ragged last panel, an activation whose residual is C itself) goes the exact way.
+// Partial sums live in C, one block of depth after the other, so that no scratch is needed. What does not fit
+// that way (a ragged last panel, an activation whose residual is C itself) goes the exact way.
 static void gemm_rounded(const gemm_args& g) noexcept {
   if (g.act != activation::none && g.residual == g.c) return gemm_exact(g);
   gemm_args part = g;

@@ -1,12 +1,13 @@
-// AVX-VNNI: Alder Lake, Sierra Forest, Arrow Lake and later cores without AVX-512. Everything but the s8 tile comes from avx2.
+// AVX-VNNI: Alder Lake, Sierra Forest, Arrow Lake and later cores without AVX-512. Everything but the s8 tile
+// comes from avx2.
 //
 // | intrinsic                 | instruction      | use                                                 |
 // |---------------------------|------------------|-----------------------------------------------------|
 // | _mm256_dpbusd_avx_epi32   | {vex} vpdpbusd   | u8 x s8, four products added in s32, no saturation  |
 //
-// Overflow: as in ops/gemm.hpp. Registers: tile 6 x 16: 12 accumulators + 2 of W + 1 broadcast = 15 of 16. A pair of
-// panels is two single ones. % of peak: not measured (no CPU with it at hand); on Sapphire Rapids, which has both, the
-// AVX-512 set is preferred.
+// Overflow: as in ops/gemm.hpp. Registers: tile 6 x 16: 12 accumulators + 2 of W + 1 broadcast = 15 of 16. A
+// pair of panels is two single ones. % of peak: not measured (no CPU with it at hand); on Sapphire Rapids,
+// which has both, the AVX-512 set is preferred.
 #pragma once
 
 #include <ocellus/x86/avx2.hpp>

@@ -5,14 +5,15 @@
 // | _mm_madd_epi16     | pmaddwd     | s8 tile: u8 x s8 as s16 pairs, exact (pmaddubsw saturates)             |
 // | _mm_mul_pd, add_pd | mulpd       | f32 tile: a fused multiply-add without the instruction, see below      |
 //
-// f32: law 2 wants FMA chains and these CPUs have no FMA. The product of two floats is exact in double; adding in double
-// and rounding to float differs from a fused multiply-add only if the double sum was itself rounded onto the middle
-// between two floats, or where the float is subnormal. Both are looked for (the sum's low 29 bits are 0x10000000, or it
-// is below 2^-126), and such a tile is computed again by the scalar set's std::fma. The price: about ten instructions
-// for two products instead of two for four. Convert with --dtype s8 for these machines; f32 is here to be right.
+// f32: law 2 wants FMA chains and these CPUs have no FMA. The product of two floats is exact in double;
+// adding in double and rounding to float differs from a fused multiply-add only if the double sum was itself
+// rounded onto the middle between two floats, or where the float is subnormal. Both are looked for (the sum's
+// low 29 bits are 0x10000000, or it is below 2^-126), and such a tile is computed again by the scalar set's
+// std::fma. The price: about ten instructions for two products instead of two for four. Convert with --dtype
+// s8 for these machines; f32 is here to be right.
 //
-// Overflow of the s8 tile: as in avx2.hpp. Registers: s8 tile 2 x 16: 8 accumulators + 2 of W + 4 of A = 14 of 16.
-// % of peak: not measured on such a CPU.
+// Overflow of the s8 tile: as in avx2.hpp. Registers: s8 tile 2 x 16: 8 accumulators + 2 of W + 4 of A = 14
+// of 16. % of peak: not measured on such a CPU.
 #pragma once
 
 #include <ocellus/generic/scalar.hpp>
@@ -114,8 +115,8 @@ struct sse41 : scalar {
     OCELLUS_INLINE void to_u8(std::uint8_t* q, std::int32_t zero_point) const noexcept {
       const __m128i z = _mm_set1_epi32(zero_point);
       const auto at = [&](int i) { return _mm_add_epi32(_mm_cvtps_epi32(v[i]), z); };
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(q), _mm_packus_epi16(_mm_packs_epi32(at(0), at(1)),
-                                                                       _mm_packs_epi32(at(2), at(3))));
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(q),
+                       _mm_packus_epi16(_mm_packs_epi32(at(0), at(1)), _mm_packs_epi32(at(2), at(3))));
     }
     OCELLUS_INLINE void to_s8(std::int8_t* q) const noexcept {
       const __m128i b = _mm_packs_epi16(_mm_packs_epi32(_mm_cvtps_epi32(v[0]), _mm_cvtps_epi32(v[1])),
@@ -134,7 +135,9 @@ struct sse41 : scalar {
     }
     static OCELLUS_INLINE void interleave4(std::int8_t* out, const std::int8_t* r0, const std::int8_t* r1,
                                            const std::int8_t* r2, const std::int8_t* r3) noexcept {
-      const auto at = [](const std::int8_t* p) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)); };
+      const auto at = [](const std::int8_t* p) {
+        return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+      };
       const __m128i a = _mm_unpacklo_epi8(at(r0), at(r1)), b = _mm_unpacklo_epi8(at(r2), at(r3));
       const __m128i c = _mm_unpackhi_epi8(at(r0), at(r1)), d = _mm_unpackhi_epi8(at(r2), at(r3));
       __m128i* o = reinterpret_cast<__m128i*>(out);
@@ -162,18 +165,22 @@ struct sse41 : scalar {
     return _mm_setr_ps(to_f32(at[0]), to_f32(at[1]), to_f32(at[2]), to_f32(at[3]));
   }
 
-  /// Rounds two sums of exact products to float; `odd` collects those that were rounded twice or came out subnormal.
+  /// Rounds two sums of exact products to float; `odd` collects those that were rounded twice or came out
+  /// subnormal.
   static OCELLUS_INLINE __m128 round_sum(__m128d s, __m128i& odd) noexcept {
     const __m128i low = _mm_and_si128(_mm_castpd_si128(s), _mm_set1_epi64x(0x1fffffff));
     const __m128d size = _mm_andnot_pd(_mm_set1_pd(-0.0), s);
-    const __m128d tiny = _mm_and_pd(_mm_cmplt_pd(size, _mm_set1_pd(0x1p-126)), _mm_cmpneq_pd(s, _mm_setzero_pd()));
-    odd = _mm_or_si128(odd, _mm_or_si128(_mm_cmpeq_epi64(low, _mm_set1_epi64x(0x10000000)), _mm_castpd_si128(tiny)));
+    const __m128d tiny =
+        _mm_and_pd(_mm_cmplt_pd(size, _mm_set1_pd(0x1p-126)), _mm_cmpneq_pd(s, _mm_setzero_pd()));
+    odd = _mm_or_si128(
+        odd, _mm_or_si128(_mm_cmpeq_epi64(low, _mm_set1_epi64x(0x10000000)), _mm_castpd_si128(tiny)));
     return _mm_cvtpd_ps(s);
   }
 
   template <int MR, int P, class W>
-  static OCELLUS_NOINLINE void tile_float(const float* a, std::ptrdiff_t lda, const W* b, std::size_t panel_stride,
-                                          int k, float* out, std::ptrdiff_t ldo) noexcept {
+  static OCELLUS_NOINLINE void tile_float(const float* a, std::ptrdiff_t lda, const W* b,
+                                          std::size_t panel_stride, int k, float* out,
+                                          std::ptrdiff_t ldo) noexcept {
     if constexpr (P > 1) {
       unroll<P>([&](auto p) OCELLUS_LAMBDA {
         tile_float<MR, 1, W>(a, lda, b + p * panel_stride, panel_stride, k, out + p * 16, ldo);
@@ -209,9 +216,8 @@ struct sse41 : scalar {
       });
     } else {
       __m128i acc[MR][4];
-      unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-        acc[r][0] = acc[r][1] = acc[r][2] = acc[r][3] = _mm_setzero_si128();
-      });
+      unroll<MR>([&](auto r)
+                     OCELLUS_LAMBDA { acc[r][0] = acc[r][1] = acc[r][2] = acc[r][3] = _mm_setzero_si128(); });
       const __m128i low = _mm_set1_epi16(0x00ff);
       for (int d = 0; d < k; d += 4) {
         __m128i even[MR], odd[MR];
