@@ -23,8 +23,6 @@
 #elif defined(__aarch64__)
 #include <ocellus/arm/i8mm.hpp>
 #include <ocellus/arm/resample.hpp>
-#elif defined(__riscv_vector)
-#include <ocellus/riscv/rvv.hpp>
 #elif defined(__wasm_simd128__)
 #include <ocellus/wasm/relaxed.hpp>
 #endif

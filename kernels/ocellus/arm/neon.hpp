@@ -96,7 +96,8 @@ struct neon_tiles : scalar {
     }
     OCELLUS_INLINE float sum() const noexcept {
       const float32x4_t s4 = (q[0] + q[2]) + (q[1] + q[3]);
-      return (vgetq_lane_f32(s4, 0) + vgetq_lane_f32(s4, 2)) + (vgetq_lane_f32(s4, 1) + vgetq_lane_f32(s4, 3));
+      return (vgetq_lane_f32(s4, 0) + vgetq_lane_f32(s4, 2)) +
+             (vgetq_lane_f32(s4, 1) + vgetq_lane_f32(s4, 3));
     }
     OCELLUS_INLINE float hmax() const noexcept {
       return vmaxvq_f32(max4(max4(q[0], q[2]), max4(q[1], q[3])));
@@ -256,7 +257,8 @@ struct neon_tiles : scalar {
       unroll<4>([&](auto c) OCELLUS_LAMBDA {
         const int64x2_t w0 = vreinterpretq_s64_s8(vld1q_s8(b + c * 16));
         const int64x2_t w1 = last ? vdupq_n_s64(0) : vreinterpretq_s64_s8(vld1q_s8(b + 64 + c * 16));
-        const int8x16_t w[2] = {vreinterpretq_s8_s64(vzip1q_s64(w0, w1)), vreinterpretq_s8_s64(vzip2q_s64(w0, w1))};
+        const int8x16_t w[2] = {vreinterpretq_s8_s64(vzip1q_s64(w0, w1)),
+                                vreinterpretq_s8_s64(vzip2q_s64(w0, w1))};
         unroll<MR>([&](auto r) OCELLUS_LAMBDA {
           unroll<2>([&](auto h) OCELLUS_LAMBDA {
             int16x8_t product = vmull_s8(vget_low_s8(w[h]), vget_low_s8(x[r]));

@@ -2,7 +2,7 @@
 //
 // | intrinsic                              | on x86                  | on Arm | use                               |
 // |----------------------------------------|-------------------------|--------|-----------------------------------|
-// | wasm_i32x4_relaxed_dot_i8x16_i7x16_add | vpdpbusd, or pmaddubsw, pmaddwd, paddd | sdot | s8 tile: four products a lane |
+// | wasm_i32x4_relaxed_dot_i8x16_i7x16_add | vpdpbusd, or pmaddubsw, pmaddwd, paddd | sdot | s8 tile: 4 products |
 // | wasm_f32x4_relaxed_madd                | vfmadd231ps             | fmla   | f32 tile, where the engine fuses  |
 //
 // Relaxed instructions give what the engine's processor does soonest, but always the same while a program runs (core

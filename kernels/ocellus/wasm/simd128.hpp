@@ -1,17 +1,21 @@
-// WebAssembly's fixed-width SIMD: every browser since 2021, node since 16. Pinned (-msimd128): a module cannot ask what
-// its engine has, so the page picks the module.
+// WebAssembly's fixed-width SIMD: every browser since 2021, node since 16. Pinned (-msimd128): a module
+// cannot ask what its engine has, so the page picks the module.
 //
-// | intrinsic                     | on x86   | on Arm               | use                                          |
+// | intrinsic                     | on x86   | on Arm               | use
+// |
 // |-------------------------------|----------|----------------------|----------------------------------------------|
-// | wasm_i32x4_dot_i16x8          | pmaddwd  | smull, smull2, addp  | s8 tile: u8 x s8 as pairs of s16, exact      |
-// | wasm_f64x2_promote_low_f32x4  | cvtps2pd | fcvtl                | f32 tile: the exact product of two floats    |
-// | wasm_f32x4_demote_f64x2_zero  | cvtpd2ps | fcvtn                | f32 tile: the sum, rounded                   |
+// | wasm_i32x4_dot_i16x8          | pmaddwd  | smull, smull2, addp  | s8 tile: u8 x s8 as pairs of s16, exact
+// |
+// | wasm_f64x2_promote_low_f32x4  | cvtps2pd | fcvtl                | f32 tile: the exact product of two
+// floats    |
+// | wasm_f32x4_demote_f64x2_zero  | cvtpd2ps | fcvtn                | f32 tile: the sum, rounded
+// |
 //
-// wasm has no fused multiply-add, and law 2 wants one: the f32 tile computes it in double, eighteen instructions for two
-// lanes where a multiply and an add would do four. Models for the web are packed with s8 weights.
-// Overflow: s16 products of u8 x s8 are below 2^15, the dot adds two of them in s32; see ops/gemm.hpp for K.
-// Registers (V8 keeps 15 on x64): s8 tile 2 x 16: 8 accumulators + 4 of A + 2 of W = 14; f32 tile 4 x 4: 4 + 2 of W +
-// 7 = 13. A pair of panels is two single ones.
+// wasm has no fused multiply-add, and law 2 wants one: the f32 tile computes it in double, eighteen
+// instructions for two lanes where a multiply and an add would do four. Models for the web are packed with s8
+// weights. Overflow: s16 products of u8 x s8 are below 2^15, the dot adds two of them in s32; see
+// ops/gemm.hpp for K. Registers (V8 keeps 15 on x64): s8 tile 2 x 16: 8 accumulators + 4 of A + 2 of W = 14;
+// f32 tile 4 x 4: 4 + 2 of W + 7 = 13. A pair of panels is two single ones.
 #pragma once
 
 #include <ocellus/generic/scalar.hpp>
@@ -183,8 +187,8 @@ struct simd128 : scalar {
     return reinterpret_cast<f32x4>(wasm_v128_or(wasm_v128_or(vec::bits(value), special), sign));
   }
 
-  /// x * w + c in double, rounded to odd [Boldo & Melquiond 2008], so that rounding it to float gives fma(x, w, c): the
-  /// product of two floats is exact, the sum's error comes by Knuth's two-sum.
+  /// x * w + c in double, rounded to odd [Boldo & Melquiond 2008], so that rounding it to float gives fma(x,
+  /// w, c): the product of two floats is exact, the sum's error comes by Knuth's two-sum.
   static OCELLUS_INLINE v128_t fma_to_odd(f64x2 x, f64x2 w, f64x2 c) noexcept {
     const f64x2 product = x * w, sum = product + c;
     const f64x2 part = sum - product;
