@@ -300,6 +300,76 @@ TEST_CASE("row-wise operations: every set equals scalar bit for bit") {
   }
 }
 
+TEST_CASE("similarity: every set scores stored embeddings with the scalar set's bits, in f32, f16 and s8") {
+  const fp_env strict;
+  rng random(8);
+  for (const int c : {1, 7, 16, 33, 64, 512, 770})
+    for (const int n : {1, 3, 4, 9}) {
+      const int ld = c + 3;
+      const std::size_t size = weights::size(n - 1, ld) + weights::size(c, 1);
+      guarded<float> query(weights::size(c, 1)), rows(size), scale(weights::size(n, 1));
+      guarded<f16> halves(size);
+      guarded<std::int8_t> bytes(size);
+      fill_normal(query, random);
+      fill_normal(rows, random);
+      fill_normal(scale, random);
+      for (std::size_t i = 0; i < size; i++) {
+        halves[i] = to_f16(rows[i]);
+        bytes[i] = static_cast<std::int8_t>(std::clamp(kernels::scalar::round_even(rows[i] * 60), -127, 127));
+      }
+      dot_rows_args a;
+      a.query = query.data();
+      a.ld = ld;
+      a.n = n;
+      a.c = c;
+      for (const int kind : {0, 1, 2})
+        for (const bool scaled : {false, true}) {
+          a.rows = kind == 0   ? static_cast<const void*>(rows.data())
+                   : kind == 1 ? static_cast<const void*>(halves.data())
+                               : bytes.data();
+          a.scale = scaled ? scale.data() : nullptr;
+          const auto run = [&](const kernel_table& t) {
+            std::vector<float> scores(weights::size(n, 1), canary);
+            a.scores = scores.data();
+            (kind == 0 ? t.dot_rows_f32 : kind == 1 ? t.dot_rows_f16 : t.dot_rows_s8)(a);
+            return scores;
+          };
+          const std::vector<float> expected = run(scalar_table);
+          double sum = 0;
+          for (std::size_t i = 0; i < static_cast<std::size_t>(c); i++)
+            sum += static_cast<double>(query[i]) * static_cast<double>(kind == 0 ? rows[i]
+                                                                       : kind == 1
+                                                                           ? to_f32(halves[i])
+                                                                           : static_cast<float>(bytes[i]));
+          if (!scaled) CHECK(expected[0] == doctest::Approx(sum).epsilon(1e-4).scale(kind == 2 ? 60 : 1));
+          for (const kernel_set& set : kernel_sets()) {
+            if (!set.available) continue;
+            const std::vector<float> got = run(set.table);
+            CHECK_MESSAGE(first_difference(got.data(), expected.data(), got.size()) < 0,
+                          set.name << " kind " << kind << " C=" << c << " n=" << n);
+          }
+        }
+    }
+}
+
+TEST_CASE("top_k ranks as a stable sort of all scores does") {
+  rng random(9);
+  for (const int n : {0, 1, 2, 5, 100, 1000})
+    for (const int k : {0, 1, 2, 7, 100, 2000}) {
+      std::vector<float> scores(static_cast<std::size_t>(n));
+      for (float& s : scores) s = static_cast<float>(random() % 50);  // many ties
+      std::vector<ranked> all, best(static_cast<std::size_t>(k));
+      for (int i = 0; i < n; i++) all.push_back({i, scores[static_cast<std::size_t>(i)]});
+      std::sort(all.begin(), all.end(), ranks_before);
+      const int found = top_k(scores.data(), n, best.data(), k);
+      CHECK(found == std::min(n, k));
+      bool same = true;
+      for (std::size_t i = 0; i < static_cast<std::size_t>(found); i++)
+        same = same && best[i].index == all[i].index && best[i].score == all[i].score;
+      CHECK_MESSAGE(same, "n=" << n << " k=" << k);
+    }
+}
+
 TEST_CASE("activations: every set equals scalar bit for bit on every bf16 value") {
   const fp_env strict;
   std::vector<float> x;

@@ -51,6 +51,9 @@ struct kernel_table {
   void (*gate_rows)(float*, std::ptrdiff_t, const float*, std::ptrdiff_t, int, int,
                     activation) noexcept = nullptr;
   void (*l2_normalize)(float*, const float*, int) noexcept = nullptr;
+  void (*dot_rows_f32)(const dot_rows_args&) noexcept = nullptr;
+  void (*dot_rows_f16)(const dot_rows_args&) noexcept = nullptr;
+  void (*dot_rows_s8)(const dot_rows_args&) noexcept = nullptr;
   resample_kernels resample;  ///< the two passes of a picture's resize (ops/resample.hpp)
 };
 
@@ -90,6 +93,9 @@ constexpr kernel_table make_table() noexcept {
           &Set::activate_rows,
           &Set::gate_rows,
           &Set::l2_normalize,
+          &Set::dot_rows_f32,
+          &Set::dot_rows_f16,
+          &Set::dot_rows_s8,
           resample_for<Set>()};
 }
 

@@ -14,18 +14,19 @@ static void attention_f32(const attention_args& t) noexcept {
   scores += (16 - (scores - kt) % 16) % 16;
   const std::size_t k_stride = static_cast<std::size_t>(t.d) * 16,
                     v_stride = static_cast<std::size_t>(t.tk) * 16;
-  for (int j = 0; j < t.tk; j++) {
-    const float* k = t.k + attention_row(t, j) * t.ldk;
-    float* out = kt + static_cast<std::size_t>(j / 16) * k_stride + static_cast<std::size_t>(j % 16);
-    for (int d = 0; d < t.d; d++) out[d * 16] = k[d];
-    const float* v = t.v + attention_row(t, j) * t.ldv;
-    for (int d = 0; d < t.d; d += 16)
-      load_tail(v, d, t.d).store(vp + static_cast<std::size_t>(d / 16) * v_stride +
-                                 static_cast<std::size_t>(j) * 16);
+  for (int j = 0; j < tk_pad; j += 16) {
+    // scores of missing keys are computed in whole panels and then ignored: any row will do for them
+    const float* rows[16];
+    for (int i = 0; i < 16; i++) rows[i] = t.k + attention_row(t, j + i < t.tk ? j + i : t.tk - 1) * t.ldk;
+    float* panel = kt + static_cast<std::size_t>(j / 16) * k_stride;
+    for (int d = 0; d < t.d; d += 16) transpose16(panel + d * 16, rows, d, t.d - d < 16 ? t.d - d : 16);
   }
-  for (int j = t.tk; j < tk_pad; j++)  // scores of missing keys are computed in whole panels and then ignored
-    for (int d = 0; d < t.d; d++)
-      kt[static_cast<std::size_t>(j / 16) * k_stride + static_cast<std::size_t>(d * 16 + j % 16)] = 0;
+  for (int j = 0; j < t.tk; j++) {
+    const float* v = t.v + attention_row(t, j) * t.ldv;
+    float* out = vp + static_cast<std::size_t>(j) * 16;
+    for (int d = 0; d < t.d; d += 16)
+      load_tail(v, d, t.d).store(out + static_cast<std::size_t>(d / 16) * v_stride);
+  }
 
   alignas(64) float out[float_rows * 32];
   for (int i = 0; i < t.tq;) {
@@ -58,18 +59,58 @@ static void attention_f32(const attention_args& t) noexcept {
   }
 }
 
-/// One row to s8: q = clamp(round(x * 127 / max|x|), -127, 127), zeros if max|x| < 1e-30; returns max|x| /
-/// 127.
-static OCELLUS_INLINE float quantize_row_s8(std::int8_t* q, const float* x, int c) noexcept {
+/// One row to s8: q = clamp(round(x * 127 / max|x|), -127, 127), zeros if max|x| < 1e-30; returns max|x| / 127 and in
+/// `sum` the sum of q (exact: whole numbers below 2^24 in f32).
+static OCELLUS_INLINE float quantize_row_s8(std::int8_t* q, const float* x, int c,
+                                            std::int32_t& sum) noexcept {
   vec m = vec::zero();
   for (int i = 0; i < c; i += 16) {
     const vec v = load_tail(x, i, c);
     m = vec::max(m, vec::max(v, vec::zero() - v));
   }
   const float most = m.hmax();
-  const vec inv = vec::set(most >= 1e-30f ? 127.f / most : 0.f);
-  for (int i = 0; i < c; i += 16) (load_tail(x, i, c) * inv).to_s8(q + i);
+  const vec inv = vec::set(most >= 1e-30f ? 127.f / most : 0.f), magic = vec::set(12582912.f);
+  vec s = vec::zero();
+  for (int i = 0; i < c; i += 16) {
+    const vec v = load_tail(x, i, c) * inv;
+    v.to_s8(q + i);
+    s = s + ((v + magic) - magic);
+  }
+  sum = round_even(s.sum());
   return most / 127.f;
+}
+
+/// One row's probabilities to u8. `ints` are the scores' integers, overwritten by probabilities in f32; `weight` is
+/// scale times the query's scale. v's scales go into the probabilities before they are quantised, so that each token
+/// is quantised alone: what a prefix computes does not depend on what follows it. Returns the factor of the output.
+static OCELLUS_INLINE float quantize_softmax(std::uint8_t* probs, std::int32_t* ints,
+                                             const std::int32_t* k_sum, const float* k_scale,
+                                             const float* v_scale, std::int32_t zero, float weight, int seen,
+                                             int keys) noexcept {
+  float* s = reinterpret_cast<float*>(ints);
+  const vec weight_v = vec::set(weight);
+  vec m = vec::set(-3e38f);
+  for (int j = 0; j < seen; j += 16) {
+    const vec x = vec::dequantize(ints + j, k_sum + j, zero) * (weight_v * vec::load(k_scale + j));
+    x.store(s + j);
+    m = vec::max(m, j + 16 <= seen ? x : vec::select_n(x, m, seen - j));
+  }
+  const vec max_v = vec::set(m.hmax()), least = vec::set(-87.3f);
+  vec sum = vec::zero(), most_v = vec::zero();
+  for (int j = 0; j < seen; j += 16) {
+    vec e = exp_within<3>(vec::min(vec::max(vec::load(s + j) - max_v, least), vec::zero()));
+    if (j + 16 > seen) e = vec::first_n(e, seen - j);
+    sum = sum + e;
+    const vec p = e * vec::load(v_scale + j);
+    p.store(s + j);
+    most_v = vec::max(most_v, p);
+  }
+  const float most = most_v.hmax();
+  const vec inv = vec::set(most >= 1e-30f ? 255.f / most : 0.f);
+  int j = 0;
+  for (; j < seen; j += 16) (vec::load(s + j) * inv).to_u8(probs + j, 0);
+  for (; j < keys; j += 16) vec::zero().to_u8(probs + j, 0);
+  return (most / 255.f) / sum.sum();
 }
 
 static void attention_s8(const attention_args& t) noexcept {
@@ -86,43 +127,42 @@ static void attention_s8(const attention_args& t) noexcept {
       reinterpret_cast<std::int8_t*>(scores + s8_rows * tk_pad);            // [tk_pad / 16][d4 / 4][16][4]
   std::int8_t* vp = kp + static_cast<std::size_t>(tk_pad / 16) * k_stride;  // [d_pad / 16][tk4 / 4][16][4]
   std::uint8_t* probs = reinterpret_cast<std::uint8_t*>(vp + static_cast<std::size_t>(d_pad / 16) * v_stride);
-  std::uint8_t* q8 = probs + s8_rows * tk_pad;                                // [s8_rows, d_pad]
-  std::int8_t* rows4 = reinterpret_cast<std::int8_t*>(q8 + s8_rows * d_pad);  // [4, d_pad]
+  std::uint8_t* q8 = probs + s8_rows * tk_pad;              // [s8_rows, d_pad], first:
+  std::int8_t* rows8 = reinterpret_cast<std::int8_t*>(q8);  // [16, d_pad], keys or values of one block
 
-  for (int j = 0; j < tk_pad; j++) {
-    std::int8_t* out =
-        kp + static_cast<std::size_t>(j / 16) * k_stride + static_cast<std::size_t>(j % 16) * 4;
-    if (j >= t.tk) {
-      k_scale[j] = v_scale[j] = 0;
-      k_sum[j] = 0;
-      for (int d = 0; d < d4; d += 4) std::memset(out + d * 16, 0, 4);
-      continue;
+  std::int32_t unused = 0;
+  for (int j = 0; j < tk_pad; j += 16) {
+    const float* rows[16];
+    for (int i = 0; i < 16; i++) {
+      const bool real = j + i < t.tk;
+      const float* k = t.k + attention_row(t, real ? j + i : t.tk - 1) * t.ldk;
+      const float scale = quantize_row_s8(rows8 + i * d_pad, k, t.d, k_sum[j + i]);
+      k_scale[j + i] = real ? scale : 0;
+      rows[i] = reinterpret_cast<const float*>(rows8 + i * d_pad);
     }
-    k_scale[j] = quantize_row_s8(rows4, t.k + attention_row(t, j) * t.ldk, t.d);
-    std::int32_t sum = 0;
-    for (int d = 0; d < t.d; d++) sum += rows4[d];
-    for (int d = t.d; d < d4; d++) rows4[d] = 0;
-    k_sum[j] = sum;
-    for (int d = 0; d < d4; d += 4) std::memcpy(out + d * 16, rows4 + d, 4);
+    float* panel = reinterpret_cast<float*>(kp + static_cast<std::size_t>(j / 16) * k_stride);
+    for (int d = 0; d < d4; d += 64) transpose16(panel + d * 4, rows, d / 4, d4 - d < 64 ? (d4 - d) / 4 : 16);
   }
+  for (int j = t.tk; j < tk_pad; j++) v_scale[j] = 0;
   for (int j = 0; j < tk4; j += 4) {
     for (int r = 0; r < 4; r++) {
       if (j + r < t.tk) {
-        v_scale[j + r] = quantize_row_s8(rows4 + r * d_pad, t.v + attention_row(t, j + r) * t.ldv, t.d);
+        v_scale[j + r] =
+            quantize_row_s8(rows8 + r * d_pad, t.v + attention_row(t, j + r) * t.ldv, t.d, unused);
       } else {
-        std::memset(rows4 + r * d_pad, 0, static_cast<std::size_t>(d_pad));
+        std::memset(rows8 + r * d_pad, 0, static_cast<std::size_t>(d_pad));
       }
     }
     for (int d = 0; d < d_pad; d += 16)
       vec::interleave4(vp + static_cast<std::size_t>(d / 16) * v_stride + static_cast<std::size_t>(j) * 16,
-                       rows4 + d, rows4 + d_pad + d, rows4 + 2 * d_pad + d, rows4 + 3 * d_pad + d);
+                       rows8 + d, rows8 + d_pad + d, rows8 + 2 * d_pad + d, rows8 + 3 * d_pad + d);
   }
 
   alignas(64) std::int32_t out[s8_rows * 32];
   for (int i = 0; i < t.tq;) {
     const int rows = tile_rows(t.tq - i, s8_rows);
     const int last = t.causal ? i + rows + t.causal_offset : t.tk;
-    const int keys = last < t.tk ? last : t.tk, keys_pad = round_up(keys, 32);
+    const int keys = last < t.tk ? last : t.tk;
     float q_scale[s8_rows], factor[s8_rows];
     std::int32_t q_zero[s8_rows];
     for (int r = 0; r < rows; r++)
@@ -132,25 +172,9 @@ static void attention_s8(const attention_args& t) noexcept {
       tiles_s8<s8_rows, 2>(rows, q8, d_pad, kp + static_cast<std::size_t>(j / 16) * k_stride, k_stride, d4,
                            ints + j, tk_pad, nullptr);
     for (int r = 0; r < rows; r++) {
-      float* s = scores + r * tk_pad;
-      const vec q_scale_v = vec::set(q_scale[r]);
-      for (int j = 0; j < keys; j += 16)
-        (vec::dequantize(ints + r * tk_pad + j, k_sum + j, q_zero[r]) * (q_scale_v * vec::load(k_scale + j)))
-            .store(s + j);
       const int seen = t.causal ? i + r + 1 + t.causal_offset : t.tk;
-      const float sum = softmax_row(s, seen < t.tk ? seen : t.tk, keys_pad, t.scale);
-      // v's scales go into the probabilities, so that each token is quantised alone: what a prefix computes
-      // does not depend on what follows it
-      vec m = vec::zero();
-      for (int j = 0; j < keys; j += 16) {
-        const vec p = vec::load(s + j) * vec::load(v_scale + j);
-        p.store(s + j);
-        m = vec::max(m, p);
-      }
-      const float most = m.hmax();
-      const vec inv = vec::set(most >= 1e-30f ? 255.f / most : 0.f);
-      for (int j = 0; j < keys; j += 16) (vec::load(s + j) * inv).to_u8(probs + r * tk_pad + j, 0);
-      factor[r] = (most / 255.f) / sum;
+      factor[r] = quantize_softmax(probs + r * tk_pad, ints + r * tk_pad, k_sum, k_scale, v_scale, q_zero[r],
+                                   t.scale * q_scale[r], seen < t.tk ? seen : t.tk, keys);
     }
     const int depth = round_up(keys, 4);
     for (int d = 0; d < t.d; d += 32) {

@@ -8,6 +8,7 @@
 #include <ocellus/ops/attention.hpp>
 #include <ocellus/ops/gemm.hpp>
 #include <ocellus/ops/rowwise.hpp>
+#include <ocellus/ops/similarity.hpp>
 
 #include <bit>
 #include <cstdint>
@@ -158,6 +159,13 @@ struct scalar {
       }
     }
   };
+
+  /// out[16 * c + r] = rows[r][first + c], c < columns: 32-bit words, whatever they hold. Each row is readable for 16
+  /// words from `first` on.
+  static void transpose16(float* out, const float* const* rows, int first, int columns) noexcept {
+    for (int r = 0; r < 16; r++)
+      for (int c = 0; c < columns; c++) std::memcpy(out + 16 * c + r, rows[r] + first + c, sizeof(float));
+  }
 
   static constexpr int float_rows = 4;
   static constexpr int s8_rows = 4;

@@ -37,6 +37,15 @@ struct avx2 : scalar {
     static OCELLUS_INLINE vec load_n(const float* p, int n) noexcept {
       return {_mm256_maskload_ps(p, mask8(n)), _mm256_maskload_ps(p + 8, mask8(n - 8))};
     }
+    static OCELLUS_INLINE vec widen(const f16* p) noexcept {
+      const __m128i* at = reinterpret_cast<const __m128i*>(p);
+      return {_mm256_cvtph_ps(_mm_loadu_si128(at)), _mm256_cvtph_ps(_mm_loadu_si128(at + 1))};
+    }
+    static OCELLUS_INLINE vec widen(const std::int8_t* p) noexcept {
+      const __m128i b = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+      return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(b)),
+              _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(b, 8)))};
+    }
     OCELLUS_INLINE void store(float* p) const noexcept {
       _mm256_storeu_ps(p, lo);
       _mm256_storeu_ps(p + 8, hi);
@@ -129,6 +138,31 @@ struct avx2 : scalar {
       _mm_storeu_si128(o + 3, _mm_unpackhi_epi16(c, d));
     }
   };
+
+  /// Four blocks of 8 x 8.
+  static OCELLUS_NOINLINE void transpose16(float* out, const float* const* rows, int first,
+                                           int columns) noexcept {
+    for (int r0 = 0; r0 < 16; r0 += 8)
+      for (int c0 = 0; c0 < columns; c0 += 8) {
+        __m256 a[8], b[8];
+        for (int r = 0; r < 8; r++) a[r] = _mm256_loadu_ps(rows[r0 + r] + first + c0);
+        for (int r = 0; r < 8; r += 2) {
+          b[r] = _mm256_unpacklo_ps(a[r], a[r + 1]);
+          b[r + 1] = _mm256_unpackhi_ps(a[r], a[r + 1]);
+        }
+        for (int r = 0; r < 8; r += 4) {  // then a[r + c] holds columns c and 4 + c of rows r..r+3
+          a[r] = _mm256_shuffle_ps(b[r], b[r + 2], 0x44);
+          a[r + 1] = _mm256_shuffle_ps(b[r], b[r + 2], 0xee);
+          a[r + 2] = _mm256_shuffle_ps(b[r + 1], b[r + 3], 0x44);
+          a[r + 3] = _mm256_shuffle_ps(b[r + 1], b[r + 3], 0xee);
+        }
+        for (int c = 0; c < 4; c++) {
+          b[c] = _mm256_permute2f128_ps(a[c], a[4 + c], 0x20);
+          b[4 + c] = _mm256_permute2f128_ps(a[c], a[4 + c], 0x31);
+        }
+        for (int c = 0; c < 8 && c0 + c < columns; c++) _mm256_storeu_ps(out + 16 * (c0 + c) + r0, b[c]);
+      }
+  }
 
   static constexpr int float_rows = 6;
   static constexpr int s8_rows = 4;

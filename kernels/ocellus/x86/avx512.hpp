@@ -31,6 +31,12 @@ struct avx512 : avx2 {
     static OCELLUS_INLINE vec load_n(const float* p, int n) noexcept {
       return {_mm512_maskz_loadu_ps(mask16(n), p)};
     }
+    static OCELLUS_INLINE vec widen(const f16* p) noexcept {
+      return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+    }
+    static OCELLUS_INLINE vec widen(const std::int8_t* p) noexcept {
+      return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
+    }
     OCELLUS_INLINE void store(float* p) const noexcept { _mm512_storeu_ps(p, x); }
     OCELLUS_INLINE void store_n(float* p, int n) const noexcept { _mm512_mask_storeu_ps(p, mask16(n), x); }
     static OCELLUS_INLINE vec select_n(vec a, vec b, int n) noexcept {
@@ -76,6 +82,32 @@ struct avx512 : avx2 {
       avx2::vec::interleave4(out, r0, r1, r2, r3);
     }
   };
+
+  static OCELLUS_NOINLINE void transpose16(float* out, const float* const* rows, int first,
+                                           int columns) noexcept {
+    __m512i a[16], b[16];
+    for (int r = 0; r < 16; r++) a[r] = _mm512_loadu_si512(rows[r] + first);
+    for (int r = 0; r < 16; r += 2) {
+      b[r] = _mm512_unpacklo_epi32(a[r], a[r + 1]);
+      b[r + 1] = _mm512_unpackhi_epi32(a[r], a[r + 1]);
+    }
+    for (int r = 0; r < 16; r += 4)  // then a[r + c] holds columns c, 4 + c, 8 + c, 12 + c of rows r..r+3
+      for (int c = 0; c < 2; c++) {
+        a[r + 2 * c] = _mm512_unpacklo_epi64(b[r + c], b[r + c + 2]);
+        a[r + 2 * c + 1] = _mm512_unpackhi_epi64(b[r + c], b[r + c + 2]);
+      }
+    for (int c = 0; c < 4; c++) {
+      const __m512i even_low = _mm512_shuffle_i32x4(a[c], a[4 + c], 0x88);
+      const __m512i odd_low = _mm512_shuffle_i32x4(a[c], a[4 + c], 0xdd);
+      const __m512i even_high = _mm512_shuffle_i32x4(a[8 + c], a[12 + c], 0x88);
+      const __m512i odd_high = _mm512_shuffle_i32x4(a[8 + c], a[12 + c], 0xdd);
+      b[c] = _mm512_shuffle_i32x4(even_low, even_high, 0x88);
+      b[4 + c] = _mm512_shuffle_i32x4(odd_low, odd_high, 0x88);
+      b[8 + c] = _mm512_shuffle_i32x4(even_low, even_high, 0xdd);
+      b[12 + c] = _mm512_shuffle_i32x4(odd_low, odd_high, 0xdd);
+    }
+    for (int c = 0; c < columns; c++) _mm512_storeu_si512(out + 16 * c, b[c]);
+  }
 
   static constexpr int float_rows = 12;
   static constexpr int s8_rows = 8;

@@ -1,0 +1,88 @@
+// Search in stored embeddings: the scores of one query against many rows, and the best k of them.
+//
+//   ocellus::dot_rows_args a;
+//   a.query = text;          // [C], f32, of length one
+//   a.rows = index;          // [n, C] as f32, f16, or s8 with a scale for each row
+//   a.ld = a.c = 512;
+//   a.n = count;
+//   a.scores = scores;       // [n]
+//   kernels.dot_rows_f16(a);
+//   ocellus::ranked best[10];
+//   const int found = ocellus::top_k(scores, count, best, 10);
+//
+// The work is bound by memory: f16 halves the time of f32, s8 quarters it. Products and sums are rounded separately in
+// sixteen lanes with the fixed tree of ops/rowwise.hpp, so that all kernel sets give the same bits and the same ranking.
+// Many queries at once are a matrix product: put the stored embeddings into panels (ops/pack.hpp) and call a gemm.
+// Nothing here allocates.
+#pragma once
+
+#include <ocellus/config.hpp>
+
+#include <cstddef>
+
+OCELLUS_BEGIN
+
+/// scores[i] = scale[i] * sum over c of query[c] * rows[i, c].
+struct dot_rows_args {
+  const float* query = nullptr;  ///< [C]
+  const void* rows = nullptr;    ///< [n, C]: float, f16 or std::int8_t, as the operation's name says
+  std::ptrdiff_t ld = 0;         ///< elements from one row to the next
+  const float* scale = nullptr;  ///< [n], or null for ones
+  float* scores = nullptr;       ///< [n]
+  int n = 0, c = 0;
+};
+
+/// An index and its score.
+struct ranked {
+  int index = -1;
+  float score = 0;
+};
+
+/// Whether a ranks before b: the higher score, of equal ones the lower index; NaN ranks last.
+constexpr bool ranks_before(const ranked& a, const ranked& b) noexcept {
+  if (a.score > b.score) return true;
+  if (a.score < b.score) return false;
+  const bool a_number = a.score == a.score, b_number = b.score == b.score;
+  return a_number != b_number ? a_number : a.index < b.index;
+}
+
+/// The best k of n scores into best[0..), in order; returns min(n, k). Takes n log k steps at worst, n in practice.
+constexpr int top_k(const float* scores, int n, ranked* best, int k) noexcept {
+  int size = 0;
+  const auto sink = [&](int at) {  // best[0..size) is a heap with the worst on top
+    for (;;) {
+      int worst = at;
+      for (int child = 2 * at + 1; child <= 2 * at + 2 && child < size; child++)
+        if (ranks_before(best[worst], best[child])) worst = child;
+      if (worst == at) return;
+      const ranked moved = best[at];
+      best[at] = best[worst];
+      best[worst] = moved;
+      at = worst;
+    }
+  };
+  for (int i = 0; i < n && k > 0; i++) {
+    const ranked candidate{i, scores[i]};
+    if (size < k) {
+      best[size++] = candidate;
+      if (size == k)
+        for (int at = size / 2 - 1; at >= 0; at--) sink(at);
+    } else if (ranks_before(candidate, best[0])) {
+      best[0] = candidate;
+      sink(0);
+    }
+  }
+  const int found = size;
+  if (size < k)
+    for (int at = size / 2 - 1; at >= 0; at--) sink(at);
+  while (size > 1) {  // the worst goes to the end, again and again
+    const ranked worst = best[0];
+    best[0] = best[size - 1];
+    best[size - 1] = worst;
+    size--;
+    sink(0);
+  }
+  return found;
+}
+
+OCELLUS_END
