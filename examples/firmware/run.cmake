@@ -1,0 +1,25 @@
+# Runs a firmware in QEMU and compares the embeddings that it prints with the host's, bit for bit.
+# Usage: cmake -Dqemu=.. -Dmachine=.. -Dprogram=.. -Dexpected=.. -P run.cmake
+# -icount shift=0: one instruction is one nanosecond of the board's time, so that its tick timer counts instructions.
+execute_process(
+  COMMAND ${qemu} -machine ${machine} -kernel ${program} -icount shift=0 -semihosting-config enable=on,target=native
+    -nographic -serial none -monitor none
+  OUTPUT_VARIABLE printed ERROR_VARIABLE complaint RESULT_VARIABLE code TIMEOUT 500)
+string(REGEX REPLACE "embedding [0-9]+ [0-9a-f]+\n" "" report "${printed}")
+message(STATUS "${machine}\n${report}${complaint}")
+if(NOT code STREQUAL "0")
+  message(FATAL_ERROR "the firmware ended with ${code}")
+endif()
+file(STRINGS ${expected} lines)
+list(LENGTH lines count)
+if(count EQUAL 0)
+  message(FATAL_ERROR "no embeddings to compare with")
+endif()
+foreach(line IN LISTS lines)
+  string(FIND "${printed}" "${line}\n" at)
+  if(at EQUAL -1)
+    string(SUBSTRING "${line}" 0 32 start)
+    message(FATAL_ERROR "the device's embedding differs from the host's: ${start}...")
+  endif()
+endforeach()
+message(STATUS "${count} embeddings equal the host's, bit for bit")

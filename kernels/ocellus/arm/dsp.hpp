@@ -1,0 +1,77 @@
+// The DSP extension of 32-bit Arm without vectors: Cortex-M4, M7, M33. For programs built for such a core; there is no
+// choice at run time.
+//
+// | intrinsic | instruction | use                                                        |
+// |-----------|-------------|------------------------------------------------------------|
+// | __smlad   | smlad       | s8 tile: two products of 16 bits, added into 32             |
+// | __uxtb16  | uxtb16      | bytes 0 and 2 of a word (rotated: 1 and 3) to 16 bits       |
+// | __sxtb16  | sxtb16      | the same with signs, for weights                            |
+//
+// Two rows by two columns: 20 instructions for 16 products; a third row or column would not fit into 13 registers.
+// Overflow: 16-bit factors are bytes; see ops/gemm.hpp for K.
+#pragma once
+
+#include <ocellus/generic/scalar.hpp>
+
+#if defined(__ARM_FEATURE_DSP) && !defined(__ARM_FEATURE_MVE) && !defined(__aarch64__)
+#include <arm_acle.h>
+
+OCELLUS_STRICT_FP_BEGIN
+OCELLUS_BEGIN
+namespace kernels {
+
+struct dsp : scalar {
+  static constexpr isa id = isa::dsp;
+
+  static constexpr int s8_rows = 4;
+
+  static OCELLUS_INLINE std::uint32_t word(const void* p) noexcept {
+    std::uint32_t w;
+    std::memcpy(&w, p, 4);
+    return w;
+  }
+
+  /// Rows a and a + lda times two columns of a panel, each of their weights four bytes in a row of 64.
+  template <int Rows>
+  static OCELLUS_INLINE void columns(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* w, int k,
+                                     std::int32_t* out, std::ptrdiff_t ldo) noexcept {
+    std::int32_t acc[Rows][2] = {};
+    for (const std::uint8_t* end = a + k; a < end; a += 4, w += 64) {
+      const std::uint32_t w0 = word(w), w1 = word(w + 4);
+      const int16x2_t even0 = __sxtb16(w0), odd0 = __sxtb16(std::rotr(w0, 8));
+      const int16x2_t even1 = __sxtb16(w1), odd1 = __sxtb16(std::rotr(w1, 8));
+      for (int r = 0; r < Rows; r++) {
+        const std::uint32_t x = word(a + r * lda);
+        const auto even = static_cast<int16x2_t>(__uxtb16(x)), odd = static_cast<int16x2_t>(__uxtb16(std::rotr(x, 8)));
+        acc[r][0] = __smlad(odd, odd0, __smlad(even, even0, acc[r][0]));
+        acc[r][1] = __smlad(odd, odd1, __smlad(even, even1, acc[r][1]));
+      }
+    }
+    for (int r = 0; r < Rows; r++) {
+      out[r * ldo] = acc[r][0];
+      out[r * ldo + 1] = acc[r][1];
+    }
+  }
+
+  template <int MR, int P>
+  static OCELLUS_NOINLINE void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
+                                       std::size_t panel_stride, int k, std::int32_t* out, std::ptrdiff_t ldo,
+                                       const void*) noexcept {
+    for (int p = 0; p < P; p++)
+      for (int c = 0; c < 16; c += 2) {
+        const std::int8_t* w = b + static_cast<std::size_t>(p) * panel_stride + c * 4;
+        std::int32_t* o = out + p * 16 + c;
+        for (int r = 0; r + 2 <= MR; r += 2) columns<2>(a + r * lda, lda, w, k, o + r * ldo, ldo);
+        if constexpr (MR % 2 != 0) columns<1>(a + (MR - 1) * lda, lda, w, k, o + (MR - 1) * ldo, ldo);
+      }
+  }
+
+#include <ocellus/generic/rowwise.inl>
+#include <ocellus/generic/gemm.inl>
+#include <ocellus/generic/attention.inl>
+};
+
+}  // namespace kernels
+OCELLUS_END
+OCELLUS_STRICT_FP_END
+#endif

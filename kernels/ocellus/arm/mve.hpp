@@ -1,0 +1,201 @@
+// Helium (M-profile vector extension with floats): Cortex-M55, M85. For programs built for such a core; there is no
+// choice at run time.
+//
+// | intrinsic                  | instruction      | use                                                          |
+// |----------------------------|------------------|--------------------------------------------------------------|
+// | vmladavaq_u8               | vmladava.u8      | s8 tile: sixteen products of one column, added into a scalar  |
+// | vldrwq_gather_base_wb_u32  | vldrw.u32 [q]!   | one column's sixteen depths from four rows of a panel<16, 4>  |
+// | vcvtnq_s32_f32             | vcvtn.s32.f32    | round half to even                                            |
+// | vst4q_s8                   | vst40..43.8      | interleave4                                                   |
+//
+// Helium has no lane-wise dot product, so a tile walks down one column for up to four rows at once. Weights are
+// read as w + 128, so that both factors are unsigned: sum a w = sum a (w + 128) - 128 sum a, exact.
+// Overflow: sum a (w + 128) <= 255 * 255 * 32768 < 2^31.
+// Registers: eight of 128 bits (four rows of A, one of W, the gather's addresses); four scalar accumulators.
+#pragma once
+
+#include <ocellus/generic/scalar.hpp>
+
+#if defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 2) != 0
+#include <arm_mve.h>
+
+OCELLUS_STRICT_FP_BEGIN
+OCELLUS_BEGIN
+namespace kernels {
+
+struct mve : scalar {
+  static constexpr isa id = isa::mve;
+
+  struct vec {
+    float32x4_t q0, q1, q2, q3;  // lanes 0..3, 4..7, 8..11, 12..15
+
+    static OCELLUS_INLINE vec zero() noexcept { return set(0.f); }
+    static OCELLUS_INLINE vec set(float x) noexcept {
+      const float32x4_t q = vdupq_n_f32(x);
+      return {q, q, q, q};
+    }
+    static OCELLUS_INLINE vec load(const float* p) noexcept {
+      return {vld1q_f32(p), vld1q_f32(p + 4), vld1q_f32(p + 8), vld1q_f32(p + 12)};
+    }
+    /// The lanes of quarter `quarter` that are below n.
+    static OCELLUS_INLINE mve_pred16_t below(int n, int quarter) noexcept {
+      const int left = n - 4 * quarter;
+      return vctp32q(static_cast<std::uint32_t>(left < 0 ? 0 : left));
+    }
+    static OCELLUS_INLINE vec load_n(const float* p, int n) noexcept {
+      return {vldrwq_z_f32(p, below(n, 0)), vldrwq_z_f32(p + 4, below(n, 1)), vldrwq_z_f32(p + 8, below(n, 2)),
+              vldrwq_z_f32(p + 12, below(n, 3))};
+    }
+    OCELLUS_INLINE void store(float* p) const noexcept {
+      vst1q_f32(p, q0);
+      vst1q_f32(p + 4, q1);
+      vst1q_f32(p + 8, q2);
+      vst1q_f32(p + 12, q3);
+    }
+    OCELLUS_INLINE void store_n(float* p, int n) const noexcept {
+      vstrwq_p_f32(p, q0, below(n, 0));
+      vstrwq_p_f32(p + 4, q1, below(n, 1));
+      vstrwq_p_f32(p + 8, q2, below(n, 2));
+      vstrwq_p_f32(p + 12, q3, below(n, 3));
+    }
+    static OCELLUS_INLINE vec select_n(vec a, vec b, int n) noexcept {
+      return {vpselq_f32(a.q0, b.q0, below(n, 0)), vpselq_f32(a.q1, b.q1, below(n, 1)),
+              vpselq_f32(a.q2, b.q2, below(n, 2)), vpselq_f32(a.q3, b.q3, below(n, 3))};
+    }
+    static OCELLUS_INLINE vec first_n(vec a, int n) noexcept { return select_n(a, zero(), n); }
+    OCELLUS_INLINE vec operator+(vec b) const noexcept {
+      return {vaddq_f32(q0, b.q0), vaddq_f32(q1, b.q1), vaddq_f32(q2, b.q2), vaddq_f32(q3, b.q3)};
+    }
+    OCELLUS_INLINE vec operator-(vec b) const noexcept {
+      return {vsubq_f32(q0, b.q0), vsubq_f32(q1, b.q1), vsubq_f32(q2, b.q2), vsubq_f32(q3, b.q3)};
+    }
+    OCELLUS_INLINE vec operator*(vec b) const noexcept {
+      return {vmulq_f32(q0, b.q0), vmulq_f32(q1, b.q1), vmulq_f32(q2, b.q2), vmulq_f32(q3, b.q3)};
+    }
+    /// Helium does not divide: lane by lane, on the scalar unit.
+    static OCELLUS_INLINE float32x4_t divide(float32x4_t a, float32x4_t b) noexcept {
+      float32x4_t r = a;
+      for (int i = 0; i < 4; i++) r[i] = a[i] / b[i];
+      return r;
+    }
+    OCELLUS_INLINE vec operator/(vec b) const noexcept {
+      return {divide(q0, b.q0), divide(q1, b.q1), divide(q2, b.q2), divide(q3, b.q3)};
+    }
+    static OCELLUS_INLINE vec min(vec a, vec b) noexcept {
+      return {vminnmq_f32(a.q0, b.q0), vminnmq_f32(a.q1, b.q1), vminnmq_f32(a.q2, b.q2), vminnmq_f32(a.q3, b.q3)};
+    }
+    static OCELLUS_INLINE vec max(vec a, vec b) noexcept {
+      return {vmaxnmq_f32(a.q0, b.q0), vmaxnmq_f32(a.q1, b.q1), vmaxnmq_f32(a.q2, b.q2), vmaxnmq_f32(a.q3, b.q3)};
+    }
+    OCELLUS_INLINE float sum() const noexcept {
+      const float32x4_t s = vaddq_f32(vaddq_f32(q0, q2), vaddq_f32(q1, q3));
+      return (s[0] + s[2]) + (s[1] + s[3]);
+    }
+    OCELLUS_INLINE float hmax() const noexcept {
+      const float32x4_t m = vmaxnmq_f32(vmaxnmq_f32(q0, q2), vmaxnmq_f32(q1, q3));
+      const float a = m[0] > m[2] ? m[0] : m[2], b = m[1] > m[3] ? m[1] : m[3];
+      return a > b ? a : b;
+    }
+    OCELLUS_INLINE float hmin() const noexcept {
+      const float32x4_t m = vminnmq_f32(vminnmq_f32(q0, q2), vminnmq_f32(q1, q3));
+      const float a = m[0] < m[2] ? m[0] : m[2], b = m[1] < m[3] ? m[1] : m[3];
+      return a < b ? a : b;
+    }
+    static OCELLUS_INLINE float32x4_t add_exponent4(float32x4_t p, float32x4_t t) noexcept {
+      return vreinterpretq_f32_s32(
+          vaddq_s32(vreinterpretq_s32_f32(p), vshlq_n_s32(vreinterpretq_s32_f32(t), 23)));
+    }
+    static OCELLUS_INLINE vec add_exponent(vec p, vec t) noexcept {
+      return {add_exponent4(p.q0, t.q0), add_exponent4(p.q1, t.q1), add_exponent4(p.q2, t.q2),
+              add_exponent4(p.q3, t.q3)};
+    }
+    /// Four bytes: clamp(round(x) + offset, low, high).
+    static OCELLUS_INLINE void to_bytes(std::int8_t* q, float32x4_t x, std::int32_t offset, std::int32_t low,
+                                        std::int32_t high) noexcept {
+      const int32x4_t r = vaddq_n_s32(vcvtnq_s32_f32(x), offset);
+      vstrbq_s32(q, vminq_s32(vmaxq_s32(r, vdupq_n_s32(low)), vdupq_n_s32(high)));
+    }
+    OCELLUS_INLINE void to_u8(std::uint8_t* q, std::int32_t zero_point) const noexcept {
+      std::int8_t* b = reinterpret_cast<std::int8_t*>(q);
+      to_bytes(b, q0, zero_point, 0, 255);
+      to_bytes(b + 4, q1, zero_point, 0, 255);
+      to_bytes(b + 8, q2, zero_point, 0, 255);
+      to_bytes(b + 12, q3, zero_point, 0, 255);
+    }
+    OCELLUS_INLINE void to_s8(std::int8_t* q) const noexcept {
+      to_bytes(q, q0, 0, -127, 127);
+      to_bytes(q + 4, q1, 0, -127, 127);
+      to_bytes(q + 8, q2, 0, -127, 127);
+      to_bytes(q + 12, q3, 0, -127, 127);
+    }
+    static OCELLUS_INLINE float32x4_t dequantize4(const std::int32_t* acc, const std::int32_t* sums,
+                                                  std::int32_t zero_point) noexcept {
+      return vcvtq_f32_s32(vsubq_s32(vld1q_s32(acc), vmulq_n_s32(vld1q_s32(sums), zero_point)));
+    }
+    static OCELLUS_INLINE vec dequantize(const std::int32_t* acc, const std::int32_t* sums,
+                                         std::int32_t zero_point) noexcept {
+      return {dequantize4(acc, sums, zero_point), dequantize4(acc + 4, sums + 4, zero_point),
+              dequantize4(acc + 8, sums + 8, zero_point), dequantize4(acc + 12, sums + 12, zero_point)};
+    }
+    static OCELLUS_INLINE void interleave4(std::int8_t* out, const std::int8_t* r0, const std::int8_t* r1,
+                                           const std::int8_t* r2, const std::int8_t* r3) noexcept {
+      const int8x16x4_t rows = {{vld1q_s8(r0), vld1q_s8(r1), vld1q_s8(r2), vld1q_s8(r3)}};
+      vst4q_s8(out, rows);
+    }
+  };
+
+  /// Products of one column: acc[r] += sum over k of row r's a * (w + 128). `w` points at the column's first group.
+  template <int MR>
+  static OCELLUS_INLINE void column(std::uint32_t (&acc)[MR], const std::uint8_t* const (&rows)[MR],
+                                    const std::int8_t* w, int k) noexcept {
+    const std::uint8_t* a[MR];
+    for (int r = 0; r < MR; r++) a[r] = rows[r];
+    // the addresses of four groups, one step before the first: each gather moves them on by four groups
+    uint32x4_t at = vaddq_n_u32(vmulq_n_u32(vidupq_n_u32(0, 1), 64),
+                                static_cast<std::uint32_t>(reinterpret_cast<std::uintptr_t>(w)) - 256u);
+    const uint8x16_t flip = vdupq_n_u8(0x80);
+    for (int d = k / 16; d > 0; d--) {
+      const uint8x16_t x = veorq_u8(vreinterpretq_u8_u32(vldrwq_gather_base_wb_u32(&at, 256)), flip);
+      for (int r = 0; r < MR; r++) {
+        acc[r] = vmladavaq_u8(acc[r], vld1q_u8(a[r]), x);
+        a[r] += 16;
+      }
+    }
+    if (const auto left = static_cast<std::uint32_t>(k) % 16; left != 0) {  // a multiple of 4
+      const mve_pred16_t there = vctp8q(left);
+      const uint8x16_t x =
+          veorq_u8(vreinterpretq_u8_u32(vldrwq_gather_base_wb_z_u32(&at, 256, vctp32q(left / 4))), flip);
+      for (int r = 0; r < MR; r++) acc[r] = vmladavaq_p_u8(acc[r], vldrbq_z_u8(a[r], there), x, there);
+    }
+  }
+
+  template <int MR, int P>
+  static OCELLUS_NOINLINE void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
+                                       std::size_t panel_stride, int k, std::int32_t* out, std::ptrdiff_t ldo,
+                                       const void*) noexcept {
+    const std::uint8_t* rows[MR];
+    std::uint32_t shift[MR];  // 128 sum a
+    for (int r = 0; r < MR; r++) {
+      rows[r] = a + r * lda;
+      std::uint32_t sum = 0;
+      for (int d = 0; d < k; d += 16)
+        sum = vaddvaq_u8(sum, vldrbq_z_u8(rows[r] + d, vctp8q(static_cast<std::uint32_t>(k - d))));
+      shift[r] = 128 * sum;
+    }
+    for (int p = 0; p < P; p++)
+      for (int c = 0; c < 16; c++) {
+        std::uint32_t acc[MR] = {};
+        column<MR>(acc, rows, b + static_cast<std::size_t>(p) * panel_stride + c * 4, k);
+        for (int r = 0; r < MR; r++) out[r * ldo + p * 16 + c] = static_cast<std::int32_t>(acc[r] - shift[r]);
+      }
+  }
+
+#include <ocellus/generic/rowwise.inl>
+#include <ocellus/generic/gemm.inl>
+#include <ocellus/generic/attention.inl>
+};
+
+}  // namespace kernels
+OCELLUS_END
+OCELLUS_STRICT_FP_END
+#endif
