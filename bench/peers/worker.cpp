@@ -1,0 +1,169 @@
+// ocellus as one more peer of peers.py: a process that computes only when it is asked to, so that runtimes can take turns.
+//
+//   bench-worker MODEL.oc THREADS
+//
+// A command a line on stdin, a JSON object a line on stdout; runtimes.py speaks the same for the others:
+//   open TOWER BATCH OUT FILE   TOWER: image (FILE: RGB, u8 [N, H, W, 3]) or text (FILE: ids, i32 [N, context]). Opens the
+//                               model at the first time, computes the first BATCH, writes float32 [BATCH, E] to OUT
+//   time SECONDS CALLS          computes for so long, at least so often, each call the next BATCH of FILE; milliseconds
+//                               of each call, by the wall and of the CPU
+#include <ocellus/core/thread_pool.hpp>
+#include <ocellus/models/model.hpp>
+
+#include <sys/resource.h>
+
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <ctime>
+#include <fstream>
+#include <iostream>
+#include <optional>
+#include <sstream>
+#include <string>
+#include <vector>
+
+using namespace ocellus;
+
+namespace {
+
+using wall_clock = std::chrono::steady_clock;
+
+double ms_since(wall_clock::time_point start) {
+  return std::chrono::duration<double, std::milli>(wall_clock::now() - start).count();
+}
+
+/// Milliseconds of CPU, of all threads: what the call would take on an idle machine with one thread.
+double cpu_ms() {
+  timespec t{};
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+  return static_cast<double>(t.tv_sec) * 1e3 + static_cast<double>(t.tv_nsec) * 1e-6;
+}
+
+[[noreturn]] void fail(const std::string& what) {
+  std::fprintf(stderr, "bench-worker: %s\n", what.c_str());
+  std::exit(1);
+}
+
+/// MiB resident without mapped files.
+double anonymous_mib() {
+  std::ifstream file("/proc/self/status");
+  for (std::string line; std::getline(file, line);)
+    if (line.rfind("RssAnon:", 0) == 0) return std::atof(line.c_str() + 8) / 1024;
+  return 0;
+}
+
+double peak_mib() {
+  rusage use{};
+  getrusage(RUSAGE_SELF, &use);
+  return static_cast<double>(use.ru_maxrss) / 1024;
+}
+
+class worker {
+ public:
+  worker(const char* path, int threads) : path_(path), pool_(threads) {}
+
+  void open(const std::string& tower, int batch, const std::string& out, const std::string& file) {
+    const auto start = wall_clock::now();
+    if (!model_) {
+      result<model> m = model::open(path_.c_str());
+      if (!m) fail(path_ + ": " + to_string(m.error()));
+      model_.emplace(std::move(*m));
+    }
+    const double load = ms_since(start);
+    image_ = tower == "image";
+    batch_ = batch;
+    const vision_config& v = model_->config().vision;
+    const text_config& t = model_->config().text;
+    row_ = image_ ? static_cast<std::size_t>(v.image_h) * static_cast<std::size_t>(v.image_w) * 3
+                  : static_cast<std::size_t>(t.context) * sizeof(std::int32_t);
+    std::ifstream in(file, std::ios::binary);
+    data_.assign(std::istreambuf_iterator<char>(in), {});
+    slices_ = data_.size() / (row_ * static_cast<std::size_t>(batch));
+    if (slices_ == 0) fail(file + ": too short");
+    next_ = 0;
+    features_.assign(static_cast<std::size_t>(batch) * static_cast<std::size_t>(image_ ? v.embed : t.embed), 0.0f);
+    const auto first = wall_clock::now();
+    compute();
+    std::printf("{\"load_ms\": %.4f, \"first_ms\": %.4f, \"peak_mib\": %.2f, \"anonymous_mib\": %.2f, \"isa\": \"%s\"}\n", load,
+                ms_since(first), peak_mib(), anonymous_mib(), std::string(to_string(model_->kernels().id)).c_str());
+    next_ = 0;
+    std::ofstream(out, std::ios::binary)
+        .write(reinterpret_cast<const char*>(features_.data()), static_cast<std::streamsize>(features_.size() * sizeof(float)));
+  }
+
+  void time(double seconds, std::size_t calls) {
+    if (!model_) fail("time before open");
+    std::vector<double> wall, cpu;
+    const auto start = wall_clock::now();
+    while (wall.size() < calls || ms_since(start) < seconds * 1e3) {
+      const double c = cpu_ms();
+      const auto w = wall_clock::now();
+      compute();
+      wall.push_back(ms_since(w));
+      cpu.push_back(cpu_ms() - c);
+    }
+    std::printf("{\"wall_ms\": ");
+    print(wall);
+    std::printf(", \"cpu_ms\": ");
+    print(cpu);
+    std::printf("}\n");
+  }
+
+ private:
+  void compute() {
+    const char* from = data_.data() + row_ * static_cast<std::size_t>(batch_) * next_;
+    next_ = (next_ + 1) % slices_;
+    status s = status::ok;
+    if (image_) {
+      nn::image_batch in;
+      in.count = batch_;
+      in.height = model_->config().vision.image_h;
+      in.width = model_->config().vision.image_w;
+      in.rgb = reinterpret_cast<const std::uint8_t*>(from);
+      s = model_->encode_batch(in, features_.data(), work_, pool_.executor());
+    } else {
+      s = model_->encode_ids(reinterpret_cast<const std::int32_t*>(from), batch_, model_->config().text.context, features_.data(),
+                             work_, pool_.executor());
+    }
+    if (s != status::ok) fail(std::string("cannot compute: ") + to_string(s));
+  }
+
+  static void print(const std::vector<double>& values) {
+    for (std::size_t i = 0; i < values.size(); i++) std::printf("%s%.4f", i == 0 ? "[" : ", ", values[i]);
+    std::printf("]");
+  }
+
+  std::string path_;
+  thread_pool pool_;
+  std::optional<model> model_;
+  workspace work_;
+  std::vector<char> data_;
+  std::vector<float> features_;
+  std::size_t row_ = 0, slices_ = 0, next_ = 0;
+  int batch_ = 1;
+  bool image_ = true;
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc != 3) fail("usage: bench-worker MODEL.oc THREADS");
+  worker w(argv[1], std::atoi(argv[2]));
+  for (std::string line; std::getline(std::cin, line);) {
+    std::istringstream words(line);
+    std::string command, tower, out, file;
+    words >> command;
+    if (command == "open") {
+      int batch = 0;
+      if (!(words >> tower >> batch >> out >> file) || batch < 1) fail("cannot read: " + line);
+      w.open(tower, batch, out, file);
+    } else {
+      double seconds = 0;
+      std::size_t calls = 0;
+      if (command != "time" || !(words >> seconds >> calls)) fail("cannot read: " + line);
+      w.time(seconds, calls);
+    }
+    std::fflush(stdout);
+  }
+}
