@@ -33,7 +33,7 @@ int main(int argc, char** argv) {
     const char* path = argv[i + 4];
     const ocellus::result<ocellus::image> picture = ocellus::load_image(path);
     if (!picture) return fail(path, picture.error());
-    const ocellus::result<ocellus::image> frame = 
+    const ocellus::result<ocellus::image> frame =
         ocellus::preprocess(*picture, model->config().preprocess, model->kernels().resample);
     if (!frame) return fail(path, frame.error());
     const std::string file = path;

@@ -1,8 +1,8 @@
-// Packed files from strangers: a small sound file with bytes changed, the checksums made to fit. Whatever opens
-// must have all its sections and tensors within the file.
+// Packed files from strangers: a small sound file with bytes changed, the checksums made to fit. Whatever
+// opens must have all its sections and tensors within the file.
 //
-// Input: a first byte that says whether the rest is a whole file (even) or a list of changes to the sound one (odd), each
-// of four bytes: offset (24 bits, modulo the file's size), value.
+// Input: a first byte that says whether the rest is a whole file (even) or a list of changes to the sound one
+// (odd), each of four bytes: offset (24 bits, modulo the file's size), value.
 #include "packed_writer.hpp"
 
 #include <ocellus/format/reader.hpp>
@@ -87,7 +87,8 @@ std::vector<char> sound_file() {
   return bytes;
 }
 
-/// The header's checksum covers the header and the section table; that of the sections and tensors is verify()'s.
+/// The header's checksum covers the header and the section table; that of the sections and tensors is
+/// verify()'s.
 void seal(unsigned char* bytes, std::size_t size) {
   format::file_header h;
   std::memcpy(&h, bytes, sizeof(h));

@@ -10,10 +10,10 @@
 //   ocellus::ranked best[10];
 //   const int found = ocellus::top_k(scores, count, best, 10);
 //
-// The work is bound by memory: f16 halves the time of f32, s8 quarters it. Products and sums are rounded separately in
-// sixteen lanes with the fixed tree of ops/rowwise.hpp, so that all kernel sets give the same bits and the same ranking.
-// Many queries at once are a matrix product: put the stored embeddings into panels (ops/pack.hpp) and call a gemm.
-// Nothing here allocates.
+// The work is bound by memory: f16 halves the time of f32, s8 quarters it. Products and sums are rounded
+// separately in sixteen lanes with the fixed tree of ops/rowwise.hpp, so that all kernel sets give the same
+// bits and the same ranking. Many queries at once are a matrix product: put the stored embeddings into panels
+// (ops/pack.hpp) and call a gemm. Nothing here allocates.
 #pragma once
 
 #include <ocellus/config.hpp>
@@ -46,7 +46,8 @@ constexpr bool ranks_before(const ranked& a, const ranked& b) noexcept {
   return a_number != b_number ? a_number : a.index < b.index;
 }
 
-/// The best k of n scores into best[0..), in order; returns min(n, k). Takes n log k steps at worst, n in practice.
+/// The best k of n scores into best[0..), in order; returns min(n, k). Takes n log k steps at worst, n in
+/// practice.
 constexpr int top_k(const float* scores, int n, ranked* best, int k) noexcept {
   int size = 0;
   const auto sink = [&](int at) {  // best[0..size) is a heap with the worst on top
