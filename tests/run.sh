@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything that CI runs, on a bare Debian 12 or after: installs, builds, tests, and says at its end what ran, what
 # was skipped and how long each step took. A failing step does not stop the later ones: one run tells all.
-# Usage: tests/run.sh [STEP...]      steps: install release quickstart asan fuzz      (nothing given: all, in this order)
+# Usage: tests/run.sh [STEP...]      steps: install release quickstart asan fuzz, and aarch64 (nothing given: all but that)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 jobs=$(nproc)
@@ -30,6 +30,14 @@ step_fuzz() {  # each fuzzer over its seeds and for a few seconds more
   ctest --preset fuzz
 }
 
+step_aarch64() {  # 64-bit Arm in qemu: every kernel set, the demo model's embeddings bit for bit those of this machine
+  if ! command -v aarch64-linux-gnu-g++ >/dev/null || ! command -v qemu-aarch64 >/dev/null; then
+    echo "skipped: no cross compiler or no qemu (tools/install_deps.sh cross)"
+    return
+  fi
+  tests/cross/run.sh aarch64
+}
+
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
 passed=0 failed=0 table=""
@@ -51,7 +59,7 @@ done
 
 printf '\n=== summary\n'
 # Tests say what they could not run: a set that this CPU lacks, data that is not there.
-find build build-asan build-fuzz -name LastTest.log -exec grep -hoE '(kernel sets ran: .*|skipped: .*)' {} + 2>/dev/null |
+find build build-asan build-fuzz build-aarch64 -name LastTest.log -exec grep -hoE '(kernel sets ran: .*|skipped: .*)' {} + 2>/dev/null |
   sort | uniq -c | sort -rn | sed -E 's/^ *([0-9]+) /  \1x /' || true
 printf '%s' "$table"
 printf '%d passed, %d failed\n' "$passed" "$failed"

@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
 # Installs what ocellus needs from Debian's (or Ubuntu's) own packages, by name; does nothing for what is there.
-# Usage: tools/install_deps.sh [build] [test] [bench]        (nothing given: build)
+# Usage: tools/install_deps.sh [build] [test] [bench] [cross]        (nothing given: build)
 #   build   the converter and the programs     test   + the tests, fuzzers and both compilers     bench   + benchmarks
+#   cross   compilers and emulators for the other targets
 set -euo pipefail
 
 build=(g++ make cmake zlib1g-dev nlohmann-json3-dev libcli11-dev libstb-dev)
 test=(doctest-dev libeigen3-dev libhwy-dev libxsimd-dev clang libclang-rt-dev python3 git)
 bench=(libbenchmark-dev libeigen3-dev libhwy-dev libxsimd-dev)
+cross=(g++-aarch64-linux-gnu libc6-dev-arm64-cross g++-arm-linux-gnueabihf libc6-dev-armhf-cross qemu-user
+  gcc-arm-none-eabi libnewlib-arm-none-eabi libstdc++-arm-none-eabi-newlib qemu-system-arm)
 
 wanted=()
 for set in "${@:-build}"; do
@@ -14,7 +17,8 @@ for set in "${@:-build}"; do
     build) wanted+=("${build[@]}") ;;
     test) wanted+=("${build[@]}" "${test[@]}") ;;
     bench) wanted+=("${build[@]}" "${bench[@]}") ;;
-    *) sed -n '2,4s/^# //p' "$0"; exit 2 ;;
+    cross) wanted+=("${build[@]}" doctest-dev "${cross[@]}") ;;
+    *) sed -n '2,5s/^# //p' "$0"; exit 2 ;;
   esac
 done
 

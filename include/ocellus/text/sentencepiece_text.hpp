@@ -167,7 +167,8 @@ class spm_text {
 
   /// Copies valid UTF-8, lowered letter by letter if wanted. False if memory is short.
   static bool copy(std::string_view text, bool lower_case, text_buffer<char>& out) noexcept {
-    const bool ascii = std::all_of(text.begin(), text.end(), [](char c) { return c >= 0; });
+    const bool ascii =
+        std::all_of(text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 0x80; });
     if (ascii || !lower_case) {
       out.append(text.data(), text.size());
       for (char& c : out) c = lower_case && c >= 'A' && c <= 'Z' ? static_cast<char>(c + ('a' - 'A')) : c;

@@ -10,10 +10,12 @@
 // | vcvtnq_s32_f32      | fcvtns           | rounding half to even                                         |
 //
 // Overflow: |(a - 128) w| <= 128 * 127, so two products fit s16 (32,512); the s32 sums are below those of
-// ops/gemm.hpp. u8 activations: the s8 tile computes sum (a - 128) w. In gemm_s8 the missing 128 * sum w goes
-// into the zero point that the epilogue multiplies by that very sum, for nothing; attention's tiles add it
-// from the panel. Registers: f32 tile 6 x 16: 24 accumulators + 6 of A + 2 of W = 32. s8 tile 3 x 16: 24 + 3
-// of A + 2 of W + 1. Not timed: run under qemu, instructions counted only (kernels/ocellus/arm/README.md).
+// ops/gemm.hpp.
+// u8 activations: the s8 tile computes sum (a - 128) w. In gemm_s8 the missing 128 * sum w goes into the zero
+// point that the epilogue multiplies by that very sum, for nothing; attention's tiles add it from the panel.
+// Registers: f32 tile 5 x 16: 20 accumulators + 5 of A + 3 of W = 28. s8 tile 3 x 16: 24 + 3 of A + 4 of W and
+// up to 6 products: gcc 12 keeps four accumulators in memory.
+// Not timed: run under qemu, instructions counted only (kernels/ocellus/arm/README.md).
 #pragma once
 
 #include <ocellus/generic/scalar.hpp>
@@ -135,11 +137,38 @@ struct neon_tiles : scalar {
       };
       return {{at(0), at(4), at(8), at(12)}};
     }
+    static OCELLUS_INLINE vec widen(const f16* p) noexcept {
+      const auto at = [&](int i) OCELLUS_LAMBDA {
+        return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(&p[i].bits)));
+      };
+      return {{at(0), at(4), at(8), at(12)}};
+    }
+    static OCELLUS_INLINE vec widen(const std::int8_t* p) noexcept {
+      const int8x16_t b = vld1q_s8(p);
+      const int16x8_t low = vmovl_s8(vget_low_s8(b)), high = vmovl_high_s8(b);
+      return {{vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))), vcvtq_f32_s32(vmovl_high_s16(low)),
+               vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))), vcvtq_f32_s32(vmovl_high_s16(high))}};
+    }
     static OCELLUS_INLINE void interleave4(std::int8_t* out, const std::int8_t* r0, const std::int8_t* r1,
                                            const std::int8_t* r2, const std::int8_t* r3) noexcept {
       vst4q_s8(out, int8x16x4_t{{vld1q_s8(r0), vld1q_s8(r1), vld1q_s8(r2), vld1q_s8(r3)}});
     }
   };
+
+  /// Sixteen blocks of 4 x 4.
+  static OCELLUS_NOINLINE void transpose16(float* out, const float* const* rows, int first,
+                                           int columns) noexcept {
+    for (int r = 0; r < 16; r += 4)
+      for (int c = 0; c < columns; c += 4) {
+        const auto row = [&](int i) OCELLUS_LAMBDA { return vld1q_f32(rows[r + i] + first + c); };
+        const float32x4_t a = row(0), b = row(1), even_low = vzip1q_f32(a, row(2)),
+                          odd_low = vzip1q_f32(b, row(3)), even_high = vzip2q_f32(a, row(2)),
+                          odd_high = vzip2q_f32(b, row(3));
+        const float32x4_t column[4] = {vzip1q_f32(even_low, odd_low), vzip2q_f32(even_low, odd_low),
+                                       vzip1q_f32(even_high, odd_high), vzip2q_f32(even_high, odd_high)};
+        for (int i = 0; i < 4 && c + i < columns; i++) vst1q_f32(out + 16 * (c + i) + r, column[i]);
+      }
+  }
 
   static constexpr int float_rows = 5;
   static constexpr int s8_rows = 3;
