@@ -1,14 +1,19 @@
 // Search in stored embeddings: the scores of one query against many rows, and the best k of them.
 //
+//   #include <ocellus/isa/dispatch.hpp>
+//   const ocellus::kernel_table kernels = ocellus::best_kernels();
+//   static float text[512], scores[1000];      // a query of length one; a score for each row
+//   static ocellus::f16 index[1000 * 512];     // stored rows: f32, f16, or s8 with a scale for each
 //   ocellus::dot_rows_args a;
-//   a.query = text;          // [C], f32, of length one
-//   a.rows = index;          // [n, C] as f32, f16, or s8 with a scale for each row
+//   a.query = text;
+//   a.rows = index;
 //   a.ld = a.c = 512;
-//   a.n = count;
-//   a.scores = scores;       // [n]
+//   a.n = 1000;
+//   a.scores = scores;
 //   kernels.dot_rows_f16(a);
 //   ocellus::ranked best[10];
-//   const int found = ocellus::top_k(scores, count, best, 10);
+//   const int found = ocellus::top_k(scores, 1000, best, 10);  // 10: fewer rows give fewer
+//   if (found == 0) return ocellus::status::empty_file;
 //
 // The work is bound by memory: f16 halves the time of f32, s8 quarters it. Products and sums are rounded
 // separately in sixteen lanes with the fixed tree of ops/rowwise.hpp, so that all kernel sets give the same
