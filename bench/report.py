@@ -7,11 +7,7 @@ Ratios are best against best of the same interleaved run; "CV" marks cells whose
 import argparse
 import html
 import json
-import os
 import sys
-
-HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, HERE)
 
 NAMES = {"ocellus": "ocellus", "ort": "ONNX Runtime", "openvino": "OpenVINO", "litert": "LiteRT", "torch": "PyTorch", "ncnn": "ncnn",
          "mnn": "MNN"}
@@ -30,10 +26,8 @@ def title(peer):
     return f"{NAMES[runtime]} {VARIANTS.get(variant, variant)}"
 
 
-def gmac(preset, tower):
-    """10^9 multiply-adds of one item as the other runtimes compute it: all tokens, the whole of the last block."""
-    from make_checkpoint import PRESETS
-    c = PRESETS[preset]
+def gmac(c, tower):
+    """10^9 multiply-adds of one item as the other runtimes compute it: all tokens, the whole of the last block. c: config.json."""
     v, t = c["vision_config"], c["text_config"]
     siglip = c["model_type"] == "siglip"
 
@@ -99,7 +93,7 @@ def tables(results, out):
             columns, peers, at = rows_of(results, model, tower)
             if not columns:
                 continue
-            work = gmac(model, tower)
+            work = gmac(results["models"][model], tower)
             what = "image" if tower == "image" else "prompt of 8 tokens (the others compute the padded context)"
             print(f"\n### {model}, {what}: ms per item, best (median), % of the unit's peak, "
                   f"**ratio to the best rival**; {work:.2f} GMAC\n", file=out)
@@ -134,7 +128,7 @@ def plot(results, model, path):
     """GMAC/s of each image cell on one thread, as bars, against the peak of the unit that it uses (dashed)."""
     columns, peers, at = rows_of(results, model, "image")
     columns = [c for c in columns if c[0] == columns[0][0]]
-    work = gmac(model, "image")
+    work = gmac(results["models"][model], "image")
     bars = {column: sorted((at[p, *column] for p in peers if (p, *column) in at), key=lambda c: c["min_ms"]) for column in columns}
     top = max([peak(results, columns[0][0], k) for k in COLOURS] + [work / c["min_ms"] * 1e3 for b in bars.values() for c in b]) * 1.05
     left, width, line = 190, 520, 20

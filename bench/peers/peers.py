@@ -207,10 +207,9 @@ def mean_cos(path, reference, batch):
 
 
 def measure(args, preset, folder, peers, threads):
-    """All cells of one model at one thread count: every peer is loaded, then rounds in random order."""
+    """Cells of one model at one thread count, as they come: every peer is loaded, then rounds in random order."""
     out = f"{folder}/out.f32"
     workers = [Worker(args, p, folder, threads) for p in peers]
-    cells = []
     for tower, sizes in BATCHES.items():
         for batch in sizes:
             opened = {}
@@ -226,11 +225,9 @@ def measure(args, preset, folder, peers, threads):
                 for w in random.sample(list(opened), len(opened)):
                     for key, values in w.ask("time", args.seconds, 2).items():
                         samples[w][key] += values
-            for w, about in opened.items():
-                cells.append(cell(preset, tower, batch, threads, w.peer, samples[w], about["cos"]))
+            yield [cell(preset, tower, batch, threads, w.peer, samples[w], about["cos"]) for w, about in opened.items()]
     for w in workers:
         w.close()
-    return cells
 
 
 def cell(preset, tower, batch, threads, peer, samples, cos):
@@ -341,7 +338,7 @@ def main():
                "versions": {**versions(args.litert_python), **versions(args.python)}, "load_before": os.getloadavg(),
                "peak": [json.loads(subprocess.run([f"{args.build}/bench-peak", str(t)], capture_output=True, text=True,
                                                   check=True).stdout) for t in threads],
-               "cells": [], "jobs": [], "starts": []}
+               "models": {}, "cells": [], "jobs": [], "starts": []}
     name = re.sub(r"[^a-z0-9]+", "-", results["machine"]["cpu"].lower()).strip("-")
     path = args.out or os.path.join(ROOT, "bench", "results", f"{name}-{now:%Y-%m-%d}.json")
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
@@ -354,11 +351,14 @@ def main():
     for preset in args.models.split(","):
         folder = os.path.join(args.work, preset)
         usable = prepare(args, preset, folder, peers)
+        with open(f"{folder}/checkpoint/config.json") as f:
+            results["models"][preset] = json.load(f)  # report.py counts the work from it
         if args.starts:
             results["starts"] += measure_start(args, preset, folder, usable)
         for t in threads:
-            results["cells"] += measure(args, preset, folder, usable, t)
-            save()
+            for cells in measure(args, preset, folder, usable, t):
+                results["cells"] += cells
+                save()
         if os.path.exists(f"{folder}/job.i32"):
             results["jobs"] += measure_job(args, preset, folder, usable, results["cells"])
     save()
