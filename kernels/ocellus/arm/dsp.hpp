@@ -25,6 +25,8 @@ struct dsp : scalar {
 
   static constexpr int s8_rows = 4;
 
+#include <ocellus/generic/unroll.inl>
+
   static OCELLUS_INLINE std::uint32_t word(const void* p) noexcept {
     std::uint32_t w;
     std::memcpy(&w, p, 4);
@@ -40,17 +42,17 @@ struct dsp : scalar {
       const std::uint32_t w0 = word(w), w1 = word(w + 4);
       const int16x2_t even0 = __sxtb16(w0), odd0 = __sxtb16(std::rotr(w0, 8));
       const int16x2_t even1 = __sxtb16(w1), odd1 = __sxtb16(std::rotr(w1, 8));
-      for (int r = 0; r < Rows; r++) {
+      unroll<Rows>([&](auto r) OCELLUS_LAMBDA {
         const std::uint32_t x = word(a + r * lda);
         const auto even = static_cast<int16x2_t>(__uxtb16(x)), odd = static_cast<int16x2_t>(__uxtb16(std::rotr(x, 8)));
         acc[r][0] = __smlad(odd, odd0, __smlad(even, even0, acc[r][0]));
         acc[r][1] = __smlad(odd, odd1, __smlad(even, even1, acc[r][1]));
-      }
+      });
     }
-    for (int r = 0; r < Rows; r++) {
+    unroll<Rows>([&](auto r) OCELLUS_LAMBDA {
       out[r * ldo] = acc[r][0];
       out[r * ldo + 1] = acc[r][1];
-    }
+    });
   }
 
   template <int MR, int P>

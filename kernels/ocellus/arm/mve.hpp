@@ -74,9 +74,7 @@ struct mve : scalar {
     }
     /// Helium does not divide: lane by lane, on the scalar unit.
     static OCELLUS_INLINE float32x4_t divide(float32x4_t a, float32x4_t b) noexcept {
-      float32x4_t r = a;
-      for (int i = 0; i < 4; i++) r[i] = a[i] / b[i];
-      return r;
+      return float32x4_t{a[0] / b[0], a[1] / b[1], a[2] / b[2], a[3] / b[3]};
     }
     OCELLUS_INLINE vec operator/(vec b) const noexcept {
       return {divide(q0, b.q0), divide(q1, b.q1), divide(q2, b.q2), divide(q3, b.q3)};
@@ -144,28 +142,32 @@ struct mve : scalar {
     }
   };
 
+#include <ocellus/generic/unroll.inl>
+
   /// Products of one column: acc[r] += sum over k of row r's a * (w + 128). `w` points at the column's first group.
   template <int MR>
   static OCELLUS_INLINE void column(std::uint32_t (&acc)[MR], const std::uint8_t* const (&rows)[MR],
                                     const std::int8_t* w, int k) noexcept {
     const std::uint8_t* a[MR];
-    for (int r = 0; r < MR; r++) a[r] = rows[r];
+    unroll<MR>([&](auto r) OCELLUS_LAMBDA { a[r] = rows[r]; });
     // the addresses of four groups, one step before the first: each gather moves them on by four groups
     uint32x4_t at = vaddq_n_u32(vmulq_n_u32(vidupq_n_u32(0, 1), 64),
                                 static_cast<std::uint32_t>(reinterpret_cast<std::uintptr_t>(w)) - 256u);
     const uint8x16_t flip = vdupq_n_u8(0x80);
     for (int d = k / 16; d > 0; d--) {
       const uint8x16_t x = veorq_u8(vreinterpretq_u8_u32(vldrwq_gather_base_wb_u32(&at, 256)), flip);
-      for (int r = 0; r < MR; r++) {
+      unroll<MR>([&](auto r) OCELLUS_LAMBDA {
         acc[r] = vmladavaq_u8(acc[r], vld1q_u8(a[r]), x);
         a[r] += 16;
-      }
+      });
     }
     if (const auto left = static_cast<std::uint32_t>(k) % 16; left != 0) {  // a multiple of 4
       const mve_pred16_t there = vctp8q(left);
       const uint8x16_t x =
           veorq_u8(vreinterpretq_u8_u32(vldrwq_gather_base_wb_z_u32(&at, 256, vctp32q(left / 4))), flip);
-      for (int r = 0; r < MR; r++) acc[r] = vmladavaq_p_u8(acc[r], vldrbq_z_u8(a[r], there), x, there);
+      unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+        acc[r] = vmladavaq_p_u8(acc[r], vldrbq_z_u8(a[r], there), x, there);
+      });
     }
   }
 
@@ -186,7 +188,9 @@ struct mve : scalar {
       for (int c = 0; c < 16; c++) {
         std::uint32_t acc[MR] = {};
         column<MR>(acc, rows, b + static_cast<std::size_t>(p) * panel_stride + c * 4, k);
-        for (int r = 0; r < MR; r++) out[r * ldo + p * 16 + c] = static_cast<std::int32_t>(acc[r] - shift[r]);
+        unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+          out[r * ldo + p * 16 + c] = static_cast<std::int32_t>(acc[r] - shift[r]);
+        });
       }
   }
 
