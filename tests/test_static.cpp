@@ -1,6 +1,7 @@
 // Compile-time models: the same bits as the model opened at run time, for each kernel set that this CPU has; no
 // allocation in a call; what bind refuses.
 #include "convert.hpp"
+#include "device.hpp"
 
 #include <ocellus/isa/dispatch.hpp>
 #include <ocellus/micro.hpp>
@@ -13,6 +14,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <string>
 #include <vector>
 
@@ -192,6 +194,47 @@ TEST_CASE("A compile-time model refuses files that hold another model, other typ
   static constexpr model_config deeper = vit{}.image(64).patch(8).width(128).layers(4).heads(2).embed(64);
   static vision_tower<deeper, pinned<kernels::scalar>> other;
   CHECK(other.bind(s8) == status::different_config);
+}
+
+TEST_CASE("A file for firmware holds the image tower alone, gives the same bits and stays in its embedding space") {
+  const fs::path folder = fs::temp_directory_path() / ("ocellus-device-" + std::to_string(getpid()));
+  fs::create_directories(folder);
+  convert::convert_options o;
+  o.source = fs::path(OCELLUS_SOURCE_DIR) / "examples/demo/demo.pt";
+  o.tokenizer = fs::path(OCELLUS_SOURCE_DIR) / "examples/demo/bpe_demo.txt.gz";
+  o.output = folder / "demo.oc";
+  o.type = dtype::s8;
+  REQUIRE(convert::convert(o));
+  const auto features = [&](std::uint64_t& space) {
+    const result<model> m = model::open(o.output.c_str());
+    REQUIRE(m);
+    const std::vector<std::uint8_t> rgb = pictures(1);
+    const result<embeddings> e = m->encode_image({rgb.data(), 64, 64});
+    REQUIRE(e);
+    space = m->file().embedding_space();
+    return std::vector<float>((*e)[0].begin(), (*e)[0].end());
+  };
+  std::uint64_t space = 0, space_after = 0;
+  const std::vector<float> before = features(space);
+  const auto bytes = fs::file_size(o.output);
+  convert::device_options d;
+  d.vision_only = true;
+  d.header = folder / "a model.hpp";
+  d.labels = {"red circle", "a \"quoted\" label"};
+  d.templates = {"a photo of a {}."};
+  REQUIRE(convert::prepare_for_device(o.output, d));
+  CHECK(features(space_after) == before);
+  CHECK(space_after == space);
+  CHECK(fs::file_size(o.output) < bytes * 6 / 10);
+  std::ifstream in(*d.header);
+  const std::string header((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
+  for (const char* part : {"namespace a_model {", "label_count = 2;", "m.vision.encoder.width = 128;", "\\042quoted"})
+    CHECK_MESSAGE(header.find(part) != std::string::npos, part);
+  // without a text tower there is nothing to embed labels with
+  const auto again = convert::prepare_for_device(o.output, d);
+  REQUIRE(!again);
+  CHECK(again.failure().what.find("text tower") != std::string::npos);
+  fs::remove_all(folder);
 }
 
 TEST_CASE("Presets of released models make sense") {
