@@ -35,6 +35,8 @@ outcome<void> packed_writer::open(const std::filesystem::path& path) {
     temporary_.clear();
     return why;
   }
+  buffer_.resize(buffer_bytes);
+  std::setvbuf(file_, buffer_.data(), _IOFBF, buffer_.size());
   const format::file_header empty = {};
   return append(&empty, sizeof(empty));
 }

@@ -47,6 +47,10 @@ class mapped_file {
         s = status::cannot_read;
       } else {
         f.data_ = p;
+#if defined(MADV_HUGEPAGE)
+        // A wish: pages that have to be read come in as huge ones where the system can; else nothing happens.
+        madvise(p, f.size_, MADV_HUGEPAGE);
+#endif
       }
     }
     ::close(fd);
