@@ -19,13 +19,13 @@ namespace ocellus::convert {
 inline constexpr const char* converter_version = "ocellus-convert " OCELLUS_VERSION_STRING;
 
 struct convert_options {
-  std::filesystem::path source;                    ///< a checkpoint, or a folder with one
-  std::filesystem::path output;                    ///< replaced when everything is there, never half-written
+  std::filesystem::path source;                       ///< a checkpoint, or a folder with one
+  std::filesystem::path output;                       ///< replaced when everything is there, never half-written
   ocellus::dtype type = ocellus::dtype::f32;
-  std::optional<std::filesystem::path> tokenizer;  ///< a vocabulary file or folder; "none": no tokenizer
-  std::optional<std::filesystem::path> config;     ///< the configuration, instead of the one beside the checkpoint
-  std::optional<std::filesystem::path> calibrate;  ///< s8: a folder of pictures like those the model will see
-  std::string licence;                             ///< kept in the file as it is
+  std::optional<std::filesystem::path> tokenizer = {};  ///< a vocabulary file or folder; "none": no tokenizer
+  std::optional<std::filesystem::path> config = {};     ///< the configuration, instead of the one beside the checkpoint
+  std::optional<std::filesystem::path> calibrate = {};  ///< s8: a folder of pictures like those the model will see
+  std::string licence = {};                             ///< kept in the file as it is
   bool show_progress = false;
 };
 
