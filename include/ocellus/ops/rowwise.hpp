@@ -7,7 +7,7 @@
 
 OCELLUS_BEGIN
 
-/// Floats of scratch that layer_norm_u8 needs at `y`, for rows of c values.
+/// Floats of scratch that layer_norm_u8 needs at `y`, for four rows of c values or more; for fewer, that share of it.
 constexpr std::size_t layer_norm_scratch(int c) noexcept { return 4 * static_cast<std::size_t>(round_up(c, 16)); }
 
 /// y[r] = (x[r] - mean) * rstd * gain + bias over rows of C values [Ba 2016], and its quantised form.
@@ -18,7 +18,7 @@ struct layer_norm_args {
   const float* bias = nullptr;  ///< [C]
   float eps = 1e-5f;
   int rows = 0, c = 0;
-  float* y = nullptr;  ///< layer_norm: [rows, C]; layer_norm_u8: scratch of C floats rounded up to 16
+  float* y = nullptr;  ///< layer_norm: [rows, C]; layer_norm_u8: scratch (layer_norm_scratch)
   std::ptrdiff_t ldy = 0;
   // layer_norm_u8 only, as quantize_args
   std::uint8_t* q = nullptr;

@@ -36,7 +36,7 @@ static void attention_f32(const attention_args& t) noexcept {
     for (int j = 0; j < keys; j += 32)
       tiles_float<float_rows, 2, float>(rows, t.q + i * t.ldq, t.ldq,
                                         kt + static_cast<std::size_t>(j / 16) * k_stride, k_stride, t.d,
-                                        scores + j, tk_pad);
+                                        scores + j, tk_pad, 0, false);
     float inv[float_rows];
     for (int r = 0; r < rows; r++) {
       const int seen = t.causal ? i + r + 1 + t.causal_offset : t.tk;
@@ -46,9 +46,9 @@ static void attention_f32(const attention_args& t) noexcept {
       const int panels = d + 16 < t.d ? 2 : 1;
       const float* v = vp + static_cast<std::size_t>(d / 16) * v_stride;
       if (panels == 2) {
-        tiles_float<float_rows, 2, float>(rows, scores, tk_pad, v, v_stride, keys, out, 32);
+        tiles_float<float_rows, 2, float>(rows, scores, tk_pad, v, v_stride, keys, out, 32, 0, false);
       } else {
-        tiles_float<float_rows, 1, float>(rows, scores, tk_pad, v, v_stride, keys, out, 32);
+        tiles_float<float_rows, 1, float>(rows, scores, tk_pad, v, v_stride, keys, out, 32, 0, false);
       }
       for (int r = 0; r < rows; r++)
         for (int p = 0; p < panels; p++)
@@ -59,58 +59,89 @@ static void attention_f32(const attention_args& t) noexcept {
   }
 }
 
-/// One row to s8: q = clamp(round(x * 127 / max|x|), -127, 127), zeros if max|x| < 1e-30; returns max|x| / 127 and in
-/// `sum` the sum of q (exact: whole numbers below 2^24 in f32).
-static OCELLUS_INLINE float quantize_row_s8(std::int8_t* q, const float* x, int c,
-                                            std::int32_t& sum) noexcept {
+/// One row to s8: q = clamp(round(x * 127 / max|x|), -127, 127), zeros if max|x| < 1e-30; returns max|x| / 127. Writes
+/// whole sixteens.
+static OCELLUS_INLINE float quantize_row_s8(std::int8_t* q, const float* x, int c) noexcept {
+  const int whole = c / 16 * 16;
   vec m = vec::zero();
-  for (int i = 0; i < c; i += 16) {
-    const vec v = load_tail(x, i, c);
-    m = vec::max(m, vec::max(v, vec::zero() - v));
-  }
+  const auto widest = [&m](vec v) OCELLUS_LAMBDA { m = vec::max(m, vec::max(v, vec::zero() - v)); };
+  for (int i = 0; i < whole; i += 16) widest(vec::load(x + i));
+  if (whole < c) widest(vec::load_n(x + whole, c - whole));
   const float most = m.hmax();
-  const vec inv = vec::set(most >= 1e-30f ? 127.f / most : 0.f), magic = vec::set(12582912.f);
-  vec s = vec::zero();
-  for (int i = 0; i < c; i += 16) {
-    const vec v = load_tail(x, i, c) * inv;
-    v.to_s8(q + i);
-    s = s + ((v + magic) - magic);
-  }
-  sum = round_even(s.sum());
+  const vec inv = vec::set(most >= 1e-30f ? 127.f / most : 0.f);
+  for (int i = 0; i < whole; i += 16) (vec::load(x + i) * inv).to_s8(q + i);
+  if (whole < c) (vec::load_n(x + whole, c - whole) * inv).to_s8(q + whole);
   return most / 127.f;
 }
 
-/// One row's probabilities to u8. `ints` are the scores' integers, overwritten by probabilities in f32; `weight` is
-/// scale times the query's scale. v's scales go into the probabilities before they are quantised, so that each token
-/// is quantised alone: what a prefix computes does not depend on what follows it. Returns the factor of the output.
-static OCELLUS_INLINE float quantize_softmax(std::uint8_t* probs, std::int32_t* ints,
-                                             const std::int32_t* k_sum, const float* k_scale,
-                                             const float* v_scale, std::int32_t zero, float weight, int seen,
-                                             int keys) noexcept {
-  float* s = reinterpret_cast<float*>(ints);
-  const vec weight_v = vec::set(weight);
-  vec m = vec::set(-3e38f);
-  for (int j = 0; j < seen; j += 16) {
-    const vec x = vec::dequantize(ints + j, k_sum + j, zero) * (weight_v * vec::load(k_scale + j));
-    x.store(s + j);
-    m = vec::max(m, j + 16 <= seen ? x : vec::select_n(x, m, seen - j));
+/// Rows of probabilities to u8, in passes over all rows rather than row by row: the maximum or sum that a row waits for
+/// is reduced while the next rows are under way.
+struct softmax_rows {
+  std::int32_t* ints;           ///< [rows, ld] scores, overwritten by probabilities in f32
+  std::uint8_t* probs;          ///< [rows, ld]
+  std::ptrdiff_t ld;
+  const std::int32_t* k_sum;    ///< of each key, as its scale and its value's scale
+  const float* k_scale;
+  const float* v_scale;
+  const std::int32_t* zero;     ///< of each query
+  const float* weight;          ///< of each query: its scale times the attention's
+  int rows, keys;               ///< keys: what the longest row sees
+  int first, step;              ///< row r sees first + r * step keys, but not more than there are
+  float* factor;                ///< out: what each row of the output is multiplied by
+
+  int seen(int r) const noexcept {
+    const int n = first + r * step;
+    return n < keys ? n : keys;
   }
-  const vec max_v = vec::set(m.hmax()), least = vec::set(-87.3f);
-  vec sum = vec::zero(), most_v = vec::zero();
-  for (int j = 0; j < seen; j += 16) {
-    vec e = exp_within<3>(vec::min(vec::max(vec::load(s + j) - max_v, least), vec::zero()));
-    if (j + 16 > seen) e = vec::first_n(e, seen - j);
-    sum = sum + e;
-    const vec p = e * vec::load(v_scale + j);
-    p.store(s + j);
-    most_v = vec::max(most_v, p);
+};
+
+/// v's scales go into the probabilities before they are quantised, so that each token is quantised alone: what a prefix
+/// computes does not depend on what follows it.
+static OCELLUS_NOINLINE void quantize_softmax(const softmax_rows& t) noexcept {
+  float most[s8_rows], sums[s8_rows];
+  for (int r = 0; r < t.rows; r++) {
+    std::int32_t* const ints = t.ints + r * t.ld;
+    float* const s = reinterpret_cast<float*>(ints);
+    const int seen = t.seen(r), whole = seen / 16 * 16;
+    const vec weight = vec::set(t.weight[r]);
+    vec m = vec::set(-3e38f);
+    const auto score = [&](int j) OCELLUS_LAMBDA {
+      const vec x = vec::dequantize(ints + j, t.k_sum + j, t.zero[r]) * (weight * vec::load(t.k_scale + j));
+      x.store(s + j);
+      return x;
+    };
+    for (int j = 0; j < whole; j += 16) m = vec::max(m, score(j));
+    if (whole < seen) m = vec::max(m, vec::select_n(score(whole), m, seen - whole));
+    most[r] = m.hmax();
   }
-  const float most = most_v.hmax();
-  const vec inv = vec::set(most >= 1e-30f ? 255.f / most : 0.f);
-  int j = 0;
-  for (; j < seen; j += 16) (vec::load(s + j) * inv).to_u8(probs + j, 0);
-  for (; j < keys; j += 16) vec::zero().to_u8(probs + j, 0);
-  return (most / 255.f) / sum.sum();
+  for (int r = 0; r < t.rows; r++) {
+    float* const s = reinterpret_cast<float*>(t.ints + r * t.ld);
+    const int seen = t.seen(r), whole = seen / 16 * 16;
+    const vec max_v = vec::set(most[r]), least = vec::set(-87.3f);
+    vec sum = vec::zero(), p = vec::zero();
+    const auto weigh = [&](vec e, int j) OCELLUS_LAMBDA {
+      sum = sum + e;
+      e = e * vec::load(t.v_scale + j);
+      e.store(s + j);
+      p = vec::max(p, e);
+    };
+    const auto below = [&](int j) OCELLUS_LAMBDA { return vec::max(vec::load(s + j) - max_v, least); };
+    for (int j = 0; j < whole; j += 16) weigh(exp_within<3>(below(j)), j);
+    if (whole < seen)  // lanes beyond the last key may hold anything
+      weigh(vec::first_n(exp_within<3>(vec::min(below(whole), vec::zero())), seen - whole), whole);
+    most[r] = p.hmax();
+    sums[r] = sum.sum();
+  }
+  for (int r = 0; r < t.rows; r++) {
+    const float* const s = reinterpret_cast<const float*>(t.ints + r * t.ld);
+    std::uint8_t* const probs = t.probs + r * t.ld;
+    const int seen = t.seen(r);
+    const vec inv = vec::set(most[r] >= 1e-30f ? 255.f / most[r] : 0.f);
+    int j = 0;
+    for (; j < seen; j += 16) (vec::load(s + j) * inv).to_u8(probs + j, 0);
+    for (; j < t.keys; j += 16) vec::zero().to_u8(probs + j, 0);
+    t.factor[r] = (most[r] / 255.f) / sums[r];
+  }
 }
 
 static void attention_s8(const attention_args& t) noexcept {
@@ -130,25 +161,30 @@ static void attention_s8(const attention_args& t) noexcept {
   std::uint8_t* q8 = probs + s8_rows * tk_pad;              // [s8_rows, d_pad], first:
   std::int8_t* rows8 = reinterpret_cast<std::int8_t*>(q8);  // [16, d_pad], keys or values of one block
 
-  std::int32_t unused = 0;
   for (int j = 0; j < tk_pad; j += 16) {
     const float* rows[16];
     for (int i = 0; i < 16; i++) {
       const bool real = j + i < t.tk;
-      const float* k = t.k + attention_row(t, real ? j + i : t.tk - 1) * t.ldk;
-      const float scale = quantize_row_s8(rows8 + i * d_pad, k, t.d, k_sum[j + i]);
-      k_scale[j + i] = real ? scale : 0;
-      rows[i] = reinterpret_cast<const float*>(rows8 + i * d_pad);
+      std::int8_t* row = rows8 + i * d_pad;
+      if (real) {
+        k_scale[j + i] = quantize_row_s8(row, t.k + attention_row(t, j + i) * t.ldk, t.d);
+      } else {  // whatever lies there: its scores are computed with the panel and then ignored
+        k_scale[j + i] = 0;
+        std::memset(row, 0, static_cast<std::size_t>(d_pad));
+      }
+      rows[i] = reinterpret_cast<const float*>(row);
     }
     float* panel = reinterpret_cast<float*>(kp + static_cast<std::size_t>(j / 16) * k_stride);
     for (int d = 0; d < d4; d += 64) transpose16(panel + d * 4, rows, d / 4, d4 - d < 64 ? (d4 - d) / 4 : 16);
   }
+  std::memset(q8, 1, static_cast<std::size_t>(d4));  // a query of ones: its products are the sums of the keys
+  for (int j = 0; j < tk_pad; j += 32)
+    tile_s8<1, 2>(q8, d_pad, kp + static_cast<std::size_t>(j / 16) * k_stride, k_stride, d4, k_sum + j, tk_pad, nullptr);
   for (int j = t.tk; j < tk_pad; j++) v_scale[j] = 0;
   for (int j = 0; j < tk4; j += 4) {
     for (int r = 0; r < 4; r++) {
       if (j + r < t.tk) {
-        v_scale[j + r] =
-            quantize_row_s8(rows8 + r * d_pad, t.v + attention_row(t, j + r) * t.ldv, t.d, unused);
+        v_scale[j + r] = quantize_row_s8(rows8 + r * d_pad, t.v + attention_row(t, j + r) * t.ldv, t.d);
       } else {
         std::memset(rows8 + r * d_pad, 0, static_cast<std::size_t>(d_pad));
       }
@@ -163,7 +199,7 @@ static void attention_s8(const attention_args& t) noexcept {
     const int rows = tile_rows(t.tq - i, s8_rows);
     const int last = t.causal ? i + rows + t.causal_offset : t.tk;
     const int keys = last < t.tk ? last : t.tk;
-    float q_scale[s8_rows], factor[s8_rows];
+    float q_scale[s8_rows], q_weight[s8_rows], factor[s8_rows];
     std::int32_t q_zero[s8_rows];
     for (int r = 0; r < rows; r++)
       quantize_row_u8(q8 + r * d_pad, q_scale[r], q_zero[r], t.q + (i + r) * t.ldq, t.d);
@@ -171,11 +207,9 @@ static void attention_s8(const attention_args& t) noexcept {
     for (int j = 0; j < keys; j += 32)
       tiles_s8<s8_rows, 2>(rows, q8, d_pad, kp + static_cast<std::size_t>(j / 16) * k_stride, k_stride, d4,
                            ints + j, tk_pad, nullptr);
-    for (int r = 0; r < rows; r++) {
-      const int seen = t.causal ? i + r + 1 + t.causal_offset : t.tk;
-      factor[r] = quantize_softmax(probs + r * tk_pad, ints + r * tk_pad, k_sum, k_scale, v_scale, q_zero[r],
-                                   t.scale * q_scale[r], seen < t.tk ? seen : t.tk, keys);
-    }
+    for (int r = 0; r < rows; r++) q_weight[r] = t.scale * q_scale[r];
+    quantize_softmax({ints, probs, tk_pad, k_sum, k_scale, v_scale, q_zero, q_weight, rows, keys,
+                      t.causal ? i + 1 + t.causal_offset : t.tk, t.causal ? 1 : 0, factor});
     const int depth = round_up(keys, 4);
     for (int d = 0; d < t.d; d += 32) {
       const int panels = d + 16 < t.d ? 2 : 1;

@@ -111,33 +111,83 @@ static void gate_rows(float* y, std::ptrdiff_t ldy, const float* x, std::ptrdiff
       store_tail(load_tail(y + r * ldy, i, c) * load_tail(x + r * ldx + c, i, c), y + r * ldy, i, c);
 }
 
-/// One row of LayerNorm: mean and squared deviations in two passes, as the reference does in f32.
-static OCELLUS_INLINE void layer_norm_row(float* y, const float* x, const float* gain, const float* bias,
-                                          int c, float eps) noexcept {
-  vec s = vec::zero();
-  for (int i = 0; i < c; i += 16) s = s + load_tail(x, i, c);
-  const float mean = s.sum() / static_cast<float>(c);
-  const vec mean_v = vec::set(mean);
-  vec q = vec::zero();
+/// LayerNorm of R rows side by side, for a row alone would wait for its chain of additions. Mean and squared deviations
+/// in two passes, as the reference does in f32. `low` and `high`: each row's extremes and zero.
+template <int R>
+static OCELLUS_INLINE void normalise_rows(float* y, std::ptrdiff_t ldy, const float* x, std::ptrdiff_t ldx,
+                                          const float* gain, const float* bias, int c, float eps, float* low,
+                                          float* high) noexcept {
+  vec s[R], mean[R], rstd[R];
+  unroll<R>([&](auto r) OCELLUS_LAMBDA { s[r] = vec::zero(); });
+  for (int i = 0; i < c; i += 16)
+    unroll<R>([&](auto r) OCELLUS_LAMBDA { s[r] = s[r] + load_tail(x + r * ldx, i, c); });
+  unroll<R>([&](auto r) OCELLUS_LAMBDA {
+    mean[r] = vec::set(s[r].sum() / static_cast<float>(c));
+    s[r] = vec::zero();
+  });
   int i = 0;
-  for (; i + 16 <= c; i += 16) {
-    const vec d = vec::load(x + i) - mean_v;
-    q = q + d * d;
+  for (; i + 16 <= c; i += 16)
+    unroll<R>([&](auto r) OCELLUS_LAMBDA {
+      const vec d = vec::load(x + r * ldx + i) - mean[r];
+      s[r] = s[r] + d * d;
+    });
+  if (i < c)
+    unroll<R>([&](auto r) OCELLUS_LAMBDA {
+      const vec d = vec::first_n(vec::load_n(x + r * ldx + i, c - i) - mean[r], c - i);
+      s[r] = s[r] + d * d;
+    });
+  vec lo[R], hi[R];
+  unroll<R>([&](auto r) OCELLUS_LAMBDA {
+    rstd[r] = vec::set(1.f / strict_sqrt(s[r].sum() / static_cast<float>(c) + eps));
+    lo[r] = hi[r] = vec::zero();
+  });
+  for (i = 0; i + 16 <= c; i += 16) {
+    const vec g = vec::load(gain + i), b = vec::load(bias + i);
+    unroll<R>([&](auto r) OCELLUS_LAMBDA {
+      const vec v = ((vec::load(x + r * ldx + i) - mean[r]) * rstd[r]) * g + b;
+      lo[r] = vec::min(lo[r], v);
+      hi[r] = vec::max(hi[r], v);
+      v.store(y + r * ldy + i);
+    });
   }
   if (i < c) {
-    const vec d = vec::first_n(vec::load_n(x + i, c - i) - mean_v, c - i);
-    q = q + d * d;
+    const vec g = vec::load_n(gain + i, c - i), b = vec::load_n(bias + i, c - i);
+    unroll<R>([&](auto r) OCELLUS_LAMBDA {
+      const vec v = ((vec::load_n(x + r * ldx + i, c - i) - mean[r]) * rstd[r]) * g + b;
+      const vec real = vec::first_n(v, c - i);
+      lo[r] = vec::min(lo[r], real);
+      hi[r] = vec::max(hi[r], real);
+      v.store_n(y + r * ldy + i, c - i);
+    });
   }
-  const vec rstd = vec::set(1.f / strict_sqrt(q.sum() / static_cast<float>(c) + eps));
-  for (i = 0; i < c; i += 16) {
-    const vec d = (load_tail(x, i, c) - mean_v) * rstd;
-    store_tail(d * load_tail(gain, i, c) + load_tail(bias, i, c), y, i, c);
-  }
+  unroll<R>([&](auto r) OCELLUS_LAMBDA {
+    low[r] = lo[r].hmin();
+    high[r] = hi[r].hmax();
+  });
 }
 
+/// Rows that LayerNorm takes side by side.
+static constexpr int norm_rows = wide_rows > 0 ? 4 : 2;
+
 static void layer_norm(const layer_norm_args& a) noexcept {
-  for (int r = 0; r < a.rows; r++)
-    layer_norm_row(a.y + r * a.ldy, a.x + r * a.ldx, a.gain, a.bias, a.c, a.eps);
+  float low[norm_rows], high[norm_rows];
+  int r = 0;
+  for (; r + norm_rows <= a.rows; r += norm_rows)
+    normalise_rows<norm_rows>(a.y + r * a.ldy, a.ldy, a.x + r * a.ldx, a.ldx, a.gain, a.bias, a.c, a.eps, low, high);
+  for (; r < a.rows; r++)
+    normalise_rows<1>(a.y + r * a.ldy, a.ldy, a.x + r * a.ldx, a.ldx, a.gain, a.bias, a.c, a.eps, low, high);
+}
+
+/// One row of values from low (<= 0) to high (>= 0) to u8; see quantize_args for the rule. Writes whole sixteens.
+static OCELLUS_INLINE void quantize_row_within(std::uint8_t* q, float& scale, std::int32_t& zero, const float* x,
+                                               int c, float low, float high) noexcept {
+  const float range = high - low;
+  const float inv = range >= 1e-30f ? 255.f / range : 0.f;
+  const std::int32_t z = round_even(strict_product(-low, inv));
+  scale = range / 255.f;
+  zero = z;
+  const vec inv_v = vec::set(inv);
+  for (int i = 0; i < c; i += 16) (load_tail(x, i, c) * inv_v).to_u8(q + i, z);
 }
 
 /// One row to u8; see quantize_args for the rule.
@@ -149,12 +199,7 @@ static OCELLUS_INLINE void quantize_row_u8(std::uint8_t* q, float& scale, std::i
     lo = vec::min(lo, v);
     hi = vec::max(hi, v);
   }
-  const float low = lo.hmin(), range = hi.hmax() - low;
-  const float inv = range >= 1e-30f ? 255.f / range : 0.f;
-  scale = range / 255.f;
-  zero = round_even(strict_product(-low, inv));
-  const vec inv_v = vec::set(inv);
-  for (int i = 0; i < c; i += 16) (load_tail(x, i, c) * inv_v).to_u8(q + i, zero);
+  quantize_row_within(q, scale, zero, x, c, lo.hmin(), hi.hmax());
 }
 
 static void quantize_u8(const quantize_args& a) noexcept {
@@ -163,9 +208,18 @@ static void quantize_u8(const quantize_args& a) noexcept {
 }
 
 static void layer_norm_u8(const layer_norm_args& a) noexcept {
-  for (int r = 0; r < a.rows; r++) {
-    layer_norm_row(a.y, a.x + r * a.ldx, a.gain, a.bias, a.c, a.eps);
-    quantize_row_u8(a.q + r * a.ldq, a.scale[r], a.zero[r], a.y, a.c);
+  const std::ptrdiff_t ldy = round_up(a.c, 16);
+  float low[norm_rows], high[norm_rows];
+  for (int r = 0, rows = 0; r < a.rows; r += rows) {
+    const float* x = a.x + r * a.ldx;
+    rows = a.rows - r < norm_rows ? 1 : norm_rows;
+    if (rows == norm_rows) {
+      normalise_rows<norm_rows>(a.y, ldy, x, a.ldx, a.gain, a.bias, a.c, a.eps, low, high);
+    } else {
+      normalise_rows<1>(a.y, ldy, x, a.ldx, a.gain, a.bias, a.c, a.eps, low, high);
+    }
+    for (int i = 0; i < rows; i++)
+      quantize_row_within(a.q + (r + i) * a.ldq, a.scale[r + i], a.zero[r + i], a.y + i * ldy, a.c, low[i], high[i]);
   }
 }
 
