@@ -4,7 +4,8 @@
 //   template <int MR, int P> static void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
 //       std::size_t panel_stride, int k, std::int32_t* out, std::ptrdiff_t ldo, const void* prefetch)
 // which compute MR rows times P adjacent panels over the whole depth and store the accumulators; `prefetch`, if not
-// null, is what b will be next, to be fetched at the same pace. The epilogue runs from that small buffer (it stays in
+// null, is what b will be next, to be fetched at the same pace. A set with float_depth > 0 has a tile_float that takes
+// two more: `ahead` (what b will be next, in elements from b) and `onto` (whether out holds sums to go on from). The epilogue runs from that small buffer (it stays in
 // L1): one copy of its code serves all tile heights.
 //
 // Blocking: rows in blocks that keep A in half of L2; within a block, each pair of panels is read once from memory and
@@ -18,10 +19,64 @@ static constexpr std::size_t block_bytes = 512 * 1024;
 /// Columns that a tile spans at most.
 static constexpr int tile_columns = (wide_rows > 0 ? 4 : 2) * panel_width;
 
-/// C rows i.., columns col..col+cols: the activation and the residual, where there are any.
-static OCELLUS_NOINLINE void finish_tile(const gemm_args& g, int i, int rows, int col, int cols) noexcept {
+/// What is left to do with the accumulators of `rows` rows of P whole panels: y(r, p) gives them as scaled sums, and
+/// bias, activation and residual follow. Straight through in one pass: the loop between two tiles is short enough for
+/// the next tile to start while it ends.
+template <activation Act, bool Residual, int P, class Sums>
+static OCELLUS_INLINE void finish_panels(const gemm_args& g, int i, int rows, int col, const Sums& y) noexcept {
+  vec bias[P];
+  unroll<P>([&](auto p) OCELLUS_LAMBDA { bias[p] = vec::load(g.bias + col + p * 16); });
   float* c = g.c + i * g.ldc + col;
-  if (g.act != activation::none) activate_rows(c, g.ldc, c, g.ldc, rows, cols, g.act);
+  const float* residual = Residual ? g.residual + i * g.ldr + col : nullptr;
+  for (int r = 0; r < rows; r++, c += g.ldc) {
+    unroll<P>([&](auto p) OCELLUS_LAMBDA {
+      vec v = activate<Act>(y(r, p) + bias[p]);
+      if constexpr (Residual) v = vec::load(residual + p * 16) + v;
+      v.store(c + p * 16);
+    });
+    if constexpr (Residual) residual += g.ldr;
+  }
+}
+
+/// Scaled sums of an s8 product. The accumulators are [rows, P * 16], one row after the other.
+template <activation Act, bool Residual, int P>
+static OCELLUS_NOINLINE void finish_s8_panels(const gemm_args& g, const std::int32_t* acc, std::ptrdiff_t lda, int i,
+                                              int rows, int col) noexcept {
+  vec b_scale[P];
+  unroll<P>([&](auto p) OCELLUS_LAMBDA { b_scale[p] = vec::load(g.b_scale + col + p * 16); });
+  const std::int32_t* sums = g.b_sum + col;
+  const float* a_scale = g.a_scale + i;
+  const std::int32_t* a_zero = g.a_zero + i;
+  finish_panels<Act, Residual, P>(g, i, rows, col, [&](int r, auto p) OCELLUS_LAMBDA {
+    return vec::dequantize(acc + r * lda + p * 16, sums + p * 16, a_zero[r]) * (vec::set(a_scale[r]) * b_scale[p]);
+  });
+}
+template <activation Act, bool Residual, int P>
+static OCELLUS_NOINLINE void finish_float_panels(const gemm_args& g, const float* acc, std::ptrdiff_t lda, int i,
+                                                 int rows, int col) noexcept {
+  finish_panels<Act, Residual, P>(
+      g, i, rows, col, [&](int r, auto p) OCELLUS_LAMBDA { return vec::load(acc + r * lda + p * 16); });
+}
+
+/// The same for any columns, with or without bias. `sums(j, r)`: sixteen scaled sums from column col + j on. An
+/// activation, and a residual behind it, take passes of their own.
+template <class Sums>
+static OCELLUS_INLINE void finish_ragged(const gemm_args& g, int i, int rows, int col, int cols,
+                                         const Sums& sums) noexcept {
+  const bool later = g.act != activation::none;
+  for (int j = 0; j < cols; j += 16) {
+    const int n = col + j;
+    const vec bias = g.bias != nullptr ? load_tail(g.bias, n, g.n) : vec::zero();
+    for (int r = 0; r < rows; r++) {
+      vec y = sums(j, r);
+      if (g.bias != nullptr) y = y + bias;
+      if (g.residual != nullptr && !later) y = load_tail(g.residual + (i + r) * g.ldr, n, g.n) + y;
+      store_tail(y, g.c + (i + r) * g.ldc, n, g.n);
+    }
+  }
+  if (!later) return;
+  float* c = g.c + i * g.ldc + col;
+  activate_rows(c, g.ldc, c, g.ldc, rows, cols, g.act);
   if (g.residual == nullptr) return;
   const float* residual = g.residual + i * g.ldr + col;
   for (int r = 0; r < rows; r++)
@@ -30,58 +85,75 @@ static OCELLUS_NOINLINE void finish_tile(const gemm_args& g, int i, int rows, in
                  j, cols);
 }
 
+/// Panels that a pass of the epilogue takes: as many as leave registers for their biases and scales.
+static constexpr int finish_width = wide_rows > 0 ? 2 : 1;
+
+/// The instance of a pass over whole panels for what `g` asks, or null: then the ragged way.
+template <class F>
+static OCELLUS_INLINE bool finish_whole(const gemm_args& g, int cols, const F& pass) noexcept {
+  if (g.bias == nullptr || cols % 16 != 0) return false;
+  constexpr bool no = false, yes = true;
+  using std::integral_constant;
+  if (g.residual != nullptr) {
+    if (g.act != activation::none) return false;
+    pass(integral_constant<activation, activation::none>{}, integral_constant<bool, yes>{});
+    return true;
+  }
+  switch (g.act) {
+    case activation::none: pass(integral_constant<activation, activation::none>{}, integral_constant<bool, no>{}); break;
+    case activation::quick_gelu: pass(integral_constant<activation, activation::quick_gelu>{}, integral_constant<bool, no>{}); break;
+    case activation::gelu: pass(integral_constant<activation, activation::gelu>{}, integral_constant<bool, no>{}); break;
+    case activation::gelu_tanh: pass(integral_constant<activation, activation::gelu_tanh>{}, integral_constant<bool, no>{}); break;
+    case activation::silu: pass(integral_constant<activation, activation::silu>{}, integral_constant<bool, no>{}); break;
+    case activation::relu: pass(integral_constant<activation, activation::relu>{}, integral_constant<bool, no>{}); break;
+  }
+  return true;
+}
+
 /// C rows i.., columns col..col+cols from `acc` ([rows, cols rounded up to 16]).
 static OCELLUS_NOINLINE void finish_float(const gemm_args& g, const float* acc, std::ptrdiff_t lda, int i,
                                           int rows, int col, int cols) noexcept {
-  const bool later = g.act != activation::none;
-  const float* residual = later ? nullptr : g.residual;
-  for (int j = 0; j < cols; j += 16) {
-    const int n = col + j;
-    const vec bias = g.bias != nullptr ? load_tail(g.bias, n, g.n) : vec::zero();
-    for (int r = 0; r < rows; r++) {
-      vec y = vec::load(acc + r * lda + j);
-      if (g.bias != nullptr) y = y + bias;
-      if (residual != nullptr) y = load_tail(residual + (i + r) * g.ldr, n, g.n) + y;
-      store_tail(y, g.c + (i + r) * g.ldc, n, g.n);
-    }
-  }
-  if (later) finish_tile(g, i, rows, col, cols);
+  const bool whole = finish_whole(g, cols, [&](auto act, auto residual) OCELLUS_LAMBDA {
+    int j = 0;
+    if constexpr (finish_width == 2)
+      for (; j + 32 <= cols; j += 32) finish_float_panels<act.value, residual.value, 2>(g, acc + j, lda, i, rows, col + j);
+    for (; j < cols; j += 16) finish_float_panels<act.value, residual.value, 1>(g, acc + j, lda, i, rows, col + j);
+  });
+  if (!whole)
+    finish_ragged(g, i, rows, col, cols,
+                  [&](int j, int r) OCELLUS_LAMBDA { return vec::load(acc + r * lda + j); });
 }
 
 static OCELLUS_NOINLINE void finish_s8(const gemm_args& g, const std::int32_t* acc, std::ptrdiff_t lda, int i,
                                        int rows, int col, int cols) noexcept {
-  const bool later = g.act != activation::none;
-  const float* residual = later ? nullptr : g.residual;
-  for (int j = 0; j < cols; j += 16) {
-    const int n = col + j;
-    const int valid = g.n - n < 16 ? g.n - n : 16;
-    const vec bias = g.bias != nullptr ? load_tail(g.bias, n, g.n) : vec::zero();
-    const vec b_scale = load_tail(g.b_scale, n, g.n);
-    alignas(64) std::int32_t tail[16] = {};
-    const std::int32_t* sums = g.b_sum + n;
-    if (valid < 16) {
-      for (int c = 0; c < valid; c++) tail[c] = sums[c];
-      sums = tail;
-    }
-    for (int r = 0; r < rows; r++) {
-      vec y =
-          vec::dequantize(acc + r * lda + j, sums, g.a_zero[i + r]) * (vec::set(g.a_scale[i + r]) * b_scale);
-      if (g.bias != nullptr) y = y + bias;
-      if (residual != nullptr) y = load_tail(residual + (i + r) * g.ldr, n, g.n) + y;
-      store_tail(y, g.c + (i + r) * g.ldc, n, g.n);
-    }
-  }
-  if (later) finish_tile(g, i, rows, col, cols);
+  const bool whole = finish_whole(g, cols, [&](auto act, auto residual) OCELLUS_LAMBDA {
+    int j = 0;
+    if constexpr (finish_width == 2)
+      for (; j + 32 <= cols; j += 32) finish_s8_panels<act.value, residual.value, 2>(g, acc + j, lda, i, rows, col + j);
+    for (; j < cols; j += 16) finish_s8_panels<act.value, residual.value, 1>(g, acc + j, lda, i, rows, col + j);
+  });
+  if (whole) return;
+  alignas(64) std::int32_t sums[tile_columns] = {};
+  for (int c = 0; c < cols; c++) sums[c] = g.b_sum[col + c];
+  finish_ragged(g, i, rows, col, cols, [&](int j, int r) OCELLUS_LAMBDA {
+    return vec::dequantize(acc + r * lda + j, sums + j, g.a_zero[i + r]) *
+           (vec::set(g.a_scale[i + r]) * load_tail(g.b_scale, col + j, g.n));
+  });
 }
 
 /// Calls the tile of `rows` rows (1..MR).
 template <int MR, int P, class W>
 static OCELLUS_INLINE void tiles_float(int rows, const float* a, std::ptrdiff_t lda, const W* b,
-                                       std::size_t stride, int k, float* out, std::ptrdiff_t ldo) noexcept {
+                                       std::size_t stride, int k, float* out, std::ptrdiff_t ldo, std::size_t ahead,
+                                       bool onto) noexcept {
   if constexpr (MR > 1) {
-    if (rows < MR) return tiles_float<MR - 1, P, W>(rows, a, lda, b, stride, k, out, ldo);
+    if (rows < MR) return tiles_float<MR - 1, P, W>(rows, a, lda, b, stride, k, out, ldo, ahead, onto);
   }
-  tile_float<MR, P, W>(a, lda, b, stride, k, out, ldo);
+  if constexpr (float_depth > 0) {
+    tile_float<MR, P, W>(a, lda, b, stride, k, out, ldo, ahead, onto);
+  } else {
+    tile_float<MR, P, W>(a, lda, b, stride, k, out, ldo);
+  }
 }
 template <int MR, int P>
 static OCELLUS_INLINE void tiles_s8(int rows, const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
@@ -101,33 +173,49 @@ static constexpr int tile_panels(int left, int rows) noexcept {
   return rows <= wide_rows && left >= 4 ? 4 : left >= 2 ? 2 : 1;
 }
 
+/// Rows of a block whose sums wait between two parts of the depth.
+static constexpr int deep_rows = 64;
+
 template <class W>
 static void gemm_float(const gemm_args& g) noexcept {
   constexpr dtype type = sizeof(W) == 4 ? dtype::f32 : std::is_same_v<W, bf16> ? dtype::bf16 : dtype::f16;
   const std::size_t stride = panel_elements(type, g.k);
   const W* b = static_cast<const W*>(g.b);
   const float* a = static_cast<const float*>(g.a);
+  const bool deep = float_depth > 0 && g.k > float_depth;
   const int fit = static_cast<int>(block_bytes / (static_cast<std::size_t>(g.k) * sizeof(float)));
-  const int block = fit < float_rows ? float_rows : fit;
-  alignas(64) float acc[float_rows * 32 > wide_rows * 64 ? float_rows * 32 : wide_rows * 64];
-  for (int i0 = 0; i0 < g.m; i0 += block) {
-    const int i1 = i0 + block < g.m ? i0 + block : g.m;
+  const int block = deep ? deep_rows : fit < float_rows ? float_rows : fit;
+  // deep: of a block and two panels; else of one tile
+  alignas(64) float acc[float_depth > 0 ? deep_rows * tile_columns : float_rows * tile_columns];
+  for (int i0 = 0, i1 = 0; i0 < g.m; i0 = i1) {
+    i1 = i0 + (deep ? tile_rows(g.m - i0, block) : block);
+    i1 = i1 < g.m ? i1 : g.m;
     for (int p = g.panel_begin, panels = 0; p < g.panel_end; p += panels) {
       panels = tile_panels(g.panel_end - p, i1 - i0);
       const W* panel = b + static_cast<std::size_t>(p) * stride;
       const int col = p * panel_width, width = panels * panel_width,
                 cols = g.n - col < width ? g.n - col : width;
-      for (int i = i0; i < i1;) {
-        const int rows = tile_rows(i1 - i, float_rows);
-        if (panels == 2) {
-          tiles_float<float_rows, 2, W>(rows, a + i * g.lda, g.lda, panel, stride, g.k, acc, width);
-        } else if (panels == 1) {
-          tiles_float<float_rows, 1, W>(rows, a + i * g.lda, g.lda, panel, stride, g.k, acc, width);
-        } else if constexpr (wide_rows > 0) {
-          tiles_float<wide_rows, 4, W>(rows, a + i * g.lda, g.lda, panel, stride, g.k, acc, width);
+      for (int k0 = 0, depth = 0; k0 < g.k; k0 += depth) {
+        depth = deep && g.k - k0 > float_depth ? float_depth : g.k - k0;
+        const bool last = k0 + depth == g.k;
+        const std::size_t done = static_cast<std::size_t>(k0) * panel_width,
+                          ahead = last ? static_cast<std::size_t>(panels) * stride - done
+                                       : static_cast<std::size_t>(depth) * panel_width;
+        const W* const w = panel + done;
+        for (int i = i0; i < i1;) {
+          const int rows = tile_rows(i1 - i, float_rows);
+          const float* x = a + i * g.lda + k0;
+          float* sums = deep ? acc + (i - i0) * width : acc;
+          if (panels == 2) {
+            tiles_float<float_rows, 2, W>(rows, x, g.lda, w, stride, depth, sums, width, ahead, k0 > 0);
+          } else if (panels == 1) {
+            tiles_float<float_rows, 1, W>(rows, x, g.lda, w, stride, depth, sums, width, ahead, k0 > 0);
+          } else if constexpr (wide_rows > 0) {
+            tiles_float<wide_rows, 4, W>(rows, x, g.lda, w, stride, depth, sums, width, ahead, k0 > 0);
+          }
+          if (last) finish_float(g, sums, width, i, rows, col, cols);
+          i += rows;
         }
-        finish_float(g, acc, width, i, rows, col, cols);
-        i += rows;
       }
     }
   }

@@ -170,6 +170,7 @@ struct scalar {
   static constexpr int float_rows = 4;
   static constexpr int s8_rows = 4;
   static constexpr int wide_rows = 0;  // up to so many rows take four panels at a time
+  static constexpr int float_depth = 0;  // the f32 tile goes on from sums of so much depth; 0: it takes all of it
 
   /// Element (k, column) of a panel, widened to f32.
   template <class W>
@@ -212,6 +213,7 @@ struct scalar {
     for (int r = 0; r < MR; r++) std::memcpy(out + r * ldo, acc[r], sizeof(acc[r]));
   }
 
+#include <ocellus/generic/unroll.inl>
 #include <ocellus/generic/rowwise.inl>
 #include <ocellus/generic/gemm.inl>
 #include <ocellus/generic/attention.inl>

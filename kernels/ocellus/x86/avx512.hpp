@@ -112,6 +112,7 @@ struct avx512 : avx2 {
   static constexpr int float_rows = 12;
   static constexpr int s8_rows = 8;
   static constexpr int wide_rows = 3;
+  static constexpr int float_depth = 1024;
 
 #include <ocellus/generic/unroll.inl>
 
@@ -153,18 +154,24 @@ struct avx512 : avx2 {
 
   template <int MR, int P, class W>
   static OCELLUS_NOINLINE void tile_float(const float* a, std::ptrdiff_t lda, const W* b,
-                                          std::size_t panel_stride, int k, float* out,
-                                          std::ptrdiff_t ldo) noexcept {
+                                          std::size_t panel_stride, int k, float* out, std::ptrdiff_t ldo,
+                                          std::size_t ahead, bool onto) noexcept {
     __m512 acc[MR][P];
-    unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-      unroll<P>([&](auto p) OCELLUS_LAMBDA { acc[r][p] = _mm512_setzero_ps(); });
-    });
+    if (onto) {
+      unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+        unroll<P>([&](auto p) OCELLUS_LAMBDA { acc[r][p] = _mm512_loadu_ps(out + r * ldo + p * 16); });
+      });
+    } else {
+      unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+        unroll<P>([&](auto p) OCELLUS_LAMBDA { acc[r][p] = _mm512_setzero_ps(); });
+      });
+    }
     const float* rows[(MR + 2) / 3];
     unroll<(MR + 2) / 3>([&](auto i) OCELLUS_LAMBDA { rows[i] = a + 3 * i * lda; });
     int d = 0;
     for (; d + step<W> <= k; d += step<W>) {
       unroll<P>([&](auto p) OCELLUS_LAMBDA {
-        _mm_prefetch(reinterpret_cast<const char*>(b + (P + p) * panel_stride), _MM_HINT_T1);
+        _mm_prefetch(reinterpret_cast<const char*>(b + ahead + p * panel_stride), _MM_HINT_T1);
       });
       multiply_add<0>(acc, rows, lda, b, panel_stride);
       if constexpr (step<W> == 2) multiply_add<1>(acc, rows, lda, b, panel_stride);

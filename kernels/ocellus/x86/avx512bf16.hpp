@@ -9,7 +9,7 @@
 // to nearest even, whatever MXCSR says. Preferred only where it is quick: Sapphire Rapids runs it at half the rate of
 // f32 FMA, Zen 4 at twice (118 GMAC/s against 59 at 3.69 GHz).
 // Registers: tile 12 x 32: 24 accumulators + 2 of W + 1 broadcast = 27 of 32.
-// Blocking: A is rounded into a buffer on the stack, at most 64 rows x 384 deep (48 KiB); C holds the partial sums.
+// Blocking: A is rounded into a buffer on the stack, at most 64 rows x 768 deep (96 KiB); C holds the partial sums.
 #pragma once
 
 #include <ocellus/x86/avx512vnni.hpp>
@@ -27,7 +27,7 @@ struct avx512bf16 : avx512vnni {
 
   using rounded_element = std::uint16_t;
   using rounded_weight = bf16;
-  static constexpr int rounded_rows = 64, rounded_depth = 384, rounded_unit = 1;
+  static constexpr int rounded_rows = 64, rounded_depth = 768, rounded_unit = 1;
 
   /// MR rows of 16-bit activations times P panels, added to `out`. `pairs` is the depth in pairs.
   template <int MR, int P>
