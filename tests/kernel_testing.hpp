@@ -4,8 +4,10 @@
 
 #include <ocellus/isa/dispatch.hpp>
 
+#if !defined(__wasm__)
 #include <sys/mman.h>
 #include <unistd.h>
+#endif
 
 #include <algorithm>
 #include <cstdint>
@@ -55,10 +57,17 @@ inline std::string coverage() {
 }
 
 /// n elements that end where a page begins that nobody may touch: an over-read of more than `slack` elements
-/// faults.
+/// faults. WebAssembly has no such pages: there it is plain memory.
 template <class T>
 class guarded {
  public:
+#if defined(__wasm__)
+  explicit guarded(std::size_t n, std::size_t slack = 0)
+      : n_(n), data_(static_cast<T*>(std::calloc(n + slack, sizeof(T)))) {
+    if (data_ == nullptr) std::abort();
+  }
+  ~guarded() { std::free(data_); }
+#else
   explicit guarded(std::size_t n, std::size_t slack = 0) : n_(n) {
     const std::size_t page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
     const std::size_t bytes = (n + slack) * sizeof(T);
@@ -70,6 +79,7 @@ class guarded {
     data_ = reinterpret_cast<T*>(base_ + mapped_ - page - bytes);
   }
   ~guarded() { munmap(base_, mapped_); }
+#endif
   guarded(const guarded&) = delete;
   guarded& operator=(const guarded&) = delete;
 
@@ -80,8 +90,11 @@ class guarded {
   T* end() { return data_ + n_; }
 
  private:
-  std::size_t n_, mapped_ = 0;
+  std::size_t n_;
+#if !defined(__wasm__)
+  std::size_t mapped_ = 0;
   char* base_ = nullptr;
+#endif
   T* data_ = nullptr;
 };
 

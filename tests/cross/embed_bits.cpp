@@ -3,14 +3,14 @@
 //   embed_bits MODEL.oc > bits        on the host
 //   embed_bits MODEL.oc bits          on the target: exit code 0 if every kernel set gives those bits
 // Each set runs as the model opened at run time and, for the demo model, as a tower fixed at compile time.
+#include <ocellus/core/memory.hpp>
 #include <ocellus/micro.hpp>
 #include <ocellus/models/model.hpp>
 
 #include <cinttypes>
 #include <cstdio>
 #include <cstring>
-#include <fstream>
-#include <iterator>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -23,6 +23,20 @@ constexpr int pictures = 4;
 constexpr model_config demo =
     clip_model(vit{}.image(64).patch(8).width(128).layers(3).heads(2).embed(64),
                text_transformer{}.vocab(772).context(32).width(128).layers(3).heads(2));
+
+/// A whole file, aligned as a packed file must be; empty if it cannot be read.
+array<unsigned char> read_file(const char* path) {
+  array<unsigned char> bytes;
+  std::FILE* f = std::fopen(path, "rb");
+  if (f == nullptr) return bytes;
+  std::fseek(f, 0, SEEK_END);
+  const long size = std::ftell(f);
+  std::rewind(f);
+  result<array<unsigned char>> memory = array<unsigned char>::make(size > 0 ? static_cast<std::size_t>(size) : 0);
+  if (memory && std::fread(memory->data(), 1, memory->size(), f) == memory->size()) bytes = std::move(*memory);
+  std::fclose(f);
+  return bytes;
+}
 
 /// Noise, ramps, one colour: [pictures, height, width, 3].
 std::vector<std::uint8_t> make_pictures(int height, int width) {
@@ -52,10 +66,10 @@ void print_bits(std::string& out, const char* what, const float* v, int rows, in
 }
 
 /// The bits by one kernel set, with the tower opened at run time; empty if that fails.
-std::string run(const char* path, const kernel_table& kernels) {
-  const result<model> m = model::open(path, kernels);
+std::string run(std::span<const std::byte> file, const kernel_table& kernels) {
+  const result<model> m = model::open(file, kernels);
   if (!m) {
-    std::fprintf(stderr, "%s: %s\n", path, to_string(m.error()));
+    std::fprintf(stderr, "embed_bits: %s\n", to_string(m.error()));
     return {};
   }
   std::string out;
@@ -83,12 +97,11 @@ std::string run(const char* path, const kernel_table& kernels) {
 /// The images' bits by a tower that was fixed when this program was compiled; empty if the file is another
 /// model.
 template <class Set, dtype Type>
-std::string run_static(const char* path) {
+std::string run_static(std::span<const std::byte> file) {
   using tower = vision_tower<demo, pinned<Set>, Type>;
   static tower eye;
   static static_arena<tower::arena_size> memory;
-  const result<mapped_file> file = mapped_file::open(path);
-  if (!file || eye.bind(file->bytes()) != status::ok) return {};
+  if (eye.bind(file) != status::ok) return {};
   constexpr int width = demo.vision.embed;
   const std::vector<std::uint8_t> rgb = make_pictures(64, 64);
   std::vector<float> e(static_cast<std::size_t>(pictures * width));
@@ -105,11 +118,10 @@ int main(int argc, char** argv) {
     std::fputs("usage: embed_bits MODEL.oc [BITS]\n", stderr);
     return 2;
   }
-  std::string expected = argc < 3 ? run(argv[1], make_table<kernels::scalar>()) : "";
-  if (argc == 3) {
-    std::ifstream file(argv[2]);
-    expected.assign(std::istreambuf_iterator<char>(file), {});
-  }
+  const array<unsigned char> bytes = read_file(argv[1]), bits = read_file(argv[argc - 1]);
+  const std::span<const std::byte> file = std::as_bytes(std::span(bytes.data(), bytes.size()));
+  const std::string expected = argc < 3 ? run(file, make_table<kernels::scalar>())
+                                        : std::string(reinterpret_cast<const char*>(bits.data()), bits.size());
   if (expected.empty()) {
     std::fprintf(stderr, "%s: nothing to compare with\n", argv[argc - 1]);
     return 1;
@@ -124,10 +136,10 @@ int main(int argc, char** argv) {
   };
 #define OCELLUS_KERNEL_SET(name, available)                                              \
   if (available) {                                                                       \
-    const std::string got = run(argv[1], make_table<kernels::name>());                   \
+    const std::string got = run(file, make_table<kernels::name>());                   \
     check(#name, "at run time", got.empty() ? "failed" : got);                           \
-    const std::string s8 = run_static<kernels::name, dtype::s8>(argv[1]),                \
-                      f32 = run_static<kernels::name, dtype::f32>(argv[1]);              \
+    const std::string s8 = run_static<kernels::name, dtype::s8>(file),                \
+                      f32 = run_static<kernels::name, dtype::f32>(file);              \
     check(#name, "at compile time", s8 + f32);                                           \
     ran += s8.empty() && f32.empty() ? " " #name " (dynamic only)" : " " #name;          \
   } else {                                                                               \
