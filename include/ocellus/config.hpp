@@ -24,6 +24,10 @@
 #define OCELLUS_ABI_BASE_ i8mm
 #elif defined(__ARM_FEATURE_DOTPROD)
 #define OCELLUS_ABI_BASE_ dotprod
+#elif defined(__wasm_relaxed_simd__)
+#define OCELLUS_ABI_BASE_ relaxed
+#elif defined(__wasm_simd128__)
+#define OCELLUS_ABI_BASE_ simd128
 #else
 #define OCELLUS_ABI_BASE_ base
 #endif

@@ -25,6 +25,7 @@
 #include <ocellus/arm/resample.hpp>
 #elif defined(__wasm_simd128__)
 #include <ocellus/wasm/relaxed.hpp>
+#include <ocellus/wasm/resample.hpp>
 #endif
 
 #include <ocellus/core/status.hpp>
@@ -71,6 +72,10 @@ constexpr resample_kernels resample_for() noexcept {
 #elif defined(__aarch64__)
   if constexpr (Set::id != isa::scalar) {
     return resample_kernels_of<kernels::resample_neon>();
+  } else
+#elif defined(__wasm_simd128__)
+  if constexpr (Set::id != isa::scalar) {
+    return resample_kernels_of<kernels::resample_simd128>();
   } else
 #endif
   {
