@@ -1,6 +1,6 @@
 // The image side: Pillow's resize byte for byte, normalisation, decoders, orientation, damaged files.
 #include "json.hpp"
-#include "kernel_testing.hpp"
+#include "resize_testing.hpp"
 
 #include <ocellus/core/thread_pool.hpp>
 #include <ocellus/image/load.hpp>
@@ -21,6 +21,7 @@
 namespace {
 
 using namespace ocellus;
+using namespace resize_testing;
 namespace fs = std::filesystem;
 using nlohmann::json;
 
@@ -59,37 +60,6 @@ int difference(image_view a, image_view b) {
     for (int x = 0; x < a.width * 3; x++) most = std::max(most, std::abs(a.row(y)[x] - b.row(y)[x]));
   }
   return most;
-}
-
-image noise(int width, int height, unsigned seed) {
-  std::mt19937 random(seed);
-  result<image> made = image::create(width, height);
-  REQUIRE(made);
-  for (std::size_t i = 0; i < made->size_bytes(); i++) {
-    // Extremes as often as not: they drive bicubic's overshoot into the clip.
-    const auto v = static_cast<unsigned>(random());
-    made->pixels()[i] = static_cast<std::uint8_t>((v & 0x300) == 0 ? v & 0xff : (v & 0x100) != 0 ? 255 : 0);
-  }
-  return std::move(*made);
-}
-
-/// The resize passes of the sets of list.def that this CPU can run (scalar last), and SSE4.1's.
-struct resample_set {
-  std::string name;
-  resample_kernels kernels;
-};
-
-std::vector<resample_set> resample_sets() {
-  std::vector<resample_set> sets;
-#if defined(__x86_64__)
-  if (detect_cpu().sse41) sets.push_back({"sse41", resample_kernels_of<kernels::resample_sse41>()});
-#elif defined(__aarch64__)
-  sets.push_back({"neon", resample_kernels_of<kernels::resample_neon>()});
-#endif
-  for (const kernel_testing::kernel_set& set : kernel_testing::kernel_sets()) {
-    if (set.available && set.name != "sse41") sets.push_back({set.name, set.table.resample});
-  }
-  return sets;
 }
 
 preprocess_config config_of(const json& p) {
@@ -163,63 +133,17 @@ TEST_CASE("normalisation equals PyTorch's float32") {
   }
 }
 
-/// Both passes of a resize from in to out on one kernel set; the source ends where nobody may read.
-std::vector<std::uint8_t> resized(const resample_set& set, const image& source, resize_window w,
-                                  resize_filter filter, resize_order order, const executor& threads = {}) {
-  kernel_testing::guarded<std::uint8_t> guarded(source.size_bytes());
-  std::memcpy(guarded.data(), source.pixels(), source.size_bytes());
-  std::vector<std::uint8_t> out(static_cast<std::size_t>(w.w * w.h * 3) + 8, 0xa5);
-  const image_view view(guarded.data(), source.width(), source.height());
-  REQUIRE(resize_into(out.data(), w.w * 3, view, w, filter, order, set.kernels, threads) == status::ok);
-  for (std::size_t i = out.size() - 8; i < out.size(); i++) CHECK(out[i] == 0xa5);
-  return out;
-}
-
-TEST_CASE("resize: every kernel set equals scalar bit for bit and stays inside of its buffers") {
-  const std::vector<resample_set> sets = resample_sets();
-  const resample_set& scalar = sets.back();
-  REQUIRE(scalar.name == "scalar");
-  std::mt19937 random(1);
-  const auto up_to = [&](unsigned n) { return static_cast<int>(random() % n) + 1; };
-  for (int round = 0; round < 250; round++) {
-    const image source = noise(up_to(round % 5 == 0 ? 400 : 40), up_to(round % 7 == 0 ? 400 : 40),
-                               static_cast<unsigned>(random()));
-    resize_window w;
-    w.resized_w = round % 11 == 0 ? source.width() : up_to(60);
-    w.resized_h = round % 13 == 0 ? source.height() : up_to(60);
-    w.w = up_to(static_cast<unsigned>(w.resized_w));
-    w.h = up_to(static_cast<unsigned>(w.resized_h));
-    w.x = up_to(static_cast<unsigned>(w.resized_w - w.w + 1)) - 1;
-    w.y = up_to(static_cast<unsigned>(w.resized_h - w.h + 1)) - 1;
-    const auto filter = round % 2 == 0 ? resize_filter::bicubic : resize_filter::bilinear;
-    const auto order = round % 3 == 0 ? resize_order::pillow13 : resize_order::horizontal_first;
-    const std::vector<std::uint8_t> expected = resized(scalar, source, w, filter, order);
-    for (const resample_set& set : sets) {
-      CHECK_MESSAGE(resized(set, source, w, filter, order) == expected, set.name << " round " << round);
-    }
-    // The window is a cut of the whole.
-    resize_window whole = w;
-    whole.x = whole.y = 0;
-    whole.w = w.resized_w;
-    whole.h = w.resized_h;
-    const std::vector<std::uint8_t> all = resized(scalar, source, whole, filter, order);
-    bool same = true;
-    for (int y = 0; y < w.h; y++) {
-      same = same && std::memcmp(expected.data() + y * w.w * 3, all.data() + ((w.y + y) * whole.w + w.x) * 3,
-                                 static_cast<std::size_t>(w.w * 3)) == 0;
-    }
-    CHECK_MESSAGE(same, "round " << round);
-  }
-}
-
 TEST_CASE("resize: threads change nothing") {
   thread_pool pool(3);
-  const std::vector<resample_set> sets = resample_sets();
+  const resample_kernels best = best_kernels().resample, scalar = make_table<kernels::scalar>().resample;
   const image source = noise(301, 257, 7);
   const resize_window w{97, 83, 3, 5, 80, 70};
   for (const auto order : {resize_order::horizontal_first, resize_order::pillow13}) {
-    CHECK(resized(sets.front(), source, w, resize_filter::bicubic, order, pool.executor()) ==
-          resized(sets.back(), source, w, resize_filter::bicubic, order));
+    const result<image> many = resize(source, w, resize_filter::bicubic, order, best, pool.executor());
+    const result<image> one = resize(source, w, resize_filter::bicubic, order, scalar);
+    REQUIRE(many);
+    REQUIRE(one);
+    CHECK(difference(*many, *one) == 0);
   }
 }
 

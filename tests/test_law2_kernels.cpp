@@ -85,6 +85,26 @@ TEST_CASE("gemm: every set equals scalar bit for bit with each activation fused"
     }
 }
 
+#if defined(__wasm_relaxed_simd__)
+TEST_CASE("relaxed: the tile by the dot gives scalar's sums, whether or not this engine's dot is quick enough to be used") {
+  rng random(9);
+  constexpr int rows = kernels::relaxed::s8_rows, k = 772, ld = k + 12;
+  std::vector<std::uint8_t> a(rows * ld);
+  std::vector<std::int8_t> b(2 * 16 * k);
+  for (std::uint8_t& x : a) x = static_cast<std::uint8_t>(random() % 4 == 0 ? 255 : random());
+  for (std::int8_t& x : b) {
+    const int any = static_cast<int>(random() % 255) - 127;
+    x = static_cast<std::int8_t>(random() % 4 == 0 ? (any < 0 ? -127 : 127) : any);
+  }
+  std::int32_t expected[rows * 32], got[rows * 32];
+  kernels::scalar::tile_s8<rows, 2>(a.data(), ld, b.data(), 16 * k, k, expected, 32, nullptr);
+  kernels::relaxed::dot_tile_s8<rows, 2>(a.data(), ld, b.data(), 16 * k, k, got, 32);
+  CHECK(std::memcmp(got, expected, sizeof(got)) == 0);
+  const std::string how = kernels::relaxed::quick_dot() ? "quick here, used" : "slow here, simd128's tile is used";
+  MESSAGE("relaxed dot: " << how);
+}
+#endif
+
 TEST_CASE("gemm: a part of the panels computes that part of the columns and nothing else") {
   const fp_env strict;
   rng random(4);

@@ -1,9 +1,9 @@
 // WebAssembly's relaxed SIMD: Chromium and Edge 114, Firefox 145. Pinned (-msimd128 -mrelaxed-simd).
 //
-// | intrinsic                              | on x86                  | on Arm | use                               |
-// |----------------------------------------|-------------------------|--------|-----------------------------------|
-// | wasm_i32x4_relaxed_dot_i8x16_i7x16_add | vpdpbusd, or pmaddubsw, pmaddwd, paddd | sdot | s8 tile: 4 products |
-// | wasm_f32x4_relaxed_madd                | vfmadd231ps             | fmla   | f32 tile, where the engine fuses  |
+// | intrinsic                              | on x86                                 | on Arm | use                 |
+// |----------------------------------------|----------------------------------------|--------|---------------------|
+// | wasm_i32x4_relaxed_dot_i8x16_i7x16_add | vpdpbusd, or pmaddubsw, pmaddwd, paddd | sdot   | s8 tile: 4 products |
+// | wasm_f32x4_relaxed_madd                | vfmadd231ps                            | fmla   | f32 tile            |
 //
 // Relaxed instructions give what the engine's processor does soonest, but always the same while a program runs (core
 // specification, relaxed operations), so that one product tells what an engine does:
@@ -11,7 +11,9 @@
 //   neither the sign of the second operand nor saturation (2 * 127 * 127 < 2^15) can show. Where it is pmaddubsw and
 //   company, two of them take twice as long as simd128's tile: that one runs.
 // - madd may round once or twice. An engine that rounds twice gets simd128's tile.
+// Overflow: both sums of the s8 tile stay below those of ops/gemm.hpp; the upper one is shifted once, at the end.
 // Registers: s8 tile 2 x 8: 8 accumulators + 4 of A + 1 of W = 13; f32 tile 4 x 8: 8 + 2 of W + 1 of A = 11.
+// Speed: bench/results/wasm.txt (node bench/wasm.mjs).
 #pragma once
 
 #include <ocellus/wasm/simd128.hpp>
@@ -31,15 +33,22 @@ struct relaxed : simd128 {
     return wasm_f32x4_extract_lane(wasm_f32x4_relaxed_madd(x, y, wasm_f32x4_neg(one)), 0) != 0;
   }
 
-  /// Whether this engine's dot is one instruction, vpdpbusd or sdot: neither saturates at 2 * 127 * 255, which
-  /// pmaddubsw does. The second product is a guard: V8 before 11.4 swapped the operands in code of its first tier.
+  /// 1 + 4 * a * b by the dot, where b is below 128.
+  static OCELLUS_INLINE int probe(int a, int b) noexcept {
+    volatile int x = a, y = b;  // the instruction, not what the compiler would make of constants
+    const v128_t u = wasm_i8x16_splat(static_cast<std::int8_t>(x)),
+                 v = wasm_i8x16_splat(static_cast<std::int8_t>(y)), one = wasm_i32x4_splat(1);
+    return wasm_i32x4_extract_lane(wasm_i32x4_relaxed_dot_i8x16_i7x16_add(u, v, one), 0);
+  }
+
+  /// Whether the dot is what its specification says. In V8 before 11.4 (node 20: relaxed SIMD behind a flag) code of
+  /// the first tier loses the sum so far, so that this must stand in the function that wants to know.
+  static OCELLUS_INLINE bool right_dot() noexcept { return probe(-1, 127) == 1 + 4 * -127; }
+
+  /// Whether the dot is one instruction, vpdpbusd or sdot: neither saturates at 2 * 127 * 255, which pmaddubsw does.
   static OCELLUS_NOINLINE bool quick_dot() noexcept {
-    volatile int most = 127, minus_one = -1;
-    const v128_t m = wasm_i8x16_splat(static_cast<std::int8_t>(most)),
-                 n = wasm_i8x16_splat(static_cast<std::int8_t>(minus_one)), none = wasm_i32x4_splat(0);
-    const int beyond = wasm_i32x4_extract_lane(wasm_i32x4_relaxed_dot_i8x16_i7x16_add(m, n, none), 0);
-    const int within = wasm_i32x4_extract_lane(wasm_i32x4_relaxed_dot_i8x16_i7x16_add(n, m, none), 0);
-    return within == 4 * -127 && (beyond == 4 * -127 || beyond == 4 * 127 * 255);
+    const int beyond = probe(127, -1);
+    return beyond == 1 + 4 * -127 || beyond == 1 + 4 * 127 * 255;
   }
 
   template <int MR, int P, class W>
@@ -68,10 +77,19 @@ struct relaxed : simd128 {
   }
 
   template <int MR, int P>
-  static OCELLUS_NOINLINE void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
-                                       std::size_t panel_stride, int k, std::int32_t* out, std::ptrdiff_t ldo,
-                                       const void*) noexcept {
-    if (!quick_dot()) return simd128::tile_s8<MR, P>(a, lda, b, panel_stride, k, out, ldo, nullptr);
+  static OCELLUS_INLINE void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
+                                     std::size_t panel_stride, int k, std::int32_t* out, std::ptrdiff_t ldo,
+                                     const void*) noexcept {
+    if (quick_dot()) return dot_tile_s8<MR, P>(a, lda, b, panel_stride, k, out, ldo);
+    simd128::tile_s8<MR, P>(a, lda, b, panel_stride, k, out, ldo, nullptr);
+  }
+
+  /// The tile by the dot, quick or not.
+  template <int MR, int P>
+  static OCELLUS_NOINLINE void dot_tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
+                                           std::size_t panel_stride, int k, std::int32_t* out,
+                                           std::ptrdiff_t ldo) noexcept {
+    if (!right_dot()) return simd128::tile_s8<MR, P>(a, lda, b, panel_stride, k, out, ldo, nullptr);
     for (int half = 0; half < 2 * P; half++) {
       const std::int8_t* w = b + static_cast<std::size_t>(half / 2) * panel_stride + half % 2 * 32;
       v128_t low[MR][2], high[MR][2];  // sums over the lower seven bits, over the upper bit

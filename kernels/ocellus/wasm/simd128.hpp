@@ -1,21 +1,18 @@
-// WebAssembly's fixed-width SIMD: every browser since 2021, node since 16. Pinned (-msimd128): a module
-// cannot ask what its engine has, so the page picks the module.
+// WebAssembly's fixed-width SIMD: Chromium 91, Firefox 89, Safari 16.4, node 16.4. Pinned (-msimd128): a module cannot
+// ask what its engine has, so the page picks the module.
 //
-// | intrinsic                     | on x86   | on Arm               | use
-// |
-// |-------------------------------|----------|----------------------|----------------------------------------------|
-// | wasm_i32x4_dot_i16x8          | pmaddwd  | smull, smull2, addp  | s8 tile: u8 x s8 as pairs of s16, exact
-// |
-// | wasm_f64x2_promote_low_f32x4  | cvtps2pd | fcvtl                | f32 tile: the exact product of two
-// floats    |
-// | wasm_f32x4_demote_f64x2_zero  | cvtpd2ps | fcvtn                | f32 tile: the sum, rounded
-// |
+// | intrinsic                    | on x86   | on Arm              | use                                     |
+// |------------------------------|----------|---------------------|-----------------------------------------|
+// | wasm_i32x4_dot_i16x8         | pmaddwd  | smull, smull2, addp | s8 tile: u8 x s8 as pairs of s16, exact |
+// | wasm_f64x2_promote_low_f32x4 | cvtps2pd | fcvtl               | f32 tile: exact product of two floats   |
+// | wasm_f32x4_demote_f64x2_zero | cvtpd2ps | fcvtn               | f32 tile: the sum, rounded              |
 //
-// wasm has no fused multiply-add, and law 2 wants one: the f32 tile computes it in double, eighteen
-// instructions for two lanes where a multiply and an add would do four. Models for the web are packed with s8
-// weights. Overflow: s16 products of u8 x s8 are below 2^15, the dot adds two of them in s32; see
-// ops/gemm.hpp for K. Registers (V8 keeps 15 on x64): s8 tile 2 x 16: 8 accumulators + 4 of A + 2 of W = 14;
-// f32 tile 4 x 4: 4 + 2 of W + 7 = 13. A pair of panels is two single ones.
+// wasm has no fused multiply-add, and law 2 wants one: the f32 tile computes it in double, eighteen instructions for
+// two lanes where a multiply and an add would do four. Models for the web are packed with s8 weights.
+// Overflow: the dot multiplies s16 and adds in s32: 2 * 255 * 127 a step, K as in ops/gemm.hpp.
+// Registers (V8 keeps 15 on x64): s8 tile 2 x 16: 8 accumulators + 4 of A + 2 of W = 14; f32 tile 4 x 4: 4 + 2 of W + 7
+// = 13. A pair of panels is two single ones.
+// Speed: bench/results/wasm.txt (node bench/wasm.mjs).
 #pragma once
 
 #include <ocellus/generic/scalar.hpp>
