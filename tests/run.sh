@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything that CI runs, on a bare Debian 12 or after: installs, builds, tests, and says at its end what ran, what
 # was skipped and how long each step took. A failing step does not stop the later ones: one run tells all.
-# Usage: tests/run.sh [STEP...]      steps: install release quickstart asan fuzz, and aarch64 (nothing given: all but that)
+# Usage: tests/run.sh [STEP...]      steps: install release quickstart asan fuzz, and aarch64 wasm (nothing given: all but these)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 jobs=$(nproc)
@@ -38,6 +38,14 @@ step_aarch64() {  # 64-bit Arm in qemu: every kernel set, the demo model's embed
   tests/cross/run.sh aarch64
 }
 
+step_wasm() {  # the modules of the web page in node, and the page in headless Chromium where it is installed
+  if ! command -v clang++-19 >/dev/null || ! [ -d /usr/include/wasm32-wasi ]; then
+    echo "skipped: no clang or no library for WebAssembly (tools/install_deps.sh web)"
+    return
+  fi
+  tests/cross/run.sh wasm
+}
+
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
 passed=0 failed=0 table=""
@@ -59,7 +67,7 @@ done
 
 printf '\n=== summary\n'
 # Tests say what they could not run: a set that this CPU lacks, data that is not there.
-find build build-asan build-fuzz build-aarch64 -name LastTest.log -exec grep -hoE '(kernel sets ran: .*|skipped: .*)' {} + 2>/dev/null |
+find build build-asan build-fuzz build-aarch64 build-wasm -name LastTest.log -exec grep -hoE '(kernel sets ran: .*|skipped: .*)' {} + 2>/dev/null |
   sort | uniq -c | sort -rn | sed -E 's/^ *([0-9]+) /  \1x /' || true
 printf '%s' "$table"
 printf '%d passed, %d failed\n' "$passed" "$failed"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Installs what ocellus needs from Debian's (or Ubuntu's) own packages, by name; does nothing for what is there.
-# Usage: tools/install_deps.sh [build] [test] [bench] [cross]        (nothing given: build)
+# Usage: tools/install_deps.sh [build] [test] [bench] [cross] [web]        (nothing given: build)
 #   build   the converter and the programs     test   + the tests, fuzzers and both compilers     bench   + benchmarks
-#   cross   compilers and emulators for the other targets
+#   cross   compilers and emulators for the other targets     web   WebAssembly: compiler, libraries, node, Chromium
 set -euo pipefail
 
 build=(g++ make cmake zlib1g-dev nlohmann-json3-dev libcli11-dev libstb-dev)
@@ -10,6 +10,7 @@ test=(doctest-dev libeigen3-dev libhwy-dev libxsimd-dev clang libclang-rt-dev py
 bench=(libbenchmark-dev libeigen3-dev libhwy-dev libxsimd-dev)
 cross=(g++-aarch64-linux-gnu libc6-dev-arm64-cross g++-arm-linux-gnueabihf libc6-dev-armhf-cross qemu-user
   gcc-arm-none-eabi libnewlib-arm-none-eabi libstdc++-arm-none-eabi-newlib qemu-system-arm)
+web=(clang-19 lld-19 wasi-libc libc++-19-dev-wasm32 libc++abi-19-dev-wasm32 libclang-rt-19-dev-wasm32 nodejs chromium)
 
 wanted=()
 for set in "${@:-build}"; do
@@ -18,6 +19,7 @@ for set in "${@:-build}"; do
     test) wanted+=("${build[@]}" "${test[@]}") ;;
     bench) wanted+=("${build[@]}" "${bench[@]}") ;;
     cross) wanted+=("${build[@]}" doctest-dev "${cross[@]}") ;;
+    web) wanted+=("${build[@]}" doctest-dev python3 "${web[@]}") ;;
     *) sed -n '2,5s/^# //p' "$0"; exit 2 ;;
   esac
 done
