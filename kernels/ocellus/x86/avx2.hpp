@@ -180,10 +180,15 @@ struct avx2 : scalar {
   }
   template <int K>
   static OCELLUS_INLINE __m256 widen(const bf16* b, int half) noexcept {
-    const __m256i pair = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(b + half * 16));
-    return _mm256_castsi256_ps(
-        K == 0 ? _mm256_slli_epi32(pair, 16)
-               : _mm256_and_si256(pair, _mm256_set1_epi32(static_cast<int>(0xffff0000u))));
+    // A tile of six rows has one register to spare: no mask (clang makes one of two shifts unless it does not see them
+    // together), and the pair is read again for its second half.
+    if constexpr (K == 1) __asm__("" : "+r"(b));
+    __m256i pair = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(b + half * 16));
+    if constexpr (K == 1) {
+      pair = _mm256_srli_epi32(pair, 16);
+      OCELLUS_KEEP(pair);
+    }
+    return _mm256_castsi256_ps(_mm256_slli_epi32(pair, 16));
   }
 
   /// acc += column of A (at `rows`, every third row; the others are one and two strides away) * row K of the panel.
@@ -255,10 +260,13 @@ struct avx2 : scalar {
           std::memcpy(&four, rows + r * lda, 4);
           const __m256i x = _mm256_set1_epi32(four);
           const __m256i even = _mm256_and_si256(x, low), odd = _mm256_srli_epi16(x, 8);
-          acc[r][0] = _mm256_add_epi32(
-              acc[r][0], _mm256_add_epi32(_mm256_madd_epi16(even, w0_even), _mm256_madd_epi16(odd, w0_odd)));
-          acc[r][1] = _mm256_add_epi32(
-              acc[r][1], _mm256_add_epi32(_mm256_madd_epi16(even, w1_even), _mm256_madd_epi16(odd, w1_odd)));
+          // one sum after the other: both products at once would need a seventeenth register
+          acc[r][0] = _mm256_add_epi32(acc[r][0], _mm256_madd_epi16(even, w0_even));
+          OCELLUS_KEEP(acc[r][0]);
+          acc[r][1] = _mm256_add_epi32(acc[r][1], _mm256_madd_epi16(even, w1_even));
+          OCELLUS_KEEP(acc[r][1]);
+          acc[r][0] = _mm256_add_epi32(acc[r][0], _mm256_madd_epi16(odd, w0_odd));
+          acc[r][1] = _mm256_add_epi32(acc[r][1], _mm256_madd_epi16(odd, w1_odd));
           OCELLUS_KEEP(acc[r][0]);
           OCELLUS_KEEP(acc[r][1]);
         });

@@ -12,7 +12,7 @@
 // std::fma. The price: about ten instructions for two products instead of two for four. Convert with --dtype
 // s8 for these machines; f32 is here to be right.
 //
-// Overflow of the s8 tile: as in avx2.hpp. Registers: s8 tile 2 x 16: 8 accumulators + 2 of W + 4 of A = 14
+// Overflow of the s8 tile: as in avx2.hpp. Registers: s8 tile 2 x 16: 8 accumulators + 1 of W + 2 of A + 1 = 12
 // of 16. % of peak: not measured on such a CPU.
 #pragma once
 
@@ -220,22 +220,28 @@ struct sse41 : scalar {
                      OCELLUS_LAMBDA { acc[r][0] = acc[r][1] = acc[r][2] = acc[r][3] = _mm_setzero_si128(); });
       const __m128i low = _mm_set1_epi16(0x00ff);
       for (int d = 0; d < k; d += 4) {
-        __m128i even[MR], odd[MR];
-        unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-          std::int32_t four;
-          std::memcpy(&four, a + r * lda + d, 4);
-          const __m128i x = _mm_set1_epi32(four);
-          even[r] = _mm_and_si128(x, low);
-          odd[r] = _mm_srli_epi16(x, 8);
-        });
-        unroll<4>([&](auto quarter) OCELLUS_LAMBDA {
-          // bytes 0 and 2 of each group of four, then 1 and 3, as s16: pmaddwd adds two products in s32
-          const __m128i w = _mm_loadu_si128(reinterpret_cast<const __m128i*>(b + d * 16 + quarter * 16));
-          const __m128i w_even = _mm_srai_epi16(_mm_slli_epi16(w, 8), 8), w_odd = _mm_srai_epi16(w, 8);
+        // bytes 0 and 2 of each group of four, then 1 and 3, as s16: pmaddwd adds two products in s32. W and A are read
+        // again for the second half: kept, they would need a seventeenth register.
+        const std::int8_t* w = b + d * 16;
+        const std::uint8_t* rows = a + d;
+        unroll<2>([&](auto half) OCELLUS_LAMBDA {
+          __asm__("" : "+r"(w), "+r"(rows));
+          __m128i x[MR];
           unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-            acc[r][quarter] = _mm_add_epi32(acc[r][quarter], _mm_add_epi32(_mm_madd_epi16(even[r], w_even),
-                                                                           _mm_madd_epi16(odd[r], w_odd)));
-            OCELLUS_KEEP(acc[r][quarter]);
+            std::int32_t four;
+            std::memcpy(&four, rows + r * lda, 4);
+            x[r] = _mm_set1_epi32(four);
+            x[r] = half == 0 ? _mm_and_si128(x[r], low) : _mm_srli_epi16(x[r], 8);
+          });
+          unroll<4>([&](auto quarter) OCELLUS_LAMBDA {
+            if constexpr (quarter > 0) __asm__("" : "+r"(w), "+x"(acc[0][quarter - 1]));  // no loads ahead
+            __m128i y = _mm_loadu_si128(reinterpret_cast<const __m128i*>(w + quarter * 16));
+            if constexpr (half == 0) y = _mm_slli_epi16(y, 8);
+            y = _mm_srai_epi16(y, 8);
+            unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+              acc[r][quarter] = _mm_add_epi32(acc[r][quarter], _mm_madd_epi16(x[r], y));
+              OCELLUS_KEEP(acc[r][quarter]);
+            });
           });
         });
       }

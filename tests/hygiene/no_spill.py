@@ -1,0 +1,125 @@
+#!/usr/bin/env python3
+"""Proves from the object code that no tile keeps accumulators in memory: the innermost loop of each tile_* function of
+each x86 kernel set stores no vector and adds to none in memory, by each compiler there is. A spilled tile runs at 40 %
+of the peak and gives the right answer, so nothing else tells.
+LET_BE below names what may: it is told, not hidden.
+Usage: no_spill.py [COMPILER...]    (nothing given: g++, clang++, clang++-19, those that are installed; needs objdump)
+"""
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
+SOURCE = """
+#include <ocellus/isa/dispatch.hpp>
+#define OCELLUS_KERNEL_SET(name, available) ocellus::make_table<ocellus::kernels::name>(),
+extern const ocellus::kernel_table tables[];
+const ocellus::kernel_table tables[] = {
+#include <ocellus/list.def>
+};
+#undef OCELLUS_KERNEL_SET
+extern const char* const names[];
+#define OCELLUS_KERNEL_SET(name, available) "set:" #name,
+const char* const names[] = {
+#include <ocellus/list.def>
+};
+"""
+FUNCTION = re.compile(r"^([0-9a-f]+) <(.*)>:$")
+INSTRUCTION = re.compile(r"^\s*([0-9a-f]+):\s+(?:\{\w+\}\s+)?(\S+)\s*(.*)$")
+TILE = re.compile(r"kernels::(sse41|avx\w+)::(tile_\w+<.*?>)\(")
+MULTIPLY = re.compile(r"^v?(fmadd\w+p[sh]|mulp[sd]|pmaddwd|pdpbusds?|dpbf16ps)$")
+STORE = re.compile(r"^%[xyz]mm\d+(, ?\$\w+)?, ?-?(0x[0-9a-f]+)?\([^)]*\)")
+RELOAD = re.compile(r"-?(0x[0-9a-f]+)?\(%rsp\)")  # an operand or a sum that lives on the stack
+
+LET_BE = {
+    ("sse41", "tile_float"): "emulates fused multiply-add in double, with too few registers for that",
+    ("avx512", "tile_float<1?[0-9], 2, .*bf16>"): "bf16 widened, for CPUs without its dot product",
+}
+
+
+def functions(program):
+    text = subprocess.run(["objdump", "-dC", "--no-show-raw-insn", program], capture_output=True, text=True, check=True)
+    name, body = None, []
+    for line in text.stdout.splitlines():
+        start = FUNCTION.match(line)
+        if start:
+            if name:
+                yield name, body
+            name, body = start.group(2), []
+        elif name and (found := INSTRUCTION.match(line)):
+            body.append((int(found.group(1), 16), found.group(2), found.group(3)))
+    if name:
+        yield name, body
+
+
+def innermost_loops(body):
+    """Bodies of conditional backward jumps that hold no other; an unconditional one leads back from a cold block."""
+    spans = set()
+    for address, operation, operands in body:
+        if operation.startswith("j") and operation != "jmp" and (target := re.match(r"([0-9a-f]+)\b", operands)):
+            if body[0][0] <= int(target.group(1), 16) <= address:
+                spans.add((int(target.group(1), 16), address))
+    for first, last in sorted(spans):
+        if not any((a, b) != (first, last) and first <= a and b <= last for a, b in spans):
+            yield [i for i in body if first <= i[0] <= last]
+
+
+def spills(loop):
+    """Instructions of a tile's loop that write a vector to memory, or calculate with one on the stack."""
+    return [i for i in loop if STORE.match(i[2]) or (re.search(r"%[xyz]mm", i[2]) and RELOAD.search(i[2]))]
+
+
+def check(compiler, folder):
+    """Sets and tiles seen, those that spill and may, and what is wrong with the others."""
+    source, program = os.path.join(folder, "tables.cpp"), os.path.join(folder, "tables.o")
+    with open(source, "w") as f:
+        f.write(SOURCE)
+    subprocess.run([compiler, "-std=c++20", "-O2", "-I" + os.path.join(ROOT, "include"), "-I" + os.path.join(ROOT, "kernels"),
+                    "-c", source, "-o", program], check=True)
+    with open(program, "rb") as f:
+        expected = {name.decode() for name in re.findall(rb"set:(\w+)\0", f.read())} - {"scalar"}
+    tiles, let_be, bad, own = set(), set(), [], set()
+    for name, body in functions(program):
+        tile = TILE.search(name)
+        if not tile or not body:
+            continue
+        own.add(tile.group(1))
+        for loop in innermost_loops(body):
+            if not any(MULTIPLY.match(operation) for _, operation, _ in loop):
+                continue
+            tiles.add(tile.groups())
+            found = spills(loop)
+            if found and any(tile.group(1) == s and re.match(t, tile.group(2)) for s, t in LET_BE):
+                let_be.add(tile.groups())
+            elif found:
+                address, operation, operands = found[0]
+                bad.append(f"{tile.group(1)}::{tile.group(2)}: {len(found)} of {len(loop)} instructions, the first "
+                           f"{operation} {operands} at {address:x}")
+    # A set without a tile in the object is a hole in the proof, and so is a tile without a loop.
+    bad += [f"{name}: no tile in the object code" for name in sorted(expected - own)]
+    bad += [f"{name}: no loop found in any tile" for name in sorted(own - {s for s, _ in tiles})]
+    return own, tiles, let_be, bad
+
+
+def main():
+    if not shutil.which("objdump"):
+        print("skipped: no objdump")
+        return 0
+    compilers = sys.argv[1:] or [c for c in ("g++", "clang++", "clang++-19") if shutil.which(c)]
+    failed = not compilers
+    with tempfile.TemporaryDirectory() as folder:
+        for compiler in compilers:
+            own, tiles, let_be, bad = check(compiler, folder)
+            print(f"{compiler}: {len(tiles)} tiles of {', '.join(sorted(own))}: {len(bad)} spill"
+                  + (f"; let be: {', '.join(sorted('::'.join(t) for t in let_be))}" if let_be else ""))
+            for line in bad:
+                print("  " + line)
+            failed = failed or bool(bad)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
