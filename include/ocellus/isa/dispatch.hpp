@@ -11,6 +11,7 @@
 #include <ocellus/isa/policy.hpp>
 #include <ocellus/generic/resample.hpp>
 #include <ocellus/generic/scalar.hpp>
+#include <ocellus/portable/highway.hpp>
 #if defined(__x86_64__)
 #include <ocellus/x86/avx2.hpp>
 #include <ocellus/x86/avx512.hpp>
