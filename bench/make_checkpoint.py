@@ -130,8 +130,11 @@ def main():
     parser.add_argument("preset", choices=sorted(PRESETS))
     parser.add_argument("folder")
     parser.add_argument("--dtype", choices=("f32", "f16"), default="f32")
+    parser.add_argument("--layers", type=int, help="of both towers, fewer than the model has: a small file of its shapes")
     args = parser.parse_args()
     c = PRESETS[args.preset]
+    for tower in ("vision_config", "text_config") if args.layers else ():
+        c[tower]["num_hidden_layers"] = args.layers
     os.makedirs(args.folder, exist_ok=True)
     size = c["vision_config"]["image_size"]
     is_clip = c["model_type"] == "clip"

@@ -1,0 +1,331 @@
+// Each kernel alone: op/set/shape/threads, at the shapes of the released models, as a share of the machine's peak.
+//
+//   bench_kernels --benchmark_filter=gemm_s8/avx512vnni --benchmark_min_time=0.2
+//
+// Shapes are derived from models/presets.hpp. Before each measurement a burst of the peak loop of the kernel's own unit
+// runs, and so between repetitions: `peak` is the best burst seen, `of_peak` what the kernel reaches of it, from its
+// fastest iteration, so that other work on the machine disturbs both alike or neither.
+// Rivals in the same program, each for SSE4, AVX2 and AVX-512 by flags of its file (rival.cpp): the portable kernel set, which
+// is Highway's instructions with our blocking; Highway's own contrib math and dot; Eigen's product; xsimd's math.
+#include "peak.hpp"
+#include "rival.hpp"
+
+#include <ocellus/isa/dispatch.hpp>
+#include <ocellus/models/presets.hpp>
+
+#include <benchmark/benchmark.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+namespace {
+
+using namespace ocellus;
+
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+/// The loop of the unit that the set's kernel for these weights runs on; null where there is none to compare with.
+const peak::unit* unit_of(const std::string& set, dtype type) {
+  static const std::vector<peak::unit> units = peak::units();
+  const bool narrow = set == "avx2" || set == "avxvnni" || set.ends_with("_avx2");
+  const bool wide = set.starts_with("avx512") || set.ends_with("_avx512");
+  std::string name = wide ? "fma_zmm" : narrow ? "fma_ymm" : "none";
+  if (type == dtype::s8) {
+    name = set == "avxvnni" ? "vpdpbusd_ymm" : narrow ? "vpmaddwd_ymm" : "none";
+    if (wide) name = set == "avx512" || set.ends_with("_avx512") ? "vpmaddwd_zmm" : "vpdpbusd_zmm";
+  } else if (type == dtype::bf16 && set == "avx512bf16") {
+    name = "vdpbf16ps_zmm";
+  } else if (type == dtype::f16 && set == "avx512fp16") {
+    name = "vfmaddph_zmm";
+  }
+  for (const peak::unit& u : units)
+    if (u.there && u.name == name) return &u;
+  return nullptr;
+}
+
+double burst(const peak::unit& u) {
+  constexpr long loops = 2000;
+  const double start = now();
+  u.run(loops);
+  return static_cast<double>(loops) * peak::chains * u.macs / (now() - start);
+}
+
+struct free_it {
+  void operator()(void* p) const { std::free(p); }
+};
+template <class T>
+std::unique_ptr<T[], free_it> buffer(std::size_t n) {
+  void* p = std::aligned_alloc(64, (n * sizeof(T) + 127) / 64 * 64);
+  std::memset(p, 0, (n * sizeof(T) + 127) / 64 * 64);
+  return std::unique_ptr<T[], free_it>(static_cast<T*>(p));
+}
+std::size_t area(int a, int b) { return static_cast<std::size_t>(a) * static_cast<std::size_t>(b); }
+
+/// Runs `work` as the benchmark says, and sets the counters from its fastest iteration.
+template <class Work>
+void measure(benchmark::State& state, const peak::unit* unit, double macs, double bytes, const Work& work) {
+  double best = 1e30, peak = 0;  // the burst is outside the time that counts: UseManualTime
+  for (auto _ : state) {
+    const double start = now();
+    work();
+    const double seconds = now() - start;
+    best = std::min(best, seconds);
+    state.SetIterationTime(seconds);
+    if (unit != nullptr) peak = std::max(peak, burst(*unit));
+  }
+  state.counters["best_us"] = best * 1e6;
+  if (macs > 0) state.counters["GMAC/s"] = macs / best * 1e-9;
+  if (bytes > 0) state.counters["GB/s"] = bytes / best * 1e-9;
+  if (peak > 0 && macs > 0) {
+    state.counters["peak"] = peak * 1e-9;
+    state.counters["of_peak"] = macs / best / peak;
+  }
+}
+
+struct gemm_shape {
+  std::string name;
+  int m, n, k;
+  activation act;
+};
+
+/// The products of one block at `batch` images.
+void add_shapes(std::vector<gemm_shape>& shapes, const std::string& model, const vision_config& v,
+                int batch) {
+  const int tokens = v.grid_h * v.grid_w + v.class_token + v.registers, m = tokens * batch;
+  const encoder_config& e = v.encoder;
+  const std::string at = "_b" + std::to_string(batch);
+  shapes.push_back({model + at + "_qkv", m, 3 * e.width, e.width, activation::none});
+  shapes.push_back({model + at + "_proj", m, e.width, e.width, activation::none});
+  shapes.push_back({model + at + "_fc1", m, e.mlp, e.width, e.act});
+  shapes.push_back({model + at + "_fc2", m, e.width, e.mlp, activation::none});
+}
+
+std::vector<gemm_shape> model_shapes() {
+  std::vector<gemm_shape> shapes;
+  add_shapes(shapes, "clip_vit_b32", presets::clip_vit_b32.vision, 1);
+  add_shapes(shapes, "clip_vit_b32", presets::clip_vit_b32.vision, 8);
+  add_shapes(shapes, "clip_vit_b16", presets::clip_vit_b16.vision, 1);
+  add_shapes(shapes, "clip_vit_l14", presets::clip_vit_l14.vision, 1);
+  add_shapes(shapes, "siglip_b16_224", presets::siglip_b16_224.vision, 1);
+  add_shapes(shapes, "siglip_so400m_14_384", presets::siglip_so400m_14_384.vision, 1);
+  const encoder_config& text =
+      presets::clip_vit_b32.text.encoder;  // a prompt of eight tokens, and one pooled token
+  for (const int m : {1, 8})
+    shapes.push_back({"clip_text_" + std::to_string(m) + "_fc1", m, text.mlp, text.width, text.act});
+  return shapes;
+}
+
+void bench_gemm(benchmark::State& state, std::string set, bench_table table, dtype type, gemm_shape s) {
+  const int lda = type == dtype::s8 ? round_up(s.k, 64) + 64 : s.k + 16;
+  const auto a = buffer<float>(area(s.m, lda));
+  const auto c = buffer<float>(area(s.m, s.n));
+  const auto vectors = buffer<float>(area(3, s.n));
+  const auto scale = buffer<float>(area(s.m, 1));
+  const auto sums = buffer<std::int32_t>(area(s.n, 1)), zero = buffer<std::int32_t>(area(s.m, 1));
+  const auto b = buffer<char>(packed_elements(type, s.n, s.k) * size_of(type));
+  gemm_args g;
+  g.a = a.get();
+  g.lda = lda;
+  g.a_scale = scale.get();
+  g.a_zero = zero.get();
+  g.b = b.get();
+  g.b_scale = g.bias = vectors.get();
+  g.b_sum = sums.get();
+  g.c = c.get();
+  g.ldc = s.n;
+  g.m = s.m;
+  g.n = s.n;
+  g.k = s.k;
+  g.panel_end = ceil_div(s.n, panel_width);
+  g.act = s.act;
+  const double bytes = static_cast<double>(packed_elements(type, s.n, s.k) * size_of(type));
+  measure(state, unit_of(set, type), static_cast<double>(area(s.m, s.n)) * s.k, bytes, [&] {
+    table.gemm[static_cast<int>(type)](&g);
+  });
+}
+
+void bench_eigen(benchmark::State& state, std::string set, highway_rival rival, gemm_shape s) {
+  const auto a = buffer<float>(area(s.m, s.k)), w = buffer<float>(area(s.n, s.k)), c = buffer<float>(area(s.m, s.n));
+  measure(state, unit_of(set, dtype::f32), static_cast<double>(area(s.m, s.n)) * s.k, 0,
+          [&] { rival.eigen_gemm(c.get(), a.get(), w.get(), s.m, s.n, s.k); });
+}
+
+void bench_attention(benchmark::State& state, std::string set, bench_table table, bool s8, const vision_config& v) {
+  const encoder_config& e = v.encoder;
+  const int tokens = v.grid_h * v.grid_w + v.class_token, width = e.heads * e.head_width;
+  const auto qkv = buffer<float>(area(tokens, 3 * width) + 16);
+  const auto out = buffer<float>(area(tokens, width));
+  const auto scratch = buffer<char>(attention_scratch(tokens, e.head_width));
+  std::mt19937 random(1);
+  std::normal_distribution<float> normal;
+  for (std::size_t i = 0; i < area(tokens, 3 * width); i++) qkv[i] = normal(random);
+  attention_args t;
+  t.ldq = t.ldk = t.ldv = 3 * width;
+  t.ldo = width;
+  t.tq = t.tk = tokens;
+  t.d = e.head_width;
+  t.scale = 0.125f;
+  t.scratch = scratch.get();
+  const double macs = 2.0 * tokens * tokens * width;
+  measure(state, unit_of(set, s8 ? dtype::s8 : dtype::f32), macs, 0, [&] {
+    for (int h = 0; h < e.heads; h++) {
+      t.q = qkv.get() + h * e.head_width;
+      t.k = t.q + width;
+      t.v = t.k + width;
+      t.out = out.get() + h * e.head_width;
+      table.attention[s8](&t);
+    }
+  });
+}
+
+/// Row-wise operations over the tokens of one image; bytes read and written count.
+void bench_rows(benchmark::State& state, bench_table table, std::string op, int rows, int c) {
+  const auto x = buffer<float>(area(rows, c)), y = buffer<float>(area(rows, c)),
+             gain = buffer<float>(area(c, 1));
+  const auto scale = buffer<float>(area(rows, 1)), scratch = buffer<float>(layer_norm_scratch(c));
+  const auto zero = buffer<std::int32_t>(area(rows, 1));
+  const auto q = buffer<std::uint8_t>(area(rows, round_up(c, 64)));
+  std::mt19937 random(1);
+  std::normal_distribution<float> normal;
+  for (std::size_t i = 0; i < area(rows, c); i++) x[i] = normal(random);
+  layer_norm_args n;
+  n.x = x.get();
+  n.ldx = n.ldy = c;
+  n.gain = n.bias = gain.get();
+  n.rows = rows;
+  n.c = c;
+  n.y = op == "layer_norm" ? y.get() : scratch.get();
+  n.q = q.get();
+  n.ldq = round_up(c, 64);
+  n.scale = scale.get();
+  n.zero = zero.get();
+  quantize_args z;
+  z.x = x.get();
+  z.ldx = c;
+  z.rows = rows;
+  z.c = c;
+  z.q = q.get();
+  z.ldq = n.ldq;
+  z.scale = scale.get();
+  z.zero = zero.get();
+  const activation act = op == "gelu"         ? activation::gelu
+                         : op == "quick_gelu" ? activation::quick_gelu
+                                              : activation::gelu_tanh;
+  const double bytes =
+      static_cast<double>(area(rows, c)) * (op == "layer_norm_u8" || op == "quantize_u8" ? 5 : 8);
+  measure(state, nullptr, 0, bytes, [&] {
+    if (op == "layer_norm") {
+      table.layer_norm(&n);
+    } else if (op == "layer_norm_u8") {
+      table.layer_norm_u8(&n);
+    } else if (op == "quantize_u8") {
+      table.quantize_u8(&z);
+    } else {
+      table.activate(y.get(), x.get(), rows, c, static_cast<int>(act));
+    }
+  });
+}
+
+/// One query against a million bytes or more of stored embeddings: more than any cache but the last.
+void bench_dot_rows(benchmark::State& state, bench_table table, dtype type) {
+  const int c = presets::clip_vit_b32.vision.embed, n = 64 * 1024;
+  const auto rows = buffer<char>(area(n, c) * size_of(type));
+  const auto query = buffer<float>(area(c, 1)), scores = buffer<float>(area(n, 1));
+  dot_rows_args a;
+  a.query = query.get();
+  a.rows = rows.get();
+  a.ld = a.c = c;
+  a.n = n;
+  a.scores = scores.get();
+  measure(state, nullptr, 0, static_cast<double>(area(n, c) * size_of(type)), [&] {
+    table.dot_rows[type == dtype::f32 ? 0 : type == dtype::f16 ? 1 : 2](&a);
+  });
+}
+
+template <class... Args>
+void add(const std::string& name, Args... args) {
+  benchmark::RegisterBenchmark((name + "/1").c_str(), args...)
+      ->Unit(benchmark::kMicrosecond)
+      ->UseManualTime();
+}
+
+std::string sized(const gemm_shape& s) {
+  return s.name + "_" + std::to_string(s.m) + "x" + std::to_string(s.n) + "x" + std::to_string(s.k);
+}
+
+struct named {
+  const char* name;
+  const vision_config* v;
+};
+constexpr named towers[] = {{"clip_vit_b32", &presets::clip_vit_b32.vision},
+                            {"clip_vit_b16", &presets::clip_vit_b16.vision},
+                            {"clip_vit_l14", &presets::clip_vit_l14.vision},
+                            {"siglip_so400m_14_384", &presets::siglip_so400m_14_384.vision}};
+
+void add_set(const std::string& set, const bench_table& table) {
+  for (const gemm_shape& s : model_shapes())
+    for (const dtype type : {dtype::f32, dtype::f16, dtype::bf16, dtype::s8})
+      add("gemm_" + std::string(to_string(type)) + "/" + set + "/" + sized(s), bench_gemm, set, table, type, s);
+  for (const named& tower : towers) {
+    add("attention_f32/" + set + "/" + tower.name, bench_attention, set, table, false, *tower.v);
+    add("attention_s8/" + set + "/" + tower.name, bench_attention, set, table, true, *tower.v);
+    const int tokens = tower.v->grid_h * tower.v->grid_w + tower.v->class_token;
+    for (const char* op : {"layer_norm", "layer_norm_u8", "quantize_u8"})
+      add(std::string(op) + "/" + set + "/" + tower.name, bench_rows, table, std::string(op), tokens,
+          tower.v->encoder.width);
+    for (const char* op : {"gelu", "quick_gelu", "gelu_tanh"})
+      add(std::string(op) + "/" + set + "/" + tower.name, bench_rows, table, std::string(op), tokens,
+          tower.v->encoder.mlp);
+  }
+  for (const dtype type : {dtype::f32, dtype::f16, dtype::s8})
+    add("dot_rows_" + std::string(to_string(type)) + "/" + set + "/65536x512", bench_dot_rows, table, type);
+}
+
+/// The libraries' own functions, where they have one for the operation.
+void add_rival(const highway_rival& rival) {
+  const std::string isa = rival.name;
+  add_set("highway_" + isa, rival.table);
+  for (const gemm_shape& s : model_shapes())
+    add("gemm_f32/eigen_" + isa + "/" + sized(s), bench_eigen, "eigen_" + isa, rival, s);
+  for (const auto& [library, activate] :
+       {std::pair{"highwaymath_", rival.highway_activate}, std::pair{"xsimd_", rival.xsimd_activate}}) {
+    bench_table table = rival.table;
+    table.activate = activate;
+    for (const named& tower : towers)
+      for (const char* op : {"gelu", "quick_gelu", "gelu_tanh"}) {
+        if (library == std::string("highwaymath_") && op == std::string("gelu")) continue;  // it has no erf
+        add(std::string(op) + "/" + library + isa + "/" + tower.name, bench_rows, table, std::string(op),
+            tower.v->grid_h * tower.v->grid_w + tower.v->class_token, tower.v->encoder.mlp);
+      }
+  }
+  bench_table dot = rival.table;
+  dot.dot_rows[0] = rival.highway_dot_rows;
+  add("dot_rows_f32/highwaydot_" + isa + "/65536x512", bench_dot_rows, dot, dtype::f32);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
+  const cpu_features cpu = detect_cpu();
+#define OCELLUS_KERNEL_SET(name, available) \
+  if (available) add_set(#name, bench_table_of<kernels::name>());
+#include <ocellus/list.def>
+#undef OCELLUS_KERNEL_SET
+#if defined(__x86_64__)
+  if (cpu.sse41) add_rival(rival_sse41());
+  if (cpu.avx2) add_rival(rival_avx2());
+  if (cpu.avx512) add_rival(rival_avx512());
+#endif
+  benchmark::RunSpecifiedBenchmarks();
+  benchmark::Shutdown();
+}

@@ -1,0 +1,61 @@
+// Operations as bench_kernels calls them, ours and the rivals': plain pointers, since a rival's file is compiled with
+// other flags and its ocellus types lie in another inline namespace (same members).
+#pragma once
+
+struct bench_table {
+  void (*gemm[4])(const void* gemm_args);  // f32, f16, bf16, s8
+  void (*attention[2])(const void* attention_args);  // f32, s8
+  void (*layer_norm)(const void* layer_norm_args);
+  void (*layer_norm_u8)(const void* layer_norm_args);
+  void (*quantize_u8)(const void* quantize_args);
+  void (*activate)(float* y, const float* x, int rows, int c, int activation);
+  void (*dot_rows[3])(const void* dot_rows_args);  // f32, f16, s8
+};
+
+struct highway_rival {
+  const char* name;
+  bench_table table;  ///< the portable kernel set
+  /// quick_gelu by exp, gelu_tanh by tanh, gelu by erf (xsimd alone has that)
+  void (*highway_activate)(float* y, const float* x, int rows, int c, int activation);
+  void (*xsimd_activate)(float* y, const float* x, int rows, int c, int activation);
+  void (*highway_dot_rows)(const void* dot_rows_args);
+  /// c[m, n] = a[m, k] * w[n, k]^T
+  void (*eigen_gemm)(float* c, const float* a, const float* w, int m, int n, int k);
+};
+
+highway_rival rival_sse41();
+highway_rival rival_avx2();
+highway_rival rival_avx512();
+
+#if defined(OCELLUS_BEGIN)
+#error "rival.hpp comes before the library's headers"
+#endif
+#include <ocellus/ops/attention.hpp>
+#include <ocellus/ops/gemm.hpp>
+#include <ocellus/ops/rowwise.hpp>
+#include <ocellus/ops/similarity.hpp>
+
+namespace {
+
+template <auto Function, class Args>
+void call(const void* args) {
+  Function(*static_cast<const Args*>(args));
+}
+
+template <class Set>
+bench_table bench_table_of() {
+  using namespace ocellus;
+  return {{&call<&Set::gemm_f32, gemm_args>, &call<&Set::gemm_f16, gemm_args>, &call<&Set::gemm_bf16, gemm_args>,
+           &call<&Set::gemm_s8, gemm_args>},
+          {&call<&Set::attention_f32, attention_args>, &call<&Set::attention_s8, attention_args>},
+          &call<&Set::layer_norm, layer_norm_args>,
+          &call<&Set::layer_norm_u8, layer_norm_args>,
+          &call<&Set::quantize_u8, quantize_args>,
+          [](float* y, const float* x, int rows, int c, int act) {
+            Set::activate_rows(y, c, x, c, rows, c, static_cast<activation>(act));
+          },
+          {&call<&Set::dot_rows_f32, dot_rows_args>, &call<&Set::dot_rows_f16, dot_rows_args>,
+           &call<&Set::dot_rows_s8, dot_rows_args>}};
+}
+
+}  // namespace
