@@ -179,7 +179,8 @@ static void attention_s8(const attention_args& t) noexcept {
   }
   std::memset(q8, 1, static_cast<std::size_t>(d4));  // a query of ones: its products are the sums of the keys
   for (int j = 0; j < tk_pad; j += 32)
-    tile_s8<1, 2>(q8, d_pad, kp + static_cast<std::size_t>(j / 16) * k_stride, k_stride, d4, k_sum + j, tk_pad, nullptr);
+    tile_s8<1, 2>(q8, d_pad, kp + static_cast<std::size_t>(j / 16) * k_stride, k_stride, d4, k_sum + j, tk_pad,
+                  nullptr);
   for (int j = t.tk; j < tk_pad; j++) v_scale[j] = 0;
   for (int j = 0; j < tk4; j += 4) {
     for (int r = 0; r < 4; r++) {

@@ -5,8 +5,8 @@
 //       std::size_t panel_stride, int k, std::int32_t* out, std::ptrdiff_t ldo, const void* prefetch)
 // which compute MR rows times P adjacent panels over the whole depth and store the accumulators; `prefetch`, if not
 // null, is what b will be next, to be fetched at the same pace. A set with float_depth > 0 has a tile_float that takes
-// two more: `ahead` (what b will be next, in elements from b) and `onto` (whether out holds sums to go on from). The epilogue runs from that small buffer (it stays in
-// L1): one copy of its code serves all tile heights.
+// two more: `ahead` (what b will be next, in elements from b) and `onto` (whether out holds sums to go on from). The
+// epilogue runs from that small buffer (it stays in L1): one copy of its code serves all tile heights.
 //
 // Blocking: rows in blocks that keep A in half of L2; within a block, each pair of panels is read once from memory and
 // then met by every row tile while it lies in L1 or L2. Tile heights are evened out: 50 rows are five tiles of 10.
@@ -18,6 +18,9 @@ static constexpr std::size_t block_bytes = 512 * 1024;
 
 /// Columns that a tile spans at most.
 static constexpr int tile_columns = (wide_rows > 0 ? 4 : 2) * panel_width;
+
+template <class T, T Value>
+using constant = std::integral_constant<T, Value>;
 
 /// What is left to do with the accumulators of `rows` rows of P whole panels: y(r, p) gives them as scaled sums, and
 /// bias, activation and residual follow. Straight through in one pass: the loop between two tiles is short enough for
@@ -85,39 +88,42 @@ static OCELLUS_INLINE void finish_ragged(const gemm_args& g, int i, int rows, in
                  j, cols);
 }
 
-/// Panels that a pass of the epilogue takes: as many as leave registers for their biases and scales.
-static constexpr int finish_width = wide_rows > 0 ? 2 : 1;
-
-/// The instance of a pass over whole panels for what `g` asks, or null: then the ragged way.
+/// Calls the pass over whole panels that `g` asks for: pass(activation, residual, panels, j) with the first three as
+/// constants. False where there is none: then the ragged way.
 template <class F>
 static OCELLUS_INLINE bool finish_whole(const gemm_args& g, int cols, const F& pass) noexcept {
-  if (g.bias == nullptr || cols % 16 != 0) return false;
-  constexpr bool no = false, yes = true;
-  using std::integral_constant;
-  if (g.residual != nullptr) {
-    if (g.act != activation::none) return false;
-    pass(integral_constant<activation, activation::none>{}, integral_constant<bool, yes>{});
+  if constexpr (epilogue_panels == 0) {
+    return false;
+  } else {
+    if (g.bias == nullptr || cols % 16 != 0 || (g.residual != nullptr && g.act != activation::none)) return false;
+    const auto all = [&](auto act, auto residual) OCELLUS_LAMBDA {
+      int j = 0;
+      if constexpr (epilogue_panels == 2)
+        for (; j + 32 <= cols; j += 32) pass(act, residual, constant<int, 2>{}, j);
+      for (; j < cols; j += 16) pass(act, residual, constant<int, 1>{}, j);
+    };
+    if (g.residual != nullptr) {
+      all(constant<activation, activation::none>{}, constant<bool, true>{});
+      return true;
+    }
+    constexpr constant<bool, false> alone = {};
+    switch (g.act) {
+      case activation::none: all(constant<activation, activation::none>{}, alone); break;
+      case activation::quick_gelu: all(constant<activation, activation::quick_gelu>{}, alone); break;
+      case activation::gelu: all(constant<activation, activation::gelu>{}, alone); break;
+      case activation::gelu_tanh: all(constant<activation, activation::gelu_tanh>{}, alone); break;
+      case activation::silu: all(constant<activation, activation::silu>{}, alone); break;
+      case activation::relu: all(constant<activation, activation::relu>{}, alone); break;
+    }
     return true;
   }
-  switch (g.act) {
-    case activation::none: pass(integral_constant<activation, activation::none>{}, integral_constant<bool, no>{}); break;
-    case activation::quick_gelu: pass(integral_constant<activation, activation::quick_gelu>{}, integral_constant<bool, no>{}); break;
-    case activation::gelu: pass(integral_constant<activation, activation::gelu>{}, integral_constant<bool, no>{}); break;
-    case activation::gelu_tanh: pass(integral_constant<activation, activation::gelu_tanh>{}, integral_constant<bool, no>{}); break;
-    case activation::silu: pass(integral_constant<activation, activation::silu>{}, integral_constant<bool, no>{}); break;
-    case activation::relu: pass(integral_constant<activation, activation::relu>{}, integral_constant<bool, no>{}); break;
-  }
-  return true;
 }
 
 /// C rows i.., columns col..col+cols from `acc` ([rows, cols rounded up to 16]).
 static OCELLUS_NOINLINE void finish_float(const gemm_args& g, const float* acc, std::ptrdiff_t lda, int i,
                                           int rows, int col, int cols) noexcept {
-  const bool whole = finish_whole(g, cols, [&](auto act, auto residual) OCELLUS_LAMBDA {
-    int j = 0;
-    if constexpr (finish_width == 2)
-      for (; j + 32 <= cols; j += 32) finish_float_panels<act.value, residual.value, 2>(g, acc + j, lda, i, rows, col + j);
-    for (; j < cols; j += 16) finish_float_panels<act.value, residual.value, 1>(g, acc + j, lda, i, rows, col + j);
+  const bool whole = finish_whole(g, cols, [&](auto act, auto residual, auto panels, int j) OCELLUS_LAMBDA {
+    finish_float_panels<act.value, residual.value, panels.value>(g, acc + j, lda, i, rows, col + j);
   });
   if (!whole)
     finish_ragged(g, i, rows, col, cols,
@@ -126,11 +132,8 @@ static OCELLUS_NOINLINE void finish_float(const gemm_args& g, const float* acc, 
 
 static OCELLUS_NOINLINE void finish_s8(const gemm_args& g, const std::int32_t* acc, std::ptrdiff_t lda, int i,
                                        int rows, int col, int cols) noexcept {
-  const bool whole = finish_whole(g, cols, [&](auto act, auto residual) OCELLUS_LAMBDA {
-    int j = 0;
-    if constexpr (finish_width == 2)
-      for (; j + 32 <= cols; j += 32) finish_s8_panels<act.value, residual.value, 2>(g, acc + j, lda, i, rows, col + j);
-    for (; j < cols; j += 16) finish_s8_panels<act.value, residual.value, 1>(g, acc + j, lda, i, rows, col + j);
+  const bool whole = finish_whole(g, cols, [&](auto act, auto residual, auto panels, int j) OCELLUS_LAMBDA {
+    finish_s8_panels<act.value, residual.value, panels.value>(g, acc + j, lda, i, rows, col + j);
   });
   if (whole) return;
   alignas(64) std::int32_t sums[tile_columns] = {};

@@ -1,5 +1,6 @@
 // The set for targets that nobody wrote one for: Highway's vectors at its static target, that is, the target that the
-// flags of the translation unit grant. Found by __has_include, never needed: without Highway such a target runs `scalar`.
+// flags of the translation unit grant. Found by __has_include, never needed: without Highway such a target runs
+// `scalar`.
 //
 // OCELLUS_PORTABLE=1 puts this set in the place of the hand-written ones, =0 leaves it out; undefined, it is used where
 // list.def has no other set than scalar and Highway has vectors of more than one lane. Highway 1.0.3 (Debian 12) has

@@ -109,6 +109,7 @@ struct avx512 : avx2 {
     for (int c = 0; c < columns; c++) _mm512_storeu_si512(out + 16 * c, b[c]);
   }
 
+  static constexpr int epilogue_panels = 2;
   static constexpr int float_rows = 12;
   static constexpr int s8_rows = 8;
   static constexpr int wide_rows = 3;

@@ -148,6 +148,7 @@ struct sse41 : scalar {
     }
   };
 
+  static constexpr int epilogue_panels = 1;
   static constexpr int float_rows = 2;
   static constexpr int s8_rows = 2;
 
