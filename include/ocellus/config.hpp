@@ -28,6 +28,8 @@
 #define OCELLUS_ABI_BASE_ relaxed
 #elif defined(__wasm_simd128__)
 #define OCELLUS_ABI_BASE_ simd128
+#elif defined(__riscv_vector)
+#define OCELLUS_ABI_BASE_ rvv
 #else
 #define OCELLUS_ABI_BASE_ base
 #endif

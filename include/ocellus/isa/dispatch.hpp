@@ -24,6 +24,8 @@
 #elif defined(__aarch64__)
 #include <ocellus/arm/i8mm.hpp>
 #include <ocellus/arm/resample.hpp>
+#elif defined(__riscv)
+#include <ocellus/riscv/rvv.hpp>
 #elif defined(__wasm_simd128__)
 #include <ocellus/wasm/relaxed.hpp>
 #include <ocellus/wasm/resample.hpp>

@@ -70,6 +70,13 @@
 #define OCELLUS_HAVE_AVX512FP16 0
 #endif
 
+#if defined(__riscv) && __riscv_xlen == 64 && defined(__clang__) && \
+    (__clang_major__ >= 19 || (__clang_major__ >= 16 && defined(__riscv_vector)))
+#define OCELLUS_HAVE_RVV 1
+#else
+#define OCELLUS_HAVE_RVV 0
+#endif
+
 #if defined(__GNUC__)
 #define OCELLUS_INLINE inline __attribute__((always_inline))
 #define OCELLUS_NOINLINE __attribute__((noinline))
