@@ -9,6 +9,9 @@
 #endif
 #if defined(__linux__) && (defined(__aarch64__) || defined(__arm__) || defined(__riscv))
 #include <sys/auxv.h>
+#if defined(__aarch64__)
+#include <sys/prctl.h>
+#endif
 #endif
 
 OCELLUS_BEGIN
@@ -27,7 +30,7 @@ struct cpu_features {
   bool fp16 = false;
   bool dotprod = false;
   bool i8mm = false;
-  bool sve = false;
+  int sve_bytes = 0;        // length of a scalable vector, 0 without SVE
   bool rvv = false;
 };
 
@@ -70,8 +73,8 @@ inline cpu_features detect_cpu() noexcept {
   const unsigned long hw = getauxval(AT_HWCAP), hw2 = getauxval(AT_HWCAP2);
   f.fp16 = (hw & (1ul << 9)) != 0 && (hw & (1ul << 10)) != 0;  // FPHP and ASIMDHP
   f.dotprod = (hw & (1ul << 20)) != 0;
-  f.sve = (hw & (1ul << 22)) != 0;
-  f.i8mm = f.dotprod && (hw2 & (1ul << 13)) != 0;
+  f.i8mm = f.dotprod && f.fp16 && (hw2 & (1ul << 13)) != 0;
+  if ((hw & (1ul << 22)) != 0) f.sve_bytes = prctl(51 /* PR_SVE_GET_VL */) & 0xffff;
 #elif defined(__APPLE__)
   f.fp16 = f.dotprod = true;  // every Apple 64-bit Mac core has both
 #endif

@@ -24,6 +24,7 @@
 #elif defined(__aarch64__)
 #include <ocellus/arm/i8mm.hpp>
 #include <ocellus/arm/resample.hpp>
+#include <ocellus/arm/sve.hpp>
 #elif defined(__riscv)
 #include <ocellus/riscv/rvv.hpp>
 #elif defined(__wasm_simd128__)

@@ -23,10 +23,11 @@
 
 #define OCELLUS_PRAGMA_(x) _Pragma(#x)
 
-#if defined(__wasm__)
-// clang has no float_control for wasm, so nothing can be undone; it does not contract there either (no FMA).
+#if defined(__wasm__) || (defined(__riscv) && defined(__clang__) && __clang_major__ < 19)
+// clang has no float_control for wasm, nor before 19 for RISC-V, so nothing can be undone. What it contracts by default
+// are single expressions, and ocellus writes none that has a product and a sum of vectors.
 #if defined(__FAST_MATH__)
-#error "ocellus: for WebAssembly, build without -ffast-math: its effects cannot be undone for the library's code"
+#error "ocellus: for this target and compiler, build without -ffast-math: it cannot be undone for the library's code"
 #endif
 #define OCELLUS_STRICT_FP_BEGIN
 #define OCELLUS_STRICT_FP_END
@@ -99,7 +100,15 @@
 
 // Marks a product as rounded. clang's -ffast-math fuses a product into a sum in its back end, where no pragma reaches;
 // the empty asm ends the pattern and costs nothing. gcc obeys the region's pragma.
-#if defined(__clang__)
+// RISC-V has no constraint for the compiler's vectors, so there the product goes through memory, under -ffast-math
+// alone; -ffp-contract=fast by itself cannot be seen and is not undone there.
+#if defined(__clang__) && defined(__riscv)
+#if defined(__FAST_MATH__)
+#define OCELLUS_ROUNDED(product) __asm__("" : "+m"(product))
+#else
+#define OCELLUS_ROUNDED(product) static_cast<void>(product)
+#endif
+#elif defined(__clang__)
 #define OCELLUS_ROUNDED(product) OCELLUS_KEEP(product)
 #else
 #define OCELLUS_ROUNDED(product) static_cast<void>(product)

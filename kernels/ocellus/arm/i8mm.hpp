@@ -1,5 +1,5 @@
 // Int8 matrix products of Armv8.6: Cortex-A510, A710, X2 and later, Neoverse N2, V1 and later, Apple M2 and later.
-// Everything but the s8 tile comes from dotprod.
+// Everything but the s8 tile comes from fp16 and dotprod.
 //
 // | intrinsic       | instruction | use                                                                      |
 // |-----------------|-------------|--------------------------------------------------------------------------|
@@ -11,14 +11,14 @@
 // Not timed: run under qemu, instructions counted only (kernels/ocellus/arm/README.md).
 #pragma once
 
-#include <ocellus/arm/dotprod.hpp>
+#include <ocellus/arm/fp16.hpp>
 
 #if defined(__aarch64__) && OCELLUS_HAS_I8MM
 OCELLUS_TARGET_BEGIN(OCELLUS_TARGET_I8MM)
 OCELLUS_BEGIN
 namespace kernels {
 
-struct i8mm : dotprod {
+struct i8mm : fp16 {
   static constexpr isa id = isa::i8mm;
   static constexpr int s8_rows = 6;
 

@@ -87,7 +87,11 @@ struct rvv : scalar {
     static OCELLUS_INLINE vec first_n(const vec& a, int n) noexcept { return select_n(a, zero(), n); }
     OCELLUS_INLINE vec operator+(const vec& b) const noexcept { return {x + b.x}; }
     OCELLUS_INLINE vec operator-(const vec& b) const noexcept { return {x - b.x}; }
-    OCELLUS_INLINE vec operator*(const vec& b) const noexcept { return {x * b.x}; }
+    OCELLUS_INLINE vec operator*(const vec& b) const noexcept {
+      vec r{x * b.x};
+      OCELLUS_ROUNDED(r.x);
+      return r;
+    }
     OCELLUS_INLINE vec operator/(const vec& b) const noexcept { return {x / b.x}; }
     static OCELLUS_INLINE vec min(const vec& a, const vec& b) noexcept { return {a.x < b.x ? a.x : b.x}; }
     static OCELLUS_INLINE vec max(const vec& a, const vec& b) noexcept { return {a.x > b.x ? a.x : b.x}; }
@@ -128,8 +132,8 @@ struct rvv : scalar {
     static OCELLUS_INLINE vec widen(const f16* p) noexcept {
       const u32x16 h = __builtin_convertvector(read<u16x16>(p), u32x16), magnitude = (h & 0x7fffu) << 13;
       const u32x16 finite = bits(floats(magnitude) * set(5.19229686e33f).x);
-      const u32x16 special = magnitude | 0x7f800000u | ((magnitude & 0x007fffffu) != 0 ? words(0x400000u) : u32x16{});
-      return {floats((magnitude >= 0x0f800000u ? special : finite) | (h & 0x8000u) << 16)};
+      const u32x16 any = magnitude >= 0x0f800000u ? finite | 0x7f800000u : finite;
+      return {floats(any | (h & 0x8000u) << 16)};
     }
     static OCELLUS_INLINE vec widen(const std::int8_t* p) noexcept {
       return {__builtin_convertvector(read<s8x16>(p), f32x16)};
@@ -156,13 +160,13 @@ struct rvv : scalar {
   static constexpr int s8_rows = 6;
 
   // Sixteen columns as groups of registers: `group4` is LMUL = 4 and so on. A class may name RVV types, not hold them.
-#define OCELLUS_RVV_GROUP(name, m, half, most_panels)                                                          \
+#define OCELLUS_RVV_GROUP(name, m, half, count)                                                                \
   struct name {                                                                                                \
     using f32 = vfloat32##m##_t;                                                                               \
     using s32 = vint32##m##_t;                                                                                 \
     using u32 = vuint32##m##_t;                                                                                \
     using s16 = vint16##half##_t;                                                                              \
-    static constexpr int panels = most_panels;                                                                 \
+    static constexpr int registers = count;                                                                    \
     static OCELLUS_INLINE f32 zero() noexcept { return __riscv_vfmv_v_f_f32##m(0, 16); }                       \
     static OCELLUS_INLINE s32 none() noexcept { return __riscv_vmv_v_x_i32##m(0, 16); }                        \
     static OCELLUS_INLINE f32 floats(u32 v) noexcept { return __riscv_vreinterpret_v_u32##m##_f32##m(v); }     \
@@ -188,21 +192,18 @@ struct rvv : scalar {
     static OCELLUS_INLINE s32 add_product(s32 sum, std::int16_t a, s16 w) noexcept {                           \
       return __riscv_vwmacc_vx_i32##m(sum, a, w, 16);                                                          \
     }                                                                                                          \
-    /* Exact, infinities and NaNs too: 2^112 moves the exponent and makes subnormals normal. */              \
+    /* Exact, infinities too: 2^112 moves the exponent and makes subnormals normal. */                         \
     static OCELLUS_INLINE f32 widen(const f16* p) noexcept {                                                   \
       const u32 h = halves(p);                                                                                 \
       const u32 magnitude = __riscv_vsll(__riscv_vand(h, 0x7fff, 16), 13, 16);                                 \
-      const u32 finite = bits(__riscv_vfmul(floats(magnitude), 5.19229686e33f, 16));                                 \
-      const u32 infinite = __riscv_vor(magnitude, 0x7f800000u, 16);                                            \
-      const u32 quiet = __riscv_vand(__riscv_vadd(infinite, 0x3fe000u, 16), 0x400000u, 16); /* NaNs alone */   \
-      const u32 special = __riscv_vor(infinite, quiet, 16);                                                    \
-      const u32 any = __riscv_vmerge(finite, special, __riscv_vmsgtu(magnitude, 0x0f7fffffu, 16), 16);         \
+      const u32 finite = bits(__riscv_vfmul(floats(magnitude), 5.19229686e33f, 16));                           \
+      const u32 any = __riscv_vor_tumu(__riscv_vmsgtu(magnitude, 0x0f7fffffu, 16), finite, finite, 0x7f800000u, 16); \
       return floats(__riscv_vor(any, __riscv_vsll(__riscv_vand(h, 0x8000u, 16), 16, 16), 16));                 \
     }                                                                                                          \
   };
-  OCELLUS_RVV_GROUP(group4, m4, m2, 1)
+  OCELLUS_RVV_GROUP(group4, m4, m2, 4)
   OCELLUS_RVV_GROUP(group2, m2, m1, 2)
-  OCELLUS_RVV_GROUP(group1, m1, mf2, 2)
+  OCELLUS_RVV_GROUP(group1, m1, mf2, 1)
 #undef OCELLUS_RVV_GROUP
 
   /// Depth `j` (0..3) of the four at b, widened.
@@ -229,23 +230,38 @@ struct rvv : scalar {
     if constexpr (P == 2) G::store(out + r * ldo + 16, y##r); \
   }
 
+  /// Holds loads from p back until `sum` is there. Costs no instruction; without it clang loads weights ahead and spills
+  /// accumulators.
+  template <class T, class V>
+  static OCELLUS_INLINE void after(const T*& p, V sum) noexcept {
+    __asm__("" : "+r"(p) : "vr"(sum));
+  }
+
   template <class G, int MR, int P, class W>
   static OCELLUS_NOINLINE void tile_float_of(const float* a, std::ptrdiff_t lda, const W* b,
                                              std::size_t panel_stride, int k, float* out,
                                              std::ptrdiff_t ldo) noexcept {
 #define OCELLUS_RVV_SUM(r) [[maybe_unused]] auto x##r = G::zero(), y##r = G::zero();
-#define OCELLUS_RVV_STEP(r)                                     \
-  if constexpr (r < MR) {                                       \
-    const float v = a##r[j];                                    \
-    x##r = G::fma(x##r, v, w);                                  \
-    if constexpr (P == 2) y##r = G::fma(y##r, v, w2);           \
-  }
+#define OCELLUS_RVV_STEP(r) \
+  if constexpr (r < MR) x##r = G::fma(x##r, a##r[j], w);
+#define OCELLUS_RVV_STEP2(r) \
+  if constexpr (r < MR) y##r = G::fma(y##r, a##r[j], w2);
+#define OCELLUS_RVV_SECOND(r) \
+  if constexpr (r == MR - 1 && P == 2) after(second, x##r);
+#define OCELLUS_RVV_AFTER(r) \
+  if constexpr (r == MR - 1) after(b, P == 2 ? y##r : x##r);
     OCELLUS_RVV_ROWS(OCELLUS_RVV_POINTER)
     OCELLUS_RVV_ROWS(OCELLUS_RVV_SUM)
     const auto step = [&](int j) OCELLUS_LAMBDA {
+      [[maybe_unused]] const W* second = b + panel_stride;
       const auto w = weights_at<G>(b, j);
-      [[maybe_unused]] const auto w2 = weights_at<G>(P == 2 ? b + panel_stride : b, j);
       OCELLUS_RVV_ROWS(OCELLUS_RVV_STEP)
+      OCELLUS_RVV_ROWS(OCELLUS_RVV_SECOND)
+      if constexpr (P == 2) {
+        const auto w2 = weights_at<G>(second, j);
+        OCELLUS_RVV_ROWS(OCELLUS_RVV_STEP2)
+      }
+      OCELLUS_RVV_ROWS(OCELLUS_RVV_AFTER)
     };
 #define OCELLUS_RVV_ADVANCE(r) a##r += 4;
     int d = 0;
@@ -260,6 +276,9 @@ struct rvv : scalar {
     OCELLUS_RVV_ROWS(OCELLUS_RVV_STORE)
 #undef OCELLUS_RVV_SUM
 #undef OCELLUS_RVV_STEP
+#undef OCELLUS_RVV_STEP2
+#undef OCELLUS_RVV_SECOND
+#undef OCELLUS_RVV_AFTER
   }
 
   template <class G, int MR, int P>
@@ -306,13 +325,20 @@ struct rvv : scalar {
   /// Floats in one register.
   static OCELLUS_INLINE std::size_t register_floats() noexcept { return __riscv_vsetvlmax_e32m1(); }
 
+  /// The tile in parts where its accumulators would not leave room: eight registers for weights that only widen by a
+  /// shift, sixteen for f16.
   template <class G, int MR, int P, class W>
-  static OCELLUS_INLINE void panels_float(const float* a, std::ptrdiff_t lda, const W* b, std::size_t panel_stride,
-                                          int k, float* out, std::ptrdiff_t ldo) noexcept {
-    if constexpr (P > G::panels && MR * P > float_rows) {
+  static OCELLUS_INLINE void parts_float(const float* a, std::ptrdiff_t lda, const W* b, std::size_t panel_stride,
+                                         int k, float* out, std::ptrdiff_t ldo) noexcept {
+    constexpr int fit = (std::is_same_v<W, f16> ? 16 : 28) / G::registers;
+    if constexpr (P > 1 && MR * P > (std::is_same_v<W, f16> ? fit / 2 : fit)) {
       for (int p = 0; p < P; p++)
-        tile_float_of<G, MR, 1, W>(a, lda, b + static_cast<std::size_t>(p) * panel_stride, panel_stride, k,
-                                   out + p * 16, ldo);
+        parts_float<G, MR, 1, W>(a, lda, b + static_cast<std::size_t>(p) * panel_stride, panel_stride, k,
+                                 out + p * 16, ldo);
+    } else if constexpr (MR > fit) {
+      tile_float_of<G, MR - MR / 2, 1, W>(a, lda, b, panel_stride, k, out, ldo);
+      constexpr int first = MR - MR / 2;
+      tile_float_of<G, MR / 2, 1, W>(a + first * lda, lda, b, panel_stride, k, out + first * ldo, ldo);
     } else {
       tile_float_of<G, MR, P, W>(a, lda, b, panel_stride, k, out, ldo);
     }
@@ -322,16 +348,16 @@ struct rvv : scalar {
                                           std::size_t panel_stride, int k, float* out,
                                           std::ptrdiff_t ldo) noexcept {
     const std::size_t floats = register_floats();
-    if (floats >= 16) return panels_float<group1, MR, P, W>(a, lda, b, panel_stride, k, out, ldo);
-    if (floats >= 8) return panels_float<group2, MR, P, W>(a, lda, b, panel_stride, k, out, ldo);
-    panels_float<group4, MR, P, W>(a, lda, b, panel_stride, k, out, ldo);
+    if (floats >= 16) return parts_float<group1, MR, P, W>(a, lda, b, panel_stride, k, out, ldo);
+    if (floats >= 8) return parts_float<group2, MR, P, W>(a, lda, b, panel_stride, k, out, ldo);
+    parts_float<group4, MR, P, W>(a, lda, b, panel_stride, k, out, ldo);
   }
 
   template <class G, int MR, int P>
-  static OCELLUS_INLINE void panels_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
+  static OCELLUS_INLINE void parts_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
                                        std::size_t panel_stride, int k, std::int32_t* out,
                                        std::ptrdiff_t ldo) noexcept {
-    if constexpr (P > G::panels && MR * P > 4) {
+    if constexpr (P > 1 && MR * P > (G::registers == 4 ? 5 : 12)) {
       for (int p = 0; p < P; p++)
         tile_s8_of<G, MR, 1>(a, lda, b + static_cast<std::size_t>(p) * panel_stride, panel_stride, k,
                              out + p * 16, ldo);
@@ -344,11 +370,12 @@ struct rvv : scalar {
                                        std::size_t panel_stride, int k, std::int32_t* out, std::ptrdiff_t ldo,
                                        const void*) noexcept {
     const std::size_t floats = register_floats();
-    if (floats >= 16) return panels_s8<group1, MR, P>(a, lda, b, panel_stride, k, out, ldo);
-    if (floats >= 8) return panels_s8<group2, MR, P>(a, lda, b, panel_stride, k, out, ldo);
-    panels_s8<group4, MR, P>(a, lda, b, panel_stride, k, out, ldo);
+    if (floats >= 16) return parts_s8<group1, MR, P>(a, lda, b, panel_stride, k, out, ldo);
+    if (floats >= 8) return parts_s8<group2, MR, P>(a, lda, b, panel_stride, k, out, ldo);
+    parts_s8<group4, MR, P>(a, lda, b, panel_stride, k, out, ldo);
   }
 
+#include <ocellus/generic/unroll.inl>
 #include <ocellus/generic/rowwise.inl>
 #include <ocellus/generic/gemm.inl>
 #include <ocellus/generic/attention.inl>
