@@ -25,6 +25,8 @@
 #include <ocellus/arm/i8mm.hpp>
 #include <ocellus/arm/resample.hpp>
 #include <ocellus/arm/sve.hpp>
+#elif defined(__arm__)
+#include <ocellus/arm/armv7.hpp>
 #elif defined(__riscv)
 #include <ocellus/riscv/rvv.hpp>
 #elif defined(__wasm_simd128__)
