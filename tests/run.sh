@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Everything that CI runs, on a bare Debian 12 or after: installs, builds, tests, and says at its end what ran, what
 # was skipped and how long each step took. A failing step does not stop the later ones: one run tells all.
-# Usage: tests/run.sh [STEP...]      steps: install release quickstart asan fuzz, and aarch64 wasm (nothing given: all but these)
+# Usage: tests/run.sh [STEP...]      steps: install release quickstart asan fuzz, and aarch64 armv7 riscv64 wasm (nothing
+# given: all but these)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 jobs=$(nproc)
@@ -30,13 +31,11 @@ step_fuzz() {  # each fuzzer over its seeds and for a few seconds more
   ctest --preset fuzz
 }
 
-step_aarch64() {  # 64-bit Arm in qemu: every kernel set, the demo model's embeddings bit for bit those of this machine
-  if ! command -v aarch64-linux-gnu-g++ >/dev/null || ! command -v qemu-aarch64 >/dev/null; then
-    echo "skipped: no cross compiler or no qemu (tools/install_deps.sh cross)"
-    return
-  fi
-  tests/cross/run.sh aarch64
-}
+# 64-bit Arm, 32-bit Arm and RISC-V in qemu: every kernel set, and the demo model's embeddings bit for bit those of this
+# machine. They say what they skip where a compiler or an emulator is missing.
+step_aarch64() { tests/cross/run.sh aarch64; }
+step_armv7() { tests/cross/run.sh armv7; }
+step_riscv64() { tests/cross/run.sh riscv64; }
 
 step_wasm() {  # the modules of the web page in node, and the page in headless Chromium where it is installed
   if ! command -v clang++-19 >/dev/null || ! [ -d /usr/include/wasm32-wasi ]; then
@@ -67,7 +66,7 @@ done
 
 printf '\n=== summary\n'
 # Tests say what they could not run: a set that this CPU lacks, data that is not there.
-find build build-asan build-fuzz build-aarch64 build-wasm -name LastTest.log -exec grep -hoE '(kernel sets ran: .*|skipped: .*)' {} + 2>/dev/null |
+find build build-asan build-fuzz build-aarch64 build-armv7 build-riscv64 build-wasm -name LastTest.log -exec grep -hoE '(kernel sets ran: .*|skipped: .*)' {} + 2>/dev/null |
   sort | uniq -c | sort -rn | sed -E 's/^ *([0-9]+) /  \1x /' || true
 printf '%s' "$table"
 printf '%d passed, %d failed\n' "$passed" "$failed"

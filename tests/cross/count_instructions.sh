@@ -1,18 +1,35 @@
 #!/usr/bin/env bash
-# Counts the instructions that AArch64 kernel sets execute for one matrix product. A count, not a time.
-# Usage: tests/cross/count_instructions.sh       (packages: tools/install_deps.sh cross)
+# Counts the instructions that kernel sets execute for one matrix product, in qemu. A count, not a time.
+# Usage: tests/cross/count_instructions.sh > bench/results/instructions.txt    (packages: tools/install_deps.sh cross)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 gcc -O1 -shared -fPIC -o "$work/count.so" tests/cross/count_instructions.c
-aarch64-linux-gnu-g++ -std=c++20 -O2 -static -Iinclude -Ikernels -o "$work/one_gemm" tests/cross/one_gemm.cpp
-count() { qemu-aarch64 -cpu max -plugin "$work/count.so" "$work/one_gemm" "$@" 2>&1; }
-for set in scalar neon dotprod i8mm; do
-  none=$(count $set none)
-  for op in f32 f16 s8; do
-    instructions=$(($(count $set $op) - none))
-    printf '%-8s %-4s %10d instructions %6.2f products each\n' $set $op $instructions \
-      "$(awk "BEGIN { print 50 * 768 * 768 / $instructions }")"
+build() { "$@" -std=c++20 -O2 -static -Iinclude -Ikernels -o "$work/one_gemm" tests/cross/one_gemm.cpp; }
+count() { "$emulator" -cpu "$cpu" -plugin "$work/count.so" "$work/one_gemm" "$@" 2>&1; }
+
+# table EMULATOR CPU SET...
+table() {
+  emulator=$1 cpu=$2
+  shift 2
+  for set in "$@"; do
+    none=$(count "$set" none)
+    for op in f32 f16 s8; do
+      instructions=$(($(count "$set" $op) - none))
+      printf '%-12s %-36s %-8s %-4s %10d instructions %6.2f products each\n' "${emulator#qemu-}" "${cpu%%,rvv_*}" "$set" $op \
+        $instructions "$(awk "BEGIN { print 50 * 768 * 768 / $instructions }")"
+    done
   done
+}
+
+build aarch64-linux-gnu-g++
+table qemu-aarch64 max scalar neon dotprod fp16 i8mm sve
+table qemu-aarch64 a64fx,sve-default-vector-length=32 sve
+build arm-linux-gnueabihf-g++ -march=armv7-a -mfpu=neon-vfpv4
+table qemu-arm cortex-a7 scalar neon
+build clang++-19 --target=riscv64-linux-gnu -march=rv64gc
+table qemu-riscv64 rv64 scalar
+for length in 128 256 512; do
+  table qemu-riscv64 rv64,v=true,vext_spec=v1.0,vlen=$length,rvv_ta_all_1s=on,rvv_ma_all_1s=on rvv
 done

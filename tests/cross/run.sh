@@ -1,9 +1,22 @@
 #!/usr/bin/env bash
 # Cross-builds the library's tests for one target and runs them in an emulator; embeddings must be this machine's.
-# Usage: tests/cross/run.sh aarch64|armv7|wasm       (packages: tools/install_deps.sh build test cross web)
+# Usage: tests/cross/run.sh aarch64|armv7|riscv64|wasm       (packages: tools/install_deps.sh build test cross web)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-target=${1:?usage: tests/cross/run.sh aarch64|armv7|wasm}
+target=${1:?usage: tests/cross/run.sh aarch64|armv7|riscv64|wasm}
+case $target in
+  aarch64) tools=(aarch64-linux-gnu-g++ qemu-aarch64) ;;
+  armv7) tools=(arm-linux-gnueabihf-g++ qemu-arm) ;;
+  riscv64) tools=(clang++-19 riscv64-linux-gnu-g++ qemu-riscv64) ;;
+  *) tools=() ;;
+esac
+for tool in ${tools[@]+"${tools[@]}"}; do
+  if ! command -v "$tool" >/dev/null; then
+    echo "skipped: $target, for $tool is not installed (tools/install_deps.sh cross)"
+    exit 0
+  fi
+done
+export CTEST_PARALLEL_LEVEL=${CTEST_PARALLEL_LEVEL:-$(nproc)}
 cmake --preset "$target"
 cmake --build --preset "$target" -j"$(nproc)"
 ctest --preset "$target"
