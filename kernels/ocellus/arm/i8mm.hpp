@@ -6,7 +6,7 @@
 // | vusmmlaq_s32    | usmmla      | two rows of A x two columns of W, eight depths: 32 products, no saturation |
 // | vzip1q_u32      | zip1, zip2  | two rows of a panel, four depths each, to the eight depths that usmmla takes |
 //
-// u8 x s8 needs no shift. Overflow: as in ops/gemm.hpp.
+// f16 weights are outside law 2 by what comes from fp16. u8 x s8 needs no shift. Overflow: as in ops/gemm.hpp.
 // Registers: tile 6 x 16: 24 accumulators + 3 of A + 2 of W + 2 zipped = 31 of 32. An odd row is computed twice.
 // Not timed: run under qemu, instructions counted only (kernels/ocellus/arm/README.md).
 #pragma once

@@ -5,7 +5,7 @@
 // | vfmacc_vf            | vfmacc.vf      | f32 tile: sixteen columns, the activation from a scalar register |
 // | vwmacc_vx            | vwmacc.vx      | s8 tile: s16 weight x u8 activation added in s32, exact          |
 // | vnsrl_wx, vsra_vx    | vnsrl, vsra    | one of the four depths of a panel row, widened to s16            |
-// | vsse32, vsseg4e8     | vsse32         | transposition                                                    |
+// | vle32, vsse32        | vle32, vsse32  | transposition: a row read, a column written                      |
 //
 // Any vector length: a tile takes sixteen columns of f32 in a group of four registers where these have 128 bits, of two
 // at 256, in one from 512 on (LMUL, chosen once per tile from vlenb). The row-wise `vec` of sixteen lanes is a vector of
@@ -197,7 +197,8 @@ struct rvv : scalar {
       const u32 h = halves(p);                                                                                 \
       const u32 magnitude = __riscv_vsll(__riscv_vand(h, 0x7fff, 16), 13, 16);                                 \
       const u32 finite = bits(__riscv_vfmul(floats(magnitude), 5.19229686e33f, 16));                           \
-      const u32 any = __riscv_vor_tumu(__riscv_vmsgtu(magnitude, 0x0f7fffffu, 16), finite, finite, 0x7f800000u, 16); \
+      const u32 any = __riscv_vor_tumu(                                                                        \
+          __riscv_vmsgtu(magnitude, 0x0f7fffffu, 16), finite, finite, 0x7f800000u, 16);                        \
       return floats(__riscv_vor(any, __riscv_vsll(__riscv_vand(h, 0x8000u, 16), 16, 16), 16));                 \
     }                                                                                                          \
   };
