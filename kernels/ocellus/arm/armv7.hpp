@@ -1,5 +1,5 @@
-// NEON of 32-bit Arm with VFPv4: Cortex-A5, A7, A12, A15, A17, and 64-bit cores in 32-bit mode. The set `neon` of a unit
-// that is built with -mfpu=neon-vfpv4 or more.
+// NEON of 32-bit Arm with VFPv4: Cortex-A5, A7, A12, A15, A17, and 64-bit cores in 32-bit mode. The set `neon` of a
+// unit that is built with -mfpu=neon-vfpv4 or more.
 //
 // | intrinsic            | instruction    | use                                                            |
 // |----------------------|----------------|----------------------------------------------------------------|

@@ -7,12 +7,13 @@
 // | vnsrl_wx, vsra_vx    | vnsrl, vsra    | one of the four depths of a panel row, widened to s16            |
 // | vle32, vsse32        | vle32, vsse32  | transposition: a row read, a column written                      |
 //
-// Any vector length: a tile takes sixteen columns of f32 in a group of four registers where these have 128 bits, of two
-// at 256, in one from 512 on (LMUL, chosen once per tile from vlenb). The row-wise `vec` of sixteen lanes is a vector of
-// the compiler's, which puts it into four registers at vl = 16 whatever their length: a member of a class cannot be of
-// an RVV type. Nothing reads lanes beyond vl, so it does not matter what an agnostic tail holds.
+// Any vector length: a tile takes sixteen columns of f32 in four registers where these have 128 bits, in two at 256, in
+// one from 512 on (LMUL, chosen once per tile from vlenb). The row-wise `vec` of sixteen lanes is a vector of the
+// compiler's, which puts it into four registers at vl = 16 whatever their length: a member of a class cannot be of an
+// RVV type. Nothing reads lanes beyond vl, so it does not matter what an agnostic tail holds.
 // Overflow: as in ops/gemm.hpp; u8 activations need no shift, for products are made in 16 x 16 bits.
-// Registers at LMUL = 4: f32 tile 7 x 16: 28 of accumulators + 4 of W = 32; s8 tile 6 x 16: 24 + 4 of W + 2 widened = 30.
+// Registers at LMUL = 4: f32 tile 7 x 16: 28 of accumulators + 4 of W = 32; f16 in halves of 4 and 3 rows, for widening
+// takes more; s8 tile 6 x 16: 24 + 4 of W + 2 widened = 30.
 // There is no integer dot product in V: an s8 product costs as many instructions as an f32 one, and what s8 saves is
 // memory. f16 weights are widened by integers, for Zvfhmin is not part of V.
 // clang >= 19 as a region; clang 16 to 18 where the whole unit is built with V; gcc 12 has no such intrinsics.
@@ -231,8 +232,8 @@ struct rvv : scalar {
     if constexpr (P == 2) G::store(out + r * ldo + 16, y##r); \
   }
 
-  /// Holds loads from p back until `sum` is there. Costs no instruction; without it clang loads weights ahead and spills
-  /// accumulators.
+  /// Holds loads from p back until `sum` is there. Costs no instruction; without it clang loads weights ahead and
+  /// spills accumulators.
   template <class T, class V>
   static OCELLUS_INLINE void after(const T*& p, V sum) noexcept {
     __asm__("" : "+r"(p) : "vr"(sum));
