@@ -2,6 +2,11 @@
 // other flags and its ocellus types lie in another inline namespace (same members).
 #pragma once
 
+#include <ocellus/ops/attention.hpp>
+#include <ocellus/ops/gemm.hpp>
+#include <ocellus/ops/rowwise.hpp>
+#include <ocellus/ops/similarity.hpp>
+
 struct bench_table {
   void (*gemm[4])(const void* gemm_args);  // f32, f16, bf16, s8
   void (*attention[2])(const void* attention_args);  // f32, s8
@@ -26,14 +31,6 @@ struct highway_rival {
 highway_rival rival_sse41();
 highway_rival rival_avx2();
 highway_rival rival_avx512();
-
-#if defined(OCELLUS_BEGIN)
-#error "rival.hpp comes before the library's headers"
-#endif
-#include <ocellus/ops/attention.hpp>
-#include <ocellus/ops/gemm.hpp>
-#include <ocellus/ops/rowwise.hpp>
-#include <ocellus/ops/similarity.hpp>
 
 namespace {
 

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Cross-builds the library's tests for one target and runs them in an emulator; embeddings must be this machine's.
-# Usage: tests/cross/run.sh aarch64|armv7|riscv64|wasm       (packages: tools/install_deps.sh build test cross web)
+# Usage: tests/cross/run.sh aarch64|armv7|riscv64|ppc64le|wasm       (packages: tools/install_deps.sh build test cross web)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-target=${1:?usage: tests/cross/run.sh aarch64|armv7|riscv64|wasm}
+target=${1:?usage: tests/cross/run.sh aarch64|armv7|riscv64|ppc64le|wasm}
 case $target in
   aarch64) tools=(aarch64-linux-gnu-g++ qemu-aarch64) ;;
   armv7) tools=(arm-linux-gnueabihf-g++ qemu-arm) ;;
+  ppc64le) tools=(powerpc64le-linux-gnu-g++ qemu-ppc64le) ;;
   riscv64) tools=(clang++-19 riscv64-linux-gnu-g++ qemu-riscv64) ;;
   *) tools=() ;;
 esac

@@ -1,0 +1,110 @@
+#!/usr/bin/env python3
+"""Runs bench_kernels, or reads what it wrote, and audits law 5: a kernel is at least 1.3 times the set it inherits from and
+never slower than Highway for the same instructions.
+
+  cmake --build build --target bench_kernels
+  python3 bench/kernels_report.py --run [--filter clip_vit_b32] [--repetitions 5]     writes bench/results/kernels.json
+  python3 bench/kernels_report.py                                                     tables of that file (Markdown)
+
+Rates compare the best iteration with the best of interleaved repetitions. A cell: time in us, % of the peak of the
+unit (for products), x the parent, x Highway. What does not earn its place is listed at the end.
+"""
+import argparse
+import json
+import os
+import subprocess
+import sys
+
+ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
+RESULTS = os.path.join(ROOT, "bench", "results", "kernels.json")
+PARENT = {"sse41": "scalar", "avx2": "scalar", "avxvnni": "avx2", "avx512": "avx2", "avx512vnni": "avx512",
+          "avx512bf16": "avx512vnni", "avx512fp16": "avx512vnni"}
+# What a set brings itself; everything else it takes from its parent, with the same code.
+OWN = {"avxvnni": ("gemm_s8", "attention_s8"), "avx512vnni": ("gemm_s8", "attention_s8"), "avx512bf16": ("gemm_bf16",),
+       "avx512fp16": ("gemm_f16",)}
+HIGHWAY = {"sse41": "sse41", "avx2": "avx2", "avxvnni": "avx2"}
+EARNS = 1.3
+
+
+def read(path):
+    """op -> shape -> set -> its best counters."""
+    with open(path) as f:
+        runs = json.load(f)["benchmarks"]
+    table = {}
+    for r in runs:
+        if r.get("run_type") != "iteration":
+            continue
+        op, name, shape = r["name"].split("/")[:3]
+        cell = table.setdefault(op, {}).setdefault(shape, {}).get(name)
+        if cell is None or r["best_us"] < cell["best_us"]:
+            table[op][shape][name] = r
+    return table
+
+
+def rivals(op, name, cells):
+    """The best of Highway's for the set's instructions, and its name."""
+    isa = HIGHWAY.get(name, "avx512" if name.startswith("avx512") else None)
+    found = [(cells[k]["best_us"], k) for k in cells if isa and k.startswith("highway") and k.endswith("_" + isa)]
+    return min(found, default=(None, None))
+
+
+def report(table):
+    fails, ratios = [], {}
+    for op, shapes in table.items():
+        names = list(dict.fromkeys(name for cells in shapes.values() for name in cells))
+        print(f"\n### {op}\n\n| shape | " + " | ".join(names) + " |\n|---|" + "--:|" * len(names))
+        for shape, cells in shapes.items():
+            texts = []
+            for name in names:
+                c = cells.get(name)
+                if c is None:
+                    texts.append("-")
+                    continue
+                text = f"{c['best_us']:.1f}"
+                if "of_peak" in c:
+                    text += f" {100 * c['of_peak']:.0f} %"
+                elif "GB/s" in c and not op.startswith("gemm"):
+                    text += f" {c['GB/s']:.1f} GB/s"
+                own = name in PARENT and (name not in OWN or op in OWN[name])
+                if own and PARENT[name] in cells:
+                    x = cells[PARENT[name]]["best_us"] / c["best_us"]
+                    ratios.setdefault((name, op, PARENT[name]), []).append((x, shape))
+                    text += f" {x:.2f}x"
+                rival, rival_name = rivals(op, name, cells)
+                if own and rival:
+                    ratios.setdefault((name, op, rival_name), []).append((rival / c["best_us"], shape))
+                    text += f" hwy {rival / c['best_us']:.2f}x"
+                texts.append(text)
+            print(f"| {shape} | " + " | ".join(texts) + " |")
+    print("\n### Law 5\n\n| set | op | against | worst | at | best |\n|---|---|---|--:|---|--:|")
+    for (name, op, against), found in ratios.items():
+        worst, best = min(found), max(found)
+        print(f"| {name} | {op} | {against} | {worst[0]:.2f}x | {worst[1]} | {best[0]:.2f}x |")
+        if worst[0] < (EARNS if against == PARENT[name] else 1):
+            fails.append(f"{name}/{op}: {worst[0]:.2f}x {against} at {worst[1]} (at best {best[0]:.2f}x)")
+    print(f"\n{len(fails)} do not earn their place:\n" if fails else "\nEach earns its place.")
+    for line in fails:
+        print("- " + line)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", nargs="?", default=RESULTS)
+    parser.add_argument("--build", default=os.path.join(ROOT, "build"))
+    parser.add_argument("--run", action="store_true")
+    parser.add_argument("--filter", default=".")
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=0.02, help="of each repetition")
+    args = parser.parse_args()
+    if args.run:
+        os.makedirs(os.path.dirname(args.results), exist_ok=True)
+        subprocess.run([os.path.join(args.build, "bench_kernels"), f"--benchmark_filter={args.filter}",
+                        f"--benchmark_repetitions={args.repetitions}", "--benchmark_enable_random_interleaving=true",
+                        f"--benchmark_min_time={args.seconds}", f"--benchmark_out={args.results}", "--benchmark_out_format=json"],
+                       check=True, stdout=subprocess.DEVNULL)
+    report(read(args.results))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
