@@ -26,6 +26,20 @@ HIGHWAY = {"sse41": "sse41", "avx2": "avx2", "avxvnni": "avx2"}
 EARNS = 1.3
 
 
+KEEP = ("name", "run_type", "best_us", "GMAC/s", "GB/s", "peak", "of_peak")
+
+
+def shrink(path):
+    """Keeps of Google Benchmark's file what the tables need, with the machine and the date."""
+    with open(path) as f:
+        results = json.load(f)
+    results["benchmarks"] = [{k: float(f"{r[k]:.5g}") if isinstance(r[k], float) else r[k] for k in KEEP if k in r}
+                             for r in results["benchmarks"] if r.get("run_type") == "iteration"]
+    text = json.dumps(results).replace('{"name"', '\n{"name"')
+    with open(path, "w") as f:
+        f.write(text + "\n")
+
+
 def read(path):
     """op -> shape -> set -> its best counters."""
     with open(path) as f:
@@ -102,6 +116,7 @@ def main():
                         f"--benchmark_repetitions={args.repetitions}", "--benchmark_enable_random_interleaving=true",
                         f"--benchmark_min_time={args.seconds}", f"--benchmark_out={args.results}", "--benchmark_out_format=json"],
                        check=True, stdout=subprocess.DEVNULL)
+        shrink(args.results)
     report(read(args.results))
     return 0
 
