@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).parents[2])
-SOURCES = {".hpp", ".cpp", ".inl", ".def", ".h", ".py", ".sh", ".cmake", ".txt", ".md", ".json", ".ld", ".c", ".S", ".html", ".js"}
+SOURCES = {".hpp", ".cpp", ".inl", ".def", ".h", ".py", ".sh", ".cmake", ".txt", ".md", ".json", ".ld", ".c", ".S", ".html", ".js", ".mjs"}
 FORMATTED = {".hpp", ".cpp", ".inl", ".h"}
 # Where ASCII would hide what the file is about: prose, and strings in many scripts as test data.
 UNICODE_WELCOME = re.compile(r"\.md$|\.json$|\.html$|\.svg$|^examples/demo/|^bench/results/|^tests/goldens/|LICENSE")

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# The short programs examples/NN_name do on the demo model what their first lines say.
+# Usage: examples.sh BUILD_DIR      (with the programs and examples built)
+set -euo pipefail
+source_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+build_dir=$(cd "$1" && pwd)
+demo="$source_dir/examples/demo"
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+model="$scratch/demo.oc"
+"$build_dir/ocellus-convert" -q "$demo/demo.pt" -o "$model" --tokenizer "$demo/bpe_demo.txt.gz"
+
+expect() {  # PATTERN PROGRAM ARGUMENT...: a line of the output matches
+  local pattern=$1 output
+  shift
+  output=$("$build_dir/examples/$@")
+  printf '%s\n%s\n' "$1" "$output"
+  grep -qE "$pattern" <<<"$output" || { echo "no line matches: $pattern"; exit 1; }
+}
+
+purple=$demo/pictures/purple-ring.png blue=$demo/pictures/blue-heart.png
+expect "^ 1\.000  $purple  $purple$" 01_similarity "$model" "$purple" "$purple" "$blue"
+expect "^ {1,2}(9[0-9]|100)\.[0-9]+ %  a blue heart$" 02_zero_shot "$model" "$blue" "a red heart" "a blue heart" "a blue circle"
+cp "$demo"/pictures/*.png "$scratch"
+mkdir "$scratch/photos" && mv "$scratch"/*.png "$scratch/photos"
+for _ in embeds reads; do
+  expect . 03_folder_search "$model" "$scratch/photos" "a photo of a purple ring." | tee "$scratch/found"
+  sed -n 2p "$scratch/found" | grep -q 'purple-ring.png$' || { echo "another picture is first"; exit 1; }
+  [ -s "$scratch/photos/ocellus.vectors" ] || { echo "no index was kept"; exit 1; }
+done
