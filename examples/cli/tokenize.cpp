@@ -39,7 +39,7 @@ void tokenize(options& o) {
     if (!settings.style)
       throw usage(
           "tokenize: --style is one of clip-openclip, clip-hf, siglip-hf, siglip-openclip, siglip2, "
-          "siglip2-openclip");
+          "siglip2-openclip, bert-openclip, xlm-roberta-openclip");
     if (o.context > 0) settings.context = o.context;
     const auto built = convert::build_tokenizer(o.vocabulary, settings);
     if (!built)
@@ -78,7 +78,8 @@ void add_tokenize(CLI::App& app) {
   c->add_option("--tokenizer", o->vocabulary,
                 "Vocabulary instead of a model: file or folder (needs --style)");
   c->add_option("--style", o->style,
-                "clip-openclip, clip-hf, siglip-hf, siglip-openclip, siglip2, siglip2-openclip");
+                "clip-openclip, clip-hf, siglip-hf, siglip-openclip, siglip2, siglip2-openclip, bert-openclip,\n"
+                "xlm-roberta-openclip");
   c->add_option("--context", o->context, "Ids per text (default: the model's)")->check(CLI::Range(2, 8192));
   c->add_option("--text", o->texts, "Texts");
   c->add_option("--texts", o->texts_file, "File with one text a line, or .jsonl with {\"text\": ...} a line");

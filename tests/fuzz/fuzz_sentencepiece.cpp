@@ -22,6 +22,19 @@ using type = vocabulary::piece_type;
 
 constexpr std::array styles = {text_style::siglip_hf, text_style::siglip_openclip, text_style::siglip2};
 
+vocabulary small_xlm_roberta() {
+  vocabulary v;
+  v.is_xlm_roberta = true;
+  v.flags = spm_escape_blanks | spm_dummy_prefix | spm_single_blanks;
+  v.pieces = {{"<s>", 0, type::control}, {"<pad>", 0, type::control}, {"</s>", 0, type::control},
+              {"<unk>", 0, type::unknown}};
+  for (const char* text : {"a", "b", "\xE2\x96\x81", "\xE2\x96\x81" "a", "ab", "\xC3\xA9"}) {
+    v.pieces.push_back({text, -static_cast<float>(v.pieces.size()), type::normal});
+  }
+  v.specials = {{"<s>", 0}, {"</s>", 2}};
+  return v;
+}
+
 vocabulary small_vocabulary(bool bpe, bool bytes) {
   vocabulary v;
   v.is_bpe = bpe;
@@ -51,6 +64,9 @@ std::vector<std::vector<std::byte>> small_blobs() {
       blobs.push_back(std::move(*blob));
     }
   }
+  auto xlm_roberta = convert::build_sentencepiece(small_xlm_roberta(), {});
+  if (!xlm_roberta) __builtin_trap();
+  blobs.push_back(std::move(*xlm_roberta));
   return blobs;
 }
 

@@ -1,7 +1,8 @@
-// Four inputs in one, chosen by the first byte: bytes as a tokenizer blob that is opened and used; a sound blob with
+// Five inputs in one, chosen by the first byte: bytes as a tokenizer blob that is opened and used; a sound blob with
 // bytes changed; text through a small vocabulary in both CLIP styles and through all cleaning functions; a merge list
-// that is built, opened and used.
+// that is built, opened and used; a WordPiece list likewise.
 #include "tokenizer.hpp"
+#include "tokenizer_wordpiece.hpp"
 
 #include <ocellus/text/clean.hpp>
 #include <ocellus/text/tokenizer.hpp>
@@ -77,6 +78,19 @@ void fuzz_text(std::string_view text) {
   cleaning::siglip_hf(text, out);
 }
 
+void fuzz_wordpiece(std::string_view list) {
+  const auto sound = convert::parse_wordpiece_list("[PAD]\n[UNK]\n[CLS]\n[SEP]\na\n##a\nab\n##b\n.");
+  static const auto blob = convert::build_wordpiece(*sound, {});
+  use(*tokenizer::open(*blob), list);
+  const auto v = convert::parse_wordpiece_list(list);
+  if (!v) return;
+  const auto built = convert::build_wordpiece(*v, {});
+  if (!built) return;
+  const auto t = tokenizer::open(*built);
+  if (!t) __builtin_trap();  // what the builder makes must open
+  use(*t, list);
+}
+
 void fuzz_merges(std::string_view list) {
   const std::vector<std::byte> blob = build(list, text_style::clip_openclip);
   if (blob.empty()) return;
@@ -90,11 +104,12 @@ void fuzz_merges(std::string_view list) {
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   if (size == 0) return 0;
   const std::string_view rest(reinterpret_cast<const char*>(data + 1), size - 1);
-  switch (data[0] % 4) {
+  switch (data[0] % 5) {
     case 0: fuzz_blob(rest); break;
     case 1: fuzz_text(rest); break;
     case 2: fuzz_patched_blob(rest); break;
-    default: fuzz_merges(rest); break;
+    case 3: fuzz_merges(rest); break;
+    default: fuzz_wordpiece(rest); break;
   }
   return 0;
 }

@@ -16,7 +16,7 @@
 namespace ocellus::convert {
 
 struct json_limits {
-  std::size_t bytes = std::size_t{64} << 20;  ///< a tokenizer.json of 256k pieces has 34 MB
+  std::size_t bytes = std::size_t{128} << 20;  ///< a tokenizer.json of 900k pieces has some 60 MB
   std::size_t values = 8'000'000;             ///< objects, arrays, keys, numbers and strings together
   int depth = 64;
   bool unique_keys =

@@ -201,8 +201,13 @@ void read_text(plan& p, const settings& s, bool quick_gelu, const std::string& q
   k.context = t.context;
   k.vocab_size = t.vocab;
   const settings kwargs = s.child("tokenizer_kwargs", "open_clip's tokenizers");
-  // A tokenizer of transformers is a SentencePiece model here; open_clip's own is CLIP's BPE.
+  // open_clip's own tokenizer is CLIP's BPE. Of transformers' tokenizers the vocabulary tells which one it is.
   const bool hf = !s.text("hf_tokenizer_name", "").empty();
+  k.strip_sep = hf && kwargs.flag("strip_sep_token", false, "text.strip_sep_token");
+  for (const auto& [key, value] : kwargs.object().items())
+    if (key != "clean" && !(key == "strip_sep_token" && hf) && !value.is_null())
+      kwargs.fail(key.c_str(), "is set, which ocellus does not do");
+  if (s.has("tokenizer_mode")) s.fail("tokenizer_mode", "is set, which ocellus does not do");
   k.style = hf ? text_style::siglip_openclip : text_style::clip_openclip;
   const std::string clean = kwargs.text("clean", hf ? "whitespace" : "lower", "text.clean");
   if (clean == "whitespace") k.cleaning = text_cleaning::whitespace;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <string_view>
 
 namespace ocellus::convert {
 
@@ -89,6 +90,32 @@ std::string describe_crop(const preprocess_config& c) {
          (c.crop_offset == crop_rounding::round ? ", offset rounded" : ", offset rounded down");
 }
 
+/// The class that the file names decides what it leaves out, where it is not the one that goes with the model. Older
+/// files name a "feature extractor", newer ones end in Fast or Pil; classes that nobody pairs with these models keep the
+/// model's own defaults.
+processor_defaults named_processor(const nlohmann::json* object, const processor_defaults& usual) {
+  if (object == nullptr || usual.naflex || !object->contains("image_processor_type")) return usual;
+  const nlohmann::json& type = (*object)["image_processor_type"];
+  const std::string name = type.is_string() ? type.get<std::string>() : std::string();
+  const auto is = [&name](const std::string& known) { return name == known || name == known + "Fast" || name == known + "Pil"; };
+  processor_defaults d = usual;
+  if (is("CLIPImageProcessor") && d.name != std::string_view("CLIPImageProcessor")) {
+    d = {};
+    d.size = d.crop = 224;
+  } else if ((is("SiglipImageProcessor") && d.name != std::string_view("SiglipImageProcessor")) ||
+             (is("ViTImageProcessor") && d.name != std::string_view("ViTImageProcessor"))) {
+    const bool siglip = is("SiglipImageProcessor");
+    d.name = siglip ? "SiglipImageProcessor" : "ViTImageProcessor";
+    d.square = true;
+    d.center_crop = false;
+    d.filter = siglip ? resize_filter::bicubic : resize_filter::bilinear;
+    std::fill_n(d.mean, 3, 0.5f);
+    std::fill_n(d.std, 3, 0.5f);
+    d.size = d.crop = 224;
+  }
+  return d;
+}
+
 }  // namespace
 
 void note_preprocess(plan& p, const std::string& origin) {
@@ -100,7 +127,8 @@ void note_preprocess(plan& p, const std::string& origin) {
 }
 
 void read_hf_preprocessor(plan& p, const nlohmann::json* object, const std::string& file,
-                          const processor_defaults& d) {
+                          const processor_defaults& usual) {
+  const processor_defaults d = named_processor(object, usual);
   preprocess_config& c = p.config().preprocess;
   c.filter = d.filter;
   c.crop_offset = crop_rounding::floor;

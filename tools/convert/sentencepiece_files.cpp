@@ -1,12 +1,15 @@
 #include "tokenizer_sentencepiece.hpp"
 
 #include "json.hpp"
+#include "tokenizer_files.hpp"
 
 #include <ocellus/text/sentencepiece_text.hpp>
 #include <ocellus/text/unicode.hpp>
 
+#include <array>
 #include <bit>
 #include <cstring>
+#include <iterator>
 
 namespace ocellus::convert {
 
@@ -17,8 +20,6 @@ namespace {
 
 using vocabulary = sentencepiece_vocabulary;
 using piece_type = vocabulary::piece_type;
-
-constexpr std::size_t most_specials = 65536;
 
 error fail(std::string what) { return error{std::move(what)}; }
 
@@ -142,16 +143,6 @@ outcome<void> parse_normalizer(std::string_view bytes, vocabulary& v) {
 }
 
 // ---- tokenizer.json and lists
-
-/// The value of `key` if it is an object with such a key, else null.
-const json& member(const json& j, const char* key) {
-  static const json nothing;
-  if (!j.is_object()) return nothing;
-  const auto at = j.find(key);
-  return at == j.end() ? nothing : *at;
-}
-
-bool is_true(const json& j) { return j.is_boolean() && j.get<bool>(); }
 
 /// Calls f for each step of a normaliser or pre-tokenizer: itself, or the parts of a "Sequence".
 template <class F>
@@ -280,22 +271,17 @@ outcome<void> read_bpe(const json& model, vocabulary& v) {
   return {};
 }
 
-outcome<void> read_added_tokens(const json& list, vocabulary& v) {
-  if (list.is_null()) return {};
-  if (!list.is_array() || list.size() > most_specials) return fail("added_tokens is not a list");
-  for (const json& t : list) {
-    const json& content = member(t, "content");
-    const json& id = member(t, "id");
-    if (!content.is_string() || !id.is_number_integer()) return fail("an added token lacks its text or id");
-    auto text = content.get<std::string>();
-    if (is_true(member(t, "single_word"))) {
-      return fail("the added token " + in_quotes(text) + " asks for word boundaries, which is not supported");
-    }
-    if (auto set = set_piece(v, id.get<std::int64_t>(), text, 0); !set) return set;
-    vocabulary::piece& p = v.pieces[id.get<std::size_t>()];
-    const bool is_control = is_true(member(t, "special")) && p.type == piece_type::normal && !v.is_bpe;
-    if (is_control) p.type = piece_type::control;
-    v.specials.emplace_back(std::move(text), id.get<int>());
+outcome<void> place_added_tokens(const json& list, vocabulary& v) {
+  auto tokens = read_added_tokens(list);
+  if (!tokens) return tokens.failure();
+  for (added_token& t : *tokens) {
+    const auto id = static_cast<std::size_t>(t.id);
+    const bool is_new = id >= v.pieces.size() || v.pieces[id].text.empty();
+    if (auto set = set_piece(v, t.id, t.content, is_new ? 0 : v.pieces[id].score); !set) return set;
+    vocabulary::piece& p = v.pieces[id];
+    if (t.special && p.type == piece_type::normal && !v.is_bpe)
+      p.type = is_new ? piece_type::unused : piece_type::control;
+    v.specials.emplace_back(std::move(t.content), t.id);
   }
   return {};
 }
@@ -313,7 +299,7 @@ outcome<vocabulary> parse_tokenizer_json(const json& j) {
   v.byte_fallback = is_true(member(model, "byte_fallback"));
   if (auto read = v.is_bpe ? read_bpe(model, v) : read_unigram(model, v); !read) return read.failure();
   if (auto read = read_normalizer(j, v); !read) return read.failure();
-  if (auto read = read_added_tokens(member(j, "added_tokens"), v); !read) return read.failure();
+  if (auto read = place_added_tokens(member(j, "added_tokens"), v); !read) return read.failure();
   if (v.byte_fallback) mark_bytes(v);
   return v;
 }
@@ -352,28 +338,15 @@ outcome<vocabulary> parse_piece_list(const json& j) {
 
 // ---- names of special tokens
 
-std::optional<std::string> token_text(const json& t) {
-  if (t.is_string()) return t.get<std::string>();
-  const json& content = member(t, "content");
-  return content.is_string() ? std::optional(content.get<std::string>()) : std::nullopt;
-}
-
 outcome<void> read_token_names(const fs::path& folder, vocabulary& v) {
-  for (const char* name : {"special_tokens_map.json", "tokenizer_config.json"}) {
-    std::error_code ignored;
-    if (!fs::is_regular_file(folder / name, ignored)) continue;
-    auto j = read_json(folder / name);
-    if (!j) return fail(std::string(name) + ": " + j.failure().what);
-    if (auto t = token_text(member(*j, "eos_token"))) v.eos = *t;
-    if (auto t = token_text(member(*j, "pad_token"))) v.pad = *t;
-    if (auto t = token_text(member(*j, "unk_token"))) v.unk = *t;
-    // Siglip2Tokenizer has no such switch.
-    if (!v.is_bpe && member(*j, "do_lower_case") == false) v.lower_case = false;
-    const json& length = member(*j, "model_max_length");
-    if (!length.is_number_integer()) continue;
-    const auto n = length.get<std::int64_t>();
-    if (n >= 2 && n <= 4096) v.context = static_cast<int>(n);  // others mean "no limit"
-  }
+  const auto s = read_token_settings(folder);
+  if (!s) return s.failure();
+  v.eos = s->token("eos_token").value_or(v.eos);
+  v.pad = s->token("pad_token").value_or(v.pad);
+  v.unk = s->token("unk_token").value_or(v.unk);
+  v.context = s->context();
+  // Siglip2Tokenizer has no such switch.
+  if (!v.is_bpe && member(s->merged, "do_lower_case") == false) v.lower_case = false;
   return {};
 }
 
@@ -381,6 +354,38 @@ outcome<std::vector<std::byte>> build_beside(vocabulary v, const fs::path& path,
                                              const tokenizer_options& options) {
   if (auto read = read_token_names(path.parent_path(), v); !read) return read.failure();
   return build_sentencepiece(std::move(v), options);
+}
+
+/// The first ids of XLM-R, which fairseq gave them.
+constexpr std::array<std::string_view, 4> xlm_roberta_first = {"<s>", "<pad>", "</s>", "<unk>"};
+
+bool begins_as_xlm_roberta(const vocabulary& v) {
+  if (v.is_bpe || v.pieces.size() < xlm_roberta_first.size()) return false;
+  for (std::size_t id = 0; id < xlm_roberta_first.size(); ++id)
+    if (v.pieces[id].text != xlm_roberta_first[id]) return false;
+  return true;
+}
+
+/// The file's pieces (unknown, start, end, then the others) in XLM-R's order: "<pad>" is new, "<mask>" comes
+/// last.
+outcome<void> order_as_xlm_roberta(vocabulary& v) {
+  if (begins_as_xlm_roberta(v)) return {};
+  if (v.is_bpe || v.pieces.size() < 4 || v.pieces[0].text != "<unk>" || v.pieces[1].text != "<s>" ||
+      v.pieces[2].text != "</s>") {
+    return fail("its first pieces are not <unk>, <s>, </s>, as XLM-R's are");
+  }
+  std::vector<vocabulary::piece> pieces;
+  pieces.reserve(v.pieces.size() + 2);
+  for (const std::string_view text : xlm_roberta_first) {
+    pieces.push_back({std::string(text), 0, text == "<unk>" ? piece_type::unknown : piece_type::control});
+  }
+  std::move(v.pieces.begin() + 3, v.pieces.end(), std::back_inserter(pieces));
+  pieces.push_back({"<mask>", 0, piece_type::control});
+  v.pieces = std::move(pieces);
+  v.specials.clear();
+  for (std::size_t id = 0; id < 4; ++id) v.specials.emplace_back(v.pieces[id].text, static_cast<int>(id));
+  v.specials.emplace_back("<mask>", static_cast<int>(v.pieces.size() - 1));
+  return {};
 }
 
 }  // namespace
@@ -447,6 +452,7 @@ outcome<std::vector<std::byte>> build_sentencepiece_json(const json& j, const fs
                                                          const tokenizer_options& options) {
   auto v = j.is_array() ? parse_piece_list(j) : parse_tokenizer_json(j);
   if (!v) return v.failure();
+  v->is_xlm_roberta = begins_as_xlm_roberta(*v);
   return build_beside(std::move(*v), path, options);
 }
 
@@ -456,6 +462,14 @@ outcome<std::vector<std::byte>> build_sentencepiece_model(const fs::path& path,
   if (!bytes) return bytes.failure();
   auto v = parse_sentencepiece_model(*bytes);
   if (!v) return v.failure();
+  const auto settings = read_token_settings(path.parent_path());
+  if (!settings) return settings.failure();
+  v->is_xlm_roberta = options.style == text_style::xlm_roberta_openclip ||
+                      path.filename() == "sentencepiece.bpe.model" ||
+                      settings->token("tokenizer_class").value_or("").starts_with("XLMRoberta");
+  if (v->is_xlm_roberta) {
+    if (auto ordered = order_as_xlm_roberta(*v); !ordered) return ordered.failure();
+  }
   return build_beside(std::move(*v), path, options);
 }
 

@@ -1,7 +1,9 @@
 #include "tokenizer.hpp"
 
 #include "json.hpp"
+#include "tokenizer_files.hpp"
 #include "tokenizer_sentencepiece.hpp"
+#include "tokenizer_wordpiece.hpp"
 
 #include <ocellus/text/clip_bpe.hpp>
 #include <ocellus/text/tokenizer.hpp>
@@ -181,35 +183,14 @@ outcome<void> add_special(clip_tables& tables, std::string text, int id, special
   return {};
 }
 
-/// transformers' special token as tokenizer_config.json and special_tokens_map.json write it: text or an
-/// object.
-std::optional<std::string> token_text(const json& j, const char* key) {
-  if (!j.is_object()) return std::nullopt;
-  const auto at = j.find(key);
-  if (at == j.end()) return std::nullopt;
-  if (at->is_string()) return at->get<std::string>();
-  if (at->is_object() && at->contains("content") && (*at)["content"].is_string()) {
-    return (*at)["content"].get<std::string>();
-  }
-  return std::nullopt;
-}
-
 /// Names of special tokens and the context from the files beside a vocabulary, where they are.
 outcome<void> read_token_names(const fs::path& folder, clip_vocabulary& v) {
-  for (const char* name : {"special_tokens_map.json", "tokenizer_config.json"}) {
-    std::error_code ignored;
-    if (!fs::is_regular_file(folder / name, ignored)) continue;
-    auto j = read_json(folder / name);
-    if (!j) return fail(std::string(name) + ": " + j.failure().what);
-    if (auto t = token_text(*j, "bos_token")) v.sot = *t;
-    if (auto t = token_text(*j, "eos_token")) v.eot = *t;
-    if (auto t = token_text(*j, "pad_token")) v.pad = *t;
-    const auto length = j->is_object() ? j->find("model_max_length") : j->end();
-    if (length != j->end() && length->is_number_integer()) {
-      const auto n = length->get<std::int64_t>();
-      if (n >= 2 && n <= 4096) v.context = static_cast<int>(n);  // others mean "no limit"
-    }
-  }
+  const auto s = read_token_settings(folder);
+  if (!s) return s.failure();
+  v.sot = s->token("bos_token").value_or(v.sot);
+  v.eot = s->token("eos_token").value_or(v.eot);
+  v.pad = s->token("pad_token").value_or(v.pad);
+  v.context = s->context();
   return {};
 }
 
@@ -242,28 +223,6 @@ outcome<void> read_merges(const json& j, clip_vocabulary& v) {
   return {};
 }
 
-outcome<void> read_added_tokens(const json& j, clip_vocabulary& v) {
-  if (!j.is_array()) return fail("added_tokens is not a list");
-  for (const json& t : j) {
-    if (!t.is_object() || !t.contains("content") || !t["content"].is_string() || !t.contains("id") ||
-        !t["id"].is_number_integer()) {
-      return fail("an added token lacks its text or id");
-    }
-    const auto content = t["content"].get<std::string>();
-    const auto id = t["id"].get<std::int64_t>();
-    if (id < 0 || id >= (1 << 24))
-      return fail("the id of the added token " + in_quotes(content) + " is out of range");
-    if (const auto word = t.find("single_word"); word != t.end() && word->is_boolean() && word->get<bool>()) {
-      return fail("the added token " + in_quotes(content) + " asks for word boundaries: not supported");
-    }
-    const auto normalized = t.find("normalized");
-    const bool is_normalized = normalized != t.end() && normalized->is_boolean() && normalized->get<bool>();
-    v.added.push_back({content, static_cast<int>(id), is_normalized});
-    v.ids.insert_or_assign(content, static_cast<int>(id));
-  }
-  return {};
-}
-
 /// True if the object, or one in its list of that name, has the type.
 bool has_type(const json& j, const char* list, const char* type) {
   if (!j.is_object()) return false;
@@ -286,9 +245,10 @@ outcome<clip_vocabulary> parse_tokenizer_json(const json& j) {
   if (!model.contains("vocab") || !model.contains("merges")) return fail("its model lacks vocab or merges");
   if (auto read = read_vocabulary_map(model["vocab"], v); !read) return read.failure();
   if (auto read = read_merges(model["merges"], v); !read) return read.failure();
-  if (j.contains("added_tokens")) {
-    if (auto read = read_added_tokens(j["added_tokens"], v); !read) return read.failure();
-  }
+  auto added = read_added_tokens(member(j, "added_tokens"));
+  if (!added) return added.failure();
+  v.added = std::move(*added);
+  for (const added_token& t : v.added) v.ids.insert_or_assign(t.content, t.id);
   return v;
 }
 
@@ -306,15 +266,19 @@ outcome<clip_vocabulary> read_vocab_and_merges(const fs::path& folder) {
   return v;
 }
 
-/// What transformers adds to a vocabulary without added tokens of its own.
+/// The special tokens that transformers adds to those of the vocabulary's file, as far as it knows them: a text
+/// that holds "!" where that is the padding gets its id.
 void add_default_tokens(clip_vocabulary& v) {
-  if (!v.added.empty()) return;
+  const bool none = v.added.empty();
   const auto add = [&v](const std::string& text, bool normalized) {
-    if (const auto at = v.ids.find(text); at != v.ids.end())
+    const bool known = std::any_of(v.added.begin(), v.added.end(),
+                                   [&text](const added_token& t) { return t.content == text; });
+    if (const auto at = v.ids.find(text); at != v.ids.end() && !known)
       v.added.push_back({text, at->second, normalized});
   };
-  add(v.sot, true);
-  add(v.eot, false);
+  if (none) add(v.sot, true);
+  if (none) add(v.eot, false);
+  add(v.pad, false);
 }
 
 outcome<std::vector<std::byte>> build_from_transformers(clip_vocabulary v, const fs::path& folder,
@@ -334,6 +298,7 @@ outcome<std::vector<std::byte>> build_from_json(const fs::path& path, const toke
   auto j = read_json(path);
   if (!j) return j.failure();
   if (is_sentencepiece_json(*j)) return build_sentencepiece_json(*j, path, options);
+  if (is_wordpiece_json(*j)) return build_wordpiece_json(*j, path, options);
   if (!j->is_object() || !j->contains("model") || !(*j)["model"].is_object()) {
     if (path.filename() != "vocab.json") return fail("not a tokenizer: it has no model");
     auto v = read_vocab_and_merges(path.parent_path());
@@ -357,6 +322,7 @@ outcome<std::vector<std::byte>> build_from_file(const fs::path& path, const toke
   }
   auto text = read_text_file(path);
   if (!text) return text.failure();
+  if (is_wordpiece_list(*text)) return build_wordpiece_list(*text, path, options);
   auto v = parse_merge_list(*text, options.vocab_size);
   if (!v) return v.failure();
   tokenizer_options o = options;
@@ -370,6 +336,8 @@ constexpr std::array folder_files = {"spiece.model",
                                      "tokenizer.model",
                                      "bpe_simple_vocab_16e6.txt.gz",
                                      "bpe_simple_vocab_16e6.txt",
+                                     "sentencepiece.bpe.model",
+                                     "vocab.txt",
                                      "siglip2_vocab.json"};
 
 }  // namespace
@@ -377,7 +345,8 @@ constexpr std::array folder_files = {"spiece.model",
 std::optional<text_style> parse_text_style(std::string_view name) {
   for (const text_style s :
        {text_style::clip_openclip, text_style::clip_hf, text_style::siglip_hf, text_style::siglip_openclip,
-        text_style::siglip2, text_style::siglip2_openclip}) {
+        text_style::siglip2, text_style::siglip2_openclip, text_style::bert_openclip,
+        text_style::xlm_roberta_openclip}) {
     if (name == to_string(s)) return s;
   }
   return std::nullopt;
@@ -452,7 +421,7 @@ outcome<std::vector<std::byte>> build_clip_tokenizer(const clip_vocabulary& v,
   auto merges = merge_table(v);
   if (!merges) return merges.failure();
   if (hf) {
-    for (const clip_vocabulary::added_token& t : v.added) {
+    for (const added_token& t : v.added) {
       const special_match match = t.normalized ? special_match::normalized : special_match::raw;
       if (auto added = add_special(tables, t.content, t.id, match); !added) return added.failure();
     }
@@ -497,7 +466,7 @@ outcome<std::vector<std::byte>> build_tokenizer(const fs::path& path, const toke
     if (file.empty())
       return fail(printable(path.string()) +
                   ": the folder holds no tokenizer (tokenizer.json, vocab.json with merges.txt, "
-                  "spiece.model, bpe_simple_vocab_16e6.txt.gz)");
+                  "spiece.model, sentencepiece.bpe.model, vocab.txt, bpe_simple_vocab_16e6.txt.gz)");
   }
   auto blob = build_from_file(file, options);
   if (!blob) return fail(printable(file.string()) + ": " + blob.failure().what);

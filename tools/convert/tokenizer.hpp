@@ -7,9 +7,11 @@
 // Read are, by what they hold rather than by their names:
 //   bpe_simple_vocab_16e6.txt, also .gz   CLIP's merges (OpenAI, open_clip); any number of merges
 //   vocab.json with merges.txt            CLIP (transformers)
-//   tokenizer.json                        CLIP BPE; SentencePiece unigram and BPE
+//   tokenizer.json                        CLIP BPE; SentencePiece unigram and BPE; WordPiece
 //   spiece.model, tokenizer.model         SentencePiece unigram
+//   sentencepiece.bpe.model               the same with XLM-R's order of ids
 //   siglip2_vocab.json                    a list of Gemma's pieces in id order
+//   vocab.txt                             BERT's WordPiece
 // or a folder with one of these. Everything is untrusted: sizes are limited and each id is checked.
 #pragma once
 
@@ -33,11 +35,12 @@ namespace ocellus::convert {
 struct tokenizer_options {
   std::optional<text_style> style =
       {};  ///< default: transformers' for its files, open_clip's for merge lists
-  std::optional<text_cleaning>
-      cleaning = {};                   ///< open_clip styles; default: lower for CLIP, canonicalize for SigLIP
+  std::optional<text_cleaning> cleaning =
+      {};  ///< open_clip styles; default: lower for CLIP, canonicalize for SigLIP, else whitespace
   std::optional<int> context = {};     ///< default: the files' own, else 77 for CLIP and 64 for SigLIP
   std::optional<int> pad = {};         ///< id of the padding; default: the style's
   std::optional<int> vocab_size = {};  ///< rows of the text embedding: more pieces than these are an error
+  bool strip_sep = false;              ///< open_clip's strip_sep_token: the end of text becomes id 0
 };
 
 /// "clip-openclip" and so on, as text_style's to_string writes it.
@@ -50,14 +53,17 @@ outcome<std::vector<std::byte>> build_tokenizer(const std::filesystem::path& pat
 /// True if the folder holds a vocabulary that build_tokenizer reads.
 bool has_tokenizer(const std::filesystem::path& folder);
 
+/// A text that becomes one id (transformers).
+struct added_token {
+  std::string content;
+  int id = 0;
+  bool normalized = false;  ///< looked for after normalisation
+  bool special = false;
+};
+
 /// CLIP's vocabulary, whatever files it came from. Symbols are spelt as the files spell them: each byte as
 /// one printable letter (GPT-2's table), in UTF-8, "</w>" at the end of words.
 struct clip_vocabulary {
-  struct added_token {
-    std::string content;
-    int id = 0;
-    bool normalized = false;  ///< looked for after normalisation (transformers)
-  };
   std::unordered_map<std::string, int> ids;
   std::vector<std::pair<std::string, std::string>> merges;  ///< earliest first
   std::vector<added_token> added;                           ///< transformers only

@@ -102,7 +102,8 @@ outcome<void> add_bytes(const vocabulary& v, tables& t) {
   return {};
 }
 
-outcome<void> add_specials(const vocabulary& v, text_style style, const id_map& ids, tables& t) {
+outcome<void> add_specials(const vocabulary& v, text_style style, const id_map& ids, bool strip_sep,
+                           tables& t) {
   std::vector<double_array_entry> entries;
   std::unordered_set<std::string_view> seen;
   const auto add = [&](std::string_view text, std::uint32_t id) {
@@ -113,11 +114,31 @@ outcome<void> add_specials(const vocabulary& v, text_style style, const id_map& 
       if (const auto at = ids.find(*name); at != ids.end()) add(*name, at->second);
     }
   } else if (style != text_style::siglip_openclip) {
-    for (const auto& [text, id] : v.specials) add(text, static_cast<std::uint32_t>(id));
+    for (const auto& [text, id] : v.specials)
+      add(text, strip_sep && text == v.eos ? 0 : static_cast<std::uint32_t>(id));
   }
   auto built = build_double_array(std::move(entries));
   if (!built) return fail("special tokens: " + built.failure().what);
   t.specials = std::move(*built);
+  return {};
+}
+
+/// The trie and the scores as the tokenizers library has them: control pieces are found in a text too.
+outcome<void> add_fast_unigram(const vocabulary& v, tables& t) {
+  std::vector<double_array_entry> entries;
+  t.info.lowest_score = std::numeric_limits<float>::max();
+  for (std::size_t id = 0; id < v.pieces.size(); ++id) {
+    const vocabulary::piece& p = v.pieces[id];
+    t.scores.push_back(p.score);
+    if (p.text.empty() || p.type == piece_type::unused) continue;
+    if (p.text.size() > spm_max_piece) return fail("the piece " + in_quotes(p.text) + " is too long");
+    t.info.longest_piece = std::max(t.info.longest_piece, static_cast<std::uint32_t>(p.text.size()));
+    t.info.lowest_score = std::min(t.info.lowest_score, p.score);
+    entries.emplace_back(p.text, static_cast<std::uint32_t>(id));
+  }
+  auto pieces = build_double_array(std::move(entries));
+  if (!pieces) return pieces.failure();
+  t.pieces = std::move(*pieces);
   return {};
 }
 
@@ -292,7 +313,11 @@ outcome<std::vector<std::byte>> build_sentencepiece(sentencepiece_vocabulary v,
   text_style style = options.style.value_or(v.is_bpe ? text_style::siglip2 : text_style::siglip_hf);
   // open_clip's configuration names the cleaning only; the vocabulary tells SigLIP from SigLIP 2.
   if (style == text_style::siglip_openclip && v.is_bpe) style = text_style::siglip2_openclip;
-  if (style == text_style::clip_openclip || style == text_style::clip_hf) {
+  if (v.is_xlm_roberta && (!options.style || style == text_style::siglip_openclip))
+    style = text_style::xlm_roberta_openclip;
+  const bool xlm_roberta = style == text_style::xlm_roberta_openclip;
+  if (style == text_style::clip_openclip || style == text_style::clip_hf ||
+      style == text_style::bert_openclip || xlm_roberta != v.is_xlm_roberta) {
     return fail(std::string("a SentencePiece vocabulary cannot be used in the style ") + to_string(style));
   }
   if (auto good = check_pieces(v); !good) return good.failure();
@@ -312,6 +337,11 @@ outcome<std::vector<std::byte>> build_sentencepiece(sentencepiece_vocabulary v,
     // Gemma has "</s>" as an HTML tag.
     if ((!find(v.eos) || (v.is_bpe && find("<eos>"))) && find(name)) v.eos = name;
   }
+  if (xlm_roberta) {
+    v.byte_fallback = false;  // XLMRobertaTokenizerFast never falls back
+    if (v.pad.empty()) v.pad = "<pad>";
+  }
+  const std::optional<int> sos = xlm_roberta ? find("<s>") : std::nullopt;
   const std::optional<int> eos = find(v.eos);
   if (!eos) return fail("it lacks the end of text, \"</s>\" or \"<eos>\"");
   if (v.pad.empty()) v.pad = v.is_bpe ? "<pad>" : v.eos;
@@ -320,22 +350,25 @@ outcome<std::vector<std::byte>> build_sentencepiece(sentencepiece_vocabulary v,
   t.info.flags = v.flags;
   if (auto added = add_charsmap(v.charsmap, t); !added) return added.failure();
   if (auto added = add_bytes(v, t); !added) return added.failure();
-  if (auto added = add_specials(v, style, ids, t); !added) return added.failure();
-  if (auto added = v.is_bpe ? add_bpe(v, ids, t) : add_unigram(v, t); !added) return added.failure();
+  if (auto added = add_specials(v, style, ids, options.strip_sep, t); !added) return added.failure();
+  auto added = v.is_bpe ? add_bpe(v, ids, t) : xlm_roberta ? add_fast_unigram(v, t) : add_unigram(v, t);
+  if (!added) return added.failure();
 
   tokenizer_header h{};
   const bool openclip = style == text_style::siglip_openclip || style == text_style::siglip2_openclip;
   h.kind = static_cast<std::uint32_t>(v.is_bpe ? tokenizer_kind::spm_bpe : tokenizer_kind::unigram);
   h.style = static_cast<std::uint32_t>(style);
   const text_cleaning usual = openclip       ? text_cleaning::canonicalize
+                              : xlm_roberta  ? text_cleaning::whitespace
                               : v.lower_case ? text_cleaning::lower
                                              : text_cleaning::none;
   h.cleaning = static_cast<std::uint32_t>(options.cleaning.value_or(usual));
-  h.flags = tokenizer_add_eot | (t.bytes.empty() ? 0 : tokenizer_byte_fallback);
+  h.flags =
+      tokenizer_add_eot | (sos ? tokenizer_add_sot : 0) | (t.bytes.empty() ? 0 : tokenizer_byte_fallback);
   h.context = options.context.value_or(v.context.value_or(64));
   h.vocab_size = static_cast<std::int32_t>(v.pieces.size());
-  h.sot = -1;
-  h.eot = *eos;
+  h.sot = sos.value_or(-1);
+  h.eot = options.strip_sep ? 0 : *eos;
   h.pad = options.pad.value_or(find(v.pad).value_or(*eos));
   h.unk = find(v.unk).value_or(-1);
   if (t.bytes.empty() && h.unk < 0) return fail("it lacks the unknown piece " + in_quotes(v.unk));

@@ -29,6 +29,7 @@ struct sentencepiece_vocabulary {
     piece_type type = piece_type::normal;
   };
   bool is_bpe = false;
+  bool is_xlm_roberta = false;  ///< unigram with XLM-R's order of ids
   bool byte_fallback = false;
   std::vector<piece> pieces;  ///< by id
   std::uint32_t flags = 0;    ///< spm_* of the normaliser

@@ -6,7 +6,7 @@
 //   sections[0..7]              each at a multiple of 64 bytes from the start of the blob, zero padded
 //   between;
 //                               what a section holds depends on `kind` and is defined beside its encoder
-//                               (clip_bpe.hpp, sentencepiece.hpp)
+//                               (clip_bpe.hpp, sentencepiece.hpp, wordpiece.hpp)
 //
 // Goals: every bound is checked once, when the blob is opened, so that encoding needs no checks and cannot
 // read out of bounds; building (tools/convert/tokenizer.cpp) may be slow, opening must not copy. Non-goal: a
@@ -25,9 +25,10 @@ OCELLUS_BEGIN
 
 /// The algorithm that turns clean text into ids.
 enum class tokenizer_kind : std::uint32_t {
-  clip_bpe = 1,  ///< byte-level BPE with "</w>" (OpenAI CLIP)
-  unigram = 2,   ///< SentencePiece unigram (SigLIP)
-  spm_bpe = 3,   ///< SentencePiece BPE (Gemma, SigLIP 2)
+  clip_bpe = 1,   ///< byte-level BPE with "</w>" (OpenAI CLIP)
+  unigram = 2,    ///< SentencePiece unigram (SigLIP, XLM-R)
+  spm_bpe = 3,    ///< SentencePiece BPE (Gemma, SigLIP 2)
+  wordpiece = 4,  ///< WordPiece (BERT, CLIPA)
 };
 
 /// Whose tokenizer is followed, id for id. It decides cleaning and the treatment of special tokens.
@@ -38,9 +39,12 @@ enum class text_style : std::uint32_t {
   siglip_openclip = 4,   ///< open_clip "canonicalize" before SentencePiece unigram
   siglip2 = 5,           ///< transformers Siglip2Tokenizer: lower-case, then Gemma BPE
   siglip2_openclip = 6,  ///< open_clip "canonicalize" before Gemma BPE
+  bert_openclip = 7,     ///< open_clip's cleaning before transformers' BertTokenizerFast
+  xlm_roberta_openclip = 8,  ///< open_clip's cleaning before transformers' XLMRobertaTokenizerFast
 };
 
-/// "clip-openclip", "clip-hf", "siglip-hf", "siglip-openclip", "siglip2", "siglip2-openclip".
+/// "clip-openclip", "clip-hf", "siglip-hf", "siglip-openclip", "siglip2", "siglip2-openclip", "bert-openclip",
+/// "xlm-roberta-openclip".
 constexpr const char* to_string(text_style s) noexcept {
   switch (s) {
     case text_style::clip_openclip: return "clip-openclip";
@@ -49,6 +53,8 @@ constexpr const char* to_string(text_style s) noexcept {
     case text_style::siglip_openclip: return "siglip-openclip";
     case text_style::siglip2: return "siglip2";
     case text_style::siglip2_openclip: return "siglip2-openclip";
+    case text_style::bert_openclip: return "bert-openclip";
+    case text_style::xlm_roberta_openclip: return "xlm-roberta-openclip";
   }
   return "unknown";
 }
@@ -74,6 +80,7 @@ struct tokenizer_section {
 };
 
 inline constexpr int tokenizer_max_sections = 8;
+inline constexpr auto tokenizer_last_style = static_cast<std::uint32_t>(text_style::xlm_roberta_openclip);
 
 /// First bytes of the blob.
 struct tokenizer_header {
@@ -125,7 +132,7 @@ class tokenizer_blob {
     if (std::memcmp(h.magic, "OCTK", 4) != 0) return status::bad_tokenizer;
     if (h.version_major != tokenizer_version_major) return status::unsupported_version;
     if (h.flags & ~tokenizer_known_flags) return status::unknown_required_feature;
-    if (h.style < 1 || h.style > 6 || h.cleaning > 3) return status::unsupported_tokenizer;
+    if (h.style < 1 || h.style > tokenizer_last_style || h.cleaning > 3) return status::unsupported_tokenizer;
     if (!blob.ids_make_sense()) return status::bad_tokenizer;
     for (const tokenizer_section& s : h.sections) {
       if (s.size == 0) continue;

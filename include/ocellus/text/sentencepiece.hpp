@@ -1,5 +1,5 @@
-// SentencePiece tokenizers: unigram (SigLIP) and BPE (Gemma, SigLIP 2), with the cleaning that each family
-// puts before them. The encoder (unigram or BPE) and the cleaning (the blob's style) are independent.
+// SentencePiece tokenizers: unigram (SigLIP, XLM-R) and BPE (Gemma, SigLIP 2), with the cleaning that each
+// family puts before them. The encoder (unigram or BPE) and the cleaning (the blob's style) are independent.
 //
 // The tables lie in the blob (see blob.hpp) and are read in place:
 //   section 0  spm_info[1]
@@ -11,6 +11,8 @@
 //   section 5  std::uint32_t[]   user-defined pieces, a double array; the normaliser leaves them alone
 //   section 6  std::uint32_t[]   all pieces, a double array: piece -> id, or id | spm_user_defined
 //   section 7  float[]           log probability by id; as many as the vocabulary has ids
+//              xlm-roberta-openclip follows the tokenizers library: no user-defined pieces, all texts of the
+//              vocabulary in section 6, sums in double
 //   BPE
 //   section 5  spm_letter[2^k]   pieces of one letter; open addressing, linear probing
 //   section 6  std::uint64_t[2^k]  merges by pair: left << 44 | right << 24 | rank; likewise
@@ -56,13 +58,19 @@ class spm_unigram {
   /// Pushes the content ids of `text` (any bytes) until the sink is full. May return out_of_memory,
   /// too_large.
   status encode(std::string_view text, token_sink& out) const noexcept {
-    return text_.encode(text, out, [this](std::string_view run, auto&& emit) { return segment(run, emit); });
+    if (text_.is_xlm_roberta()) {
+      return text_.encode(text, out,
+                          [this](std::string_view run, auto&& emit) { return segment<double>(run, emit); });
+    }
+    return text_.encode(text, out,
+                        [this](std::string_view run, auto&& emit) { return segment<float>(run, emit); });
   }
 
  private:
   /// The best way to the end of a piece: its score, and the piece as length << 24 | id; 0: no way yet.
+  template <class Score>
   struct way {
-    float score;
+    Score score;
     std::uint32_t piece;
   };
   static constexpr std::uint32_t id_mask = (1u << 24) - 1;
@@ -71,10 +79,10 @@ class spm_unigram {
   /// Viterbi's algorithm. Where no piece reaches over a position, every path goes through it: what lies
   /// before is decided and emitted, and only the score is kept, so that memory and time go to what the sink
   /// can take.
-  template <class Emit>
+  template <class Score, class Emit>
   status segment(std::string_view run, Emit&& emit) const noexcept {
-    text_buffer<way> ways;  // ways[i]: to run[base + i]
-    ways.push_back({0.0f, 0});
+    text_buffer<way<Score>> ways;  // ways[i]: to run[base + i]
+    ways.push_back({0, 0});
     std::size_t base = 0;
     std::size_t reach = 0;
     bool was_unknown = false;
@@ -87,7 +95,8 @@ class spm_unigram {
       }
       const std::size_t window = std::min<std::size_t>(text_.info().longest_piece, run.size() - at);
       const std::size_t single = detail::letter_size(run, at);
-      if (!ways.resize(at - base + std::max(window, single) + 1, way{0.0f, 0})) return status::out_of_memory;
+      if (!ways.resize(at - base + std::max(window, single) + 1, way<Score>{0, 0}))
+        return status::out_of_memory;
       reach = std::max(reach, at + extend(run.substr(at, window), single, ways.data() + (at - base)));
     }
     if (ways.failed()) return status::out_of_memory;
@@ -96,11 +105,13 @@ class spm_unigram {
   }
 
   /// Offers all pieces that `text` begins with to the positions that they reach from ways[0]; returns the
-  /// farthest. Scores are summed as floats from the left and the first of equals wins, as in the library.
-  std::size_t extend(std::string_view text, std::size_t single, way* ways) const noexcept {
-    const auto offer = [ways](std::size_t length, float score, std::uint32_t id) {
-      way& w = ways[length];
-      const float sum = score + ways[0].score;
+  /// farthest. Scores are summed from the left and the first of equals wins, as in the libraries:
+  /// SentencePiece's sums are floats, those of the tokenizers library doubles.
+  template <class Score>
+  std::size_t extend(std::string_view text, std::size_t single, way<Score>* ways) const noexcept {
+    const auto offer = [ways](std::size_t length, Score score, std::uint32_t id) {
+      way<Score>& w = ways[length];
+      const Score sum = score + ways[0].score;
       if (w.piece == 0 || sum > w.score) w = {sum, static_cast<std::uint32_t>(length) << 24 | id};
     };
     std::size_t farthest = 0;
@@ -118,14 +129,14 @@ class spm_unigram {
       has_single = has_single || i == single;
     }
     if (has_single) return farthest;
-    offer(single, text_.info().unknown_score, unknown_id);
+    offer(single, text_.unknown_score<Score>(), unknown_id);
     return std::max(farthest, single);
   }
 
   /// Emits the best pieces of `text`, which ends at a letter's end. The links of the path are turned round in
   /// place. False: the sink is full.
-  template <class Emit>
-  bool emit_best(std::string_view text, text_buffer<way>& ways, bool& was_unknown,
+  template <class Score, class Emit>
+  bool emit_best(std::string_view text, text_buffer<way<Score>>& ways, bool& was_unknown,
                  Emit&& emit) const noexcept {
     std::uint32_t following = 0;
     for (std::size_t at = text.size();;) {
@@ -139,7 +150,7 @@ class spm_unigram {
       const std::uint32_t piece = ways[at].piece;
       const std::size_t length = piece >> 24;
       if (length == 0) break;
-      const bool is_unknown = (piece & id_mask) == unknown_id;
+      const bool is_unknown = (piece & id_mask) == unknown_id || text_.is_unknown(piece & id_mask);
       if (is_unknown) {
         if (!text_.unknown(text.substr(at, length), was_unknown, emit)) return false;
       } else if (!emit(static_cast<std::int32_t>(piece & id_mask))) {

@@ -6,6 +6,7 @@
 #include <ocellus/text/buffer.hpp>
 #include <ocellus/text/clean.hpp>
 #include <ocellus/text/double_array.hpp>
+#include <ocellus/text/graphemes.hpp>
 #include <ocellus/text/unicode.hpp>
 
 #include <algorithm>
@@ -14,6 +15,7 @@
 #include <cstdint>
 #include <span>
 #include <string_view>
+#include <type_traits>
 
 OCELLUS_BEGIN
 
@@ -31,10 +33,12 @@ struct spm_info {
   float unknown_score;          ///< log probability of a letter that is no piece
   std::uint32_t letter_probes;  ///< most slots to look at in the table of letters
   std::uint32_t merge_probes;   ///< and in that of merges
-  std::uint32_t reserved[3];
+  float lowest_score;           ///< of all pieces; xlm-roberta-openclip only
+  std::uint32_t reserved[2];
 };
 static_assert(offsetof(spm_info, unknown_score) == 8);
 static_assert(offsetof(spm_info, letter_probes) == 12);
+static_assert(offsetof(spm_info, lowest_score) == 20);
 static_assert(sizeof(spm_info) == 32);
 
 inline constexpr std::uint32_t spm_max_piece = 255;        ///< bytes
@@ -82,7 +86,8 @@ class spm_text {
   status open(const tokenizer_blob& blob) noexcept {
     style_ = blob.style();
     cleaning_ = blob.cleaning();
-    if (style_ == text_style::clip_openclip || style_ == text_style::clip_hf)
+    if (style_ == text_style::clip_openclip || style_ == text_style::clip_hf ||
+        style_ == text_style::bert_openclip)
       return status::unsupported_tokenizer;
     const std::span<const spm_info> info = blob.section<spm_info>(0);
     if (info.size() != 1) return status::bad_tokenizer;
@@ -100,6 +105,20 @@ class spm_text {
 
   const spm_info& info() const noexcept { return info_; }
   std::uint32_t vocab_size() const noexcept { return vocab_size_; }
+  bool is_xlm_roberta() const noexcept { return style_ == text_style::xlm_roberta_openclip; }
+  /// True for a piece that counts as unknown letters: the tokenizers library finds "<unk>" in a text too.
+  bool is_unknown(std::uint32_t id) const noexcept {
+    return is_xlm_roberta() && static_cast<std::int32_t>(id) == unk_;
+  }
+  /// Log probability of a letter that is no piece.
+  template <class Score>
+  Score unknown_score() const noexcept {
+    if constexpr (std::is_same_v<Score, double>) {
+      return static_cast<double>(info_.lowest_score) - 10.0;
+    } else {
+      return info_.unknown_score;
+    }
+  }
   /// User-defined pieces, which the normaliser does not change.
   void keep(double_array user_defined) noexcept { user_defined_ = user_defined; }
 
@@ -119,6 +138,7 @@ class spm_text {
   template <class Segment>
   status encode(std::string_view text, token_sink& out, Segment&& segment) const noexcept {
     if (style_ == text_style::siglip_hf) return encode_siglip_hf(text, out, segment);
+    if (style_ == text_style::xlm_roberta_openclip) return encode_xlm_roberta(text, out, segment);
     text_buffer<char> utf8;
     text32 letters;
     if (style_ != text_style::siglip2) {
@@ -240,6 +260,86 @@ class spm_text {
       const auto emit = [&](std::int32_t id) { return pieces++ < dropped || out.push(id); };
       return segment(std::string_view(run.data(), run.size()), emit);
     });
+  }
+
+  /// transformers' XLMRobertaTokenizerFast: cut at special texts; the map applied to grapheme clusters; cut
+  /// at white space; U+2581 put before each word, which is cut before each U+2581 inside.
+  template <class Segment>
+  status encode_xlm_roberta(std::string_view text, token_sink& out, Segment&& segment) const noexcept {
+    text32 letters;
+    text_buffer<char> utf8;
+    text_buffer<char> clean;
+    text_buffer<char> word;
+    cleaning::openclip(cleaning_, text, letters);
+    unicode::encode_utf8(letters.span(), utf8);
+    if (letters.failed() || utf8.failed()) return status::out_of_memory;
+    const auto emit = [&out](std::int32_t id) { return out.push(id); };
+    const auto encode_word = [&](std::string_view letters_of_word) {
+      word.clear();
+      if (!letters_of_word.starts_with(spm_blank)) word.append(spm_blank.data(), spm_blank.size());
+      word.append(letters_of_word.data(), letters_of_word.size());
+      if (word.failed()) return status::out_of_memory;
+      const std::string_view rest(word.data(), word.size());
+      for (std::size_t at = 0; at < rest.size() && !out.truncated();) {
+        const std::size_t end = std::min(rest.find(spm_blank, at + 1), rest.size());
+        if (const status s = segment(rest.substr(at, end - at), emit); s != status::ok) return s;
+        at = end;
+      }
+      return status::ok;
+    };
+    return for_each_part({utf8.data(), utf8.size()}, out, [&](std::string_view part) {
+      clean.clear();
+      map_clusters(part, clean);
+      if (clean.failed()) return status::out_of_memory;
+      const std::string_view rest(clean.data(), clean.size());
+      for (std::size_t at = 0; at < rest.size() && !out.truncated();) {
+        const std::size_t begin = at;
+        std::size_t end = at;  // of the word
+        while (at < rest.size()) {
+          end = at;
+          if (unicode::is_space(unicode::decode_one(rest, at))) break;
+          end = at;
+        }
+        if (end == begin) continue;
+        if (const status s = encode_word(rest.substr(begin, end - begin)); s != status::ok) return s;
+      }
+      return status::ok;
+    });
+  }
+
+  /// The fast tokenizers' way with the map: the whole of a cluster shorter than six bytes becomes what the
+  /// first of its prefixes in the map does; else this holds for each of its letters.
+  void map_clusters(std::string_view text, text_buffer<char>& out) const noexcept {
+    const auto apply = [&](std::string_view part) {
+      const std::uint32_t at = first_prefix(part);
+      if (at >= replacements_.size()) return false;
+      const std::string_view rest(replacements_.data() + at, replacements_.size() - at);
+      out.append(rest.data(), std::min<std::size_t>(rest.find('\0'), spm_max_replacement));
+      return true;
+    };
+    for (std::size_t at = 0; at < text.size();) {
+      const std::size_t end = unicode::grapheme_end(text, at);
+      if (end - at < 6 && apply(text.substr(at, end - at))) {
+        at = end;
+        continue;
+      }
+      while (at < end) {
+        const std::string_view letter = text.substr(at, letter_size(text, at));
+        if (!apply(letter)) out.append(letter.data(), letter.size());
+        at += letter.size();
+      }
+    }
+  }
+
+  /// Value of the shortest string of the map that `text` begins with, or double_array::no_value.
+  std::uint32_t first_prefix(std::string_view text) const noexcept {
+    if (map_.empty()) return double_array::no_value;
+    double_array::cursor at = map_.root();
+    for (const char c : text) {
+      if (c == '\0' || !map_.step(at, static_cast<unsigned char>(c))) break;
+      if (const std::uint32_t value = map_.value(at); value != double_array::no_value) return value;
+    }
+    return double_array::no_value;
   }
 
   /// One step of the normaliser: takes the bytes that belong together off `text` and returns what they

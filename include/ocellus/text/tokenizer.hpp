@@ -21,6 +21,7 @@
 #include <ocellus/text/blob.hpp>
 #include <ocellus/text/clip_bpe.hpp>
 #include <ocellus/text/sentencepiece.hpp>
+#include <ocellus/text/wordpiece.hpp>
 
 #include <cstddef>
 #include <cstdint>
@@ -51,6 +52,7 @@ class tokenizer {
       case tokenizer_kind::clip_bpe: s = t.clip_.open(*checked); break;
       case tokenizer_kind::unigram: s = t.unigram_.open(*checked); break;
       case tokenizer_kind::spm_bpe: s = t.spm_bpe_.open(*checked); break;
+      case tokenizer_kind::wordpiece: s = t.wordpiece_.open(*checked); break;
     }
     if (s != status::ok) return s;
     return t;
@@ -77,6 +79,7 @@ class tokenizer {
       case tokenizer_kind::clip_bpe: s = clip_.encode(text, sink); break;
       case tokenizer_kind::unigram: s = unigram_.encode(text, sink); break;
       case tokenizer_kind::spm_bpe: s = spm_bpe_.encode(text, sink); break;
+      case tokenizer_kind::wordpiece: s = wordpiece_.encode(text, sink); break;
     }
     if (s != status::ok) return s;
     const int count = sink.finish();
@@ -90,6 +93,7 @@ class tokenizer {
   clip_bpe clip_;
   spm_unigram unigram_;
   spm_bpe spm_bpe_;
+  wordpiece wordpiece_;
 };
 
 OCELLUS_END
