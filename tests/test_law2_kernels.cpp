@@ -246,7 +246,7 @@ TEST_CASE("row-wise operations: every set equals scalar bit for bit") {
       std::vector<float> norm, scale, scale_q, unit, scratch;
       std::vector<std::uint8_t> q, plain;
       std::vector<std::int32_t> zero, zero_q;
-      std::vector<std::vector<float>> acts;
+      std::vector<std::vector<float>> acts, rotated;
     };
     const auto run = [&](const kernel_table& t) {
       results r;
@@ -294,6 +294,14 @@ TEST_CASE("row-wise operations: every set equals scalar bit for bit") {
         if (c > 1) t.gate_rows(y.data(), ld, x.data(), ld, rows, c / 2, static_cast<activation>(act));
         r.acts.push_back(y);
       }
+      for (const int heads : {1, 3}) {  // c is head widths of all kinds
+        const int d = c / heads / 2 * 2;
+        if (d == 0) continue;
+        std::vector<float> y(x.data(), x.data() + (rows - 1) * ld + c);
+        const std::vector<float> table(y.rbegin(), y.rend());
+        t.rotate_rows(y.data(), ld, table.data(), rows, heads, d);
+        r.rotated.push_back(y);
+      }
       // bytes past the padded row are nobody's; those from C to its end are the kernel's
       for (std::size_t row = 0; row < static_cast<std::size_t>(rows); row++)
         for (std::size_t i = static_cast<std::size_t>(c); i < row_bytes; i++)
@@ -313,6 +321,9 @@ TEST_CASE("row-wise operations: every set equals scalar bit for bit") {
       CHECK(got.q == expected.q);
       CHECK(got.plain == expected.plain);
       CHECK(first_difference(got.unit.data(), expected.unit.data(), static_cast<std::size_t>(c)) < 0);
+      for (std::size_t i = 0; i < got.rotated.size(); i++)
+        CHECK_MESSAGE(first_difference(got.rotated[i].data(), expected.rotated[i].data(), got.rotated[i].size()) < 0,
+                      "rotation " << i);
       for (std::size_t i = 0; i < got.acts.size(); i++)
         CHECK_MESSAGE(first_difference(got.acts[i].data(), expected.acts[i].data(), total) < 0,
                       "activation " << i / 2);

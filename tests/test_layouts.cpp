@@ -87,6 +87,7 @@ TEST_CASE("a plan rearranges tensors as it says") {
   c.add("w", {2, 3});
   c.add("conv", {1, 3, 2, 2});
   c.add("stack", {2, 2, 3});
+  c.add("heads", {4, 3});
   c.add("gain", {2}, 2);
   const checkpoint file = c.open();
   plan p(file, "test");
@@ -97,6 +98,7 @@ TEST_CASE("a plan rearranges tensors as it says") {
   p.matrix("second block transposed", {3, 2}, piece{"stack", {2, 3}}.of_stack(1, 2).transposed());
   p.matrix("second row", {1, 3}, piece{"w", {2, 3}}.rows(1, 1));
   p.matrix("scaled", {2, 3}, piece{"w", {2, 3}}.times("gain"));
+  p.matrix("halved", {4, 3}, piece{"heads", {4, 3}}.halved(4));
   p.exact("joined", {4}, {piece{"gain", {2}}, piece{"", {2}}});
   REQUIRE(p.ok());
   const model_source& m = p.model();
@@ -107,6 +109,7 @@ TEST_CASE("a plan rearranges tensors as it says") {
   CHECK(read(m, "second block transposed") == values{6, 9, 7, 10, 8, 11});
   CHECK(read(m, "second row") == values{3, 4, 5});
   CHECK(read(m, "scaled") == values{0, 2, 4, 9, 12, 15});
+  CHECK(read(m, "halved") == values{0, 1, 2, 6, 7, 8, 3, 4, 5, 9, 10, 11});
   CHECK(read(m, "joined") == values{2, 3, 0, 0});
 }
 
@@ -158,8 +161,35 @@ TEST_CASE("timm's names stand for their heads, activations and pooling") {
   is("vit_base_patch16_plus_240", 14, activation::gelu, 1e-6f, pooling::cls);
   for (const char* name :
        {"convnext_base", "resnet50", "swin_base_patch4_window7_224", "vit_relpos_medium_patch16_cls_224",
-        "vitamin_small_224", "fastvit_mci0", "vit_base_mci_224", "vit_pe_core_base_patch16_224"})
+        "vitamin_small_224", "fastvit_mci0", "vit_pe_lang_large_patch14_448", "vit_base_resnet50d_224"})
     CHECK_MESSAGE(!find_timm_model(name).supported, name);
+}
+
+TEST_CASE("open_clip's configurations with other towers are refused in one line that names them") {
+  small_checkpoint c;
+  c.add("visual.none", {1});
+  const checkpoint file = c.open();
+  const auto refusal = [&](nlohmann::json vision, nlohmann::json text) {
+    const auto done = read_open_clip(
+        file, {{"embed_dim", 64}, {"vision_cfg", std::move(vision)}, {"text_cfg", std::move(text)}}, "c.json");
+    return done ? std::string() : done.failure().what;
+  };
+  CHECK(refusal({{"layers", 2}}, {{"hf_model_name", "roberta-base"}}) ==
+        "c.json: text_cfg.hf_model_name is \"roberta-base\": text towers of transformers are not supported");
+  CHECK(refusal({{"timm_model_name", "fastvit_mci2"}}, {{"width", 64}}).find("a FastViT, whose stages are convolutions") !=
+        std::string::npos);
+  // a TinyCLIP that is not pruned yet: its masks would be lost
+  c.add("_image_encoder.l0_module.lambda_1", {1});
+  c.add("visual.conv1.weight", {64, 3, 8, 8});
+  const auto done = read_open_clip(c.open(),
+                                   {{"embed_dim", 64},
+                                    {"mask_image", true},
+                                    {"vision_cfg", {{"layers", 1}, {"width", 64}, {"patch_size", 8}, {"image_size", 8}}},
+                                    {"text_cfg", {{"width", 64}}}},
+                                   "c.json");
+  REQUIRE_FALSE(done);
+  CHECK(done.failure().what ==
+        "the vision tower has TinyCLIP's masks (l0_module) and its full width: prune it first");
 }
 
 struct converted {

@@ -125,6 +125,7 @@ struct checkpoint::state {
   outcome<void> add(const byte_source& bytes);
   outcome<void> finish();
   void strip(std::string_view prefix);
+  void strip_towers();
   outcome<void> open_file(const fs::path& path);
   outcome<void> open_index(const fs::path& path);
   outcome<void> open_folder(const fs::path& folder);
@@ -212,11 +213,30 @@ void checkpoint::state::strip(std::string_view prefix) {
   notes.push_back("taken off all names: " + std::string(prefix));
 }
 
+// TinyCLIP keeps its towers apart: "_image_encoder.module.visual.conv1.weight". Its masks keep their names, which both
+// towers have; so does a tensor whose short name is taken.
+void checkpoint::state::strip_towers() {
+  std::set<std::string> names;
+  for (const found_tensor& tensor : places) names.insert(tensor.info.name);
+  if (names.count("_logit_scale.logit_scale") == 0) return;
+  for (found_tensor& tensor : places)
+    for (const std::string_view tower : {"_image_encoder.", "_text_encoder.", "image_encoder_without_ddp.",
+                                         "text_encoder_without_ddp."}) {
+      if (!tensor.info.name.starts_with(tower)) continue;
+      std::string rest = tensor.info.name.substr(tower.size());
+      if (rest.starts_with("module.")) rest.erase(0, 7);
+      if (!rest.starts_with("l0_module.") && names.insert(rest).second) tensor.info.name = std::move(rest);
+      break;
+    }
+  notes.push_back("TinyCLIP's names: _image_encoder. and _text_encoder. taken off");
+}
+
 outcome<void> checkpoint::state::finish() {
   if (places.empty()) return error{"it holds no tensors"};
   strip("module.");
   strip("_orig_mod.");
   strip("module.");
+  strip_towers();
   index.clear();
   for (std::size_t slot = 0; slot < places.size(); ++slot) {
     places[slot].info.slot = slot;

@@ -189,6 +189,7 @@ class config_printer {
     set("post_norm", e.post_norm, e0.post_norm);
     set("rope_theta", e.rope_theta, e0.rope_theta);
     set("rope_grid", e.rope_grid, e0.rope_grid);
+    set("uneven", e.uneven, e0.uneven);
   }
 
   void vision(const vision_config& v, const vision_config& v0) {
@@ -203,6 +204,8 @@ class config_printer {
     name("positions", v.positions, v0.positions,
          {"ocellus::position_resize", {"none", "bilinear_antialias", "bicubic", "bicubic_antialias"}});
     set("naflex", v.naflex, v0.naflex);
+    set("conv_stem", v.conv_stem, v0.conv_stem);
+    set("stem_width", v.stem_width, v0.stem_width);
     set("image_h", v.image_h, v0.image_h);
     set("image_w", v.image_w, v0.image_w);
     set("patch", v.patch, v0.patch);

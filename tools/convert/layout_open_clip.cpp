@@ -49,7 +49,19 @@ int mlp_width(const settings& s, int width, const std::string& name) {
   return mlp;
 }
 
-void read_native_vit(plan& p, const settings& s, bool quick_gelu, const std::string& quick_origin) {
+/// TinyCLIP's pruned towers: `e` is the configured one, the tensors say what is left of it.
+void read_pruned(plan& p, const std::string& tower, const std::string& blocks, std::int64_t width, encoder_config& e) {
+  if (!p.ok()) return;
+  const bool masked = p.has_prefix(tower == "vision" ? "_image_encoder.l0_module." : "_text_encoder.l0_module.");
+  if (masked && width == e.width)
+    return p.fail("the " + tower + " tower has TinyCLIP's masks (l0_module) and its full width: prune it first");
+  e.width = static_cast<std::int32_t>(width);
+  measure_resblocks(p, blocks, e);
+  p.note_switch(tower + ".pruned", "width " + std::to_string(e.width) + ", at most " + std::to_string(e.heads) +
+                " heads and " + std::to_string(e.mlp) + " hidden values", "shapes of " + blocks + "N");
+}
+
+void read_native_vit(plan& p, const settings& s, bool quick_gelu, const std::string& quick_origin, bool pruned) {
   vision_config& v = p.config().vision;
   encoder_config& e = v.encoder;
   if (s.has("attentional_pool") && *s.find("attentional_pool") != nlohmann::json(false))
@@ -79,6 +91,8 @@ void read_native_vit(plan& p, const settings& s, bool quick_gelu, const std::str
   v.pool = pool == "tok" ? pooling::cls : pooling::avg;
   const bool norm_after = s.flag("final_ln_after_pool", false, "vision.norm_after_pool");
   v.norm_before_pool = v.pool == pooling::avg && !norm_after ? 1 : 0;  // for the class token it is the same
+
+  if (pruned) read_pruned(p, "vision", "visual.transformer.resblocks.", p.dim("visual.conv1.weight", 0), e);
 
   const std::int64_t width = e.width, tokens = std::int64_t{v.grid_h} * v.grid_w + 1, patch = v.patch;
   p.matrix("vision.patch_embed.weight", {width, patch * patch * 3},
@@ -146,12 +160,9 @@ void read_timm_tower(plan& p, const settings& s) {
   }
 }
 
-void read_text(plan& p, const settings& s, bool quick_gelu, const std::string& quick_origin) {
+void read_text(plan& p, const settings& s, bool quick_gelu, const std::string& quick_origin, bool pruned) {
   text_config& t = p.config().text;
   encoder_config& e = t.encoder;
-  if (s.has("hf_model_name"))
-    return s.fail("hf_model_name", "is \"" + printable(s.text("hf_model_name", "")) +
-                                       "\": text towers of transformers are not supported");
   if (s.flag("embed_cls", false)) return s.fail("embed_cls", "is true: CoCa's text tower is not supported");
   refuse_variants(s);
   const std::string prefix = p.has("text.token_embedding.weight") ? "text." : "";
@@ -178,6 +189,8 @@ void read_text(plan& p, const settings& s, bool quick_gelu, const std::string& q
   if (t.pool == pooling::first && pool != "first")
     return s.fail("pool_type", "is \"" + printable(pool) + "\": ocellus knows argmax, eos, last and first");
   if (t.pool == pooling::eos) t.eos_id = s.integer("eos_id", 2, 0, INT32_MAX - 1, "text.eos_id");
+  if (pruned)
+    read_pruned(p, "text", prefix + "transformer.resblocks.", p.dim(prefix + "positional_embedding", 1), e);
   const std::string proj = s.text("proj_type", "linear", "text.proj");
   const bool bias = s.flag("proj_bias", false, "text.proj_bias");
   if (proj != "linear" && proj != "none") return s.fail("proj_type", "is \"" + printable(proj) + "\"");
@@ -230,6 +243,10 @@ outcome<model_source> read_open_clip(const checkpoint& file, const nlohmann::jso
   for (const char* key : {"vision_cfg", "text_cfg", "embed_dim"})
     if (!root.has(key)) root.fail(key, "is missing");
   if (!p.ok()) return p.finish();
+  if (const settings text = root.child("text_cfg", "CLIPTextCfg"); text.has("hf_model_name"))
+    text.fail("hf_model_name", "is \"" + printable(text.text("hf_model_name", "")) +
+                                   "\": text towers of transformers are not supported");
+  if (!p.ok()) return p.finish();
   const settings vision = root.child("vision_cfg", "CLIPVisionCfg"),
                  text = root.child("text_cfg", "CLIPTextCfg");
   m.vision.embed = m.text.embed = root.integer("embed_dim", {}, 1, 1 << 15, "embed");
@@ -241,11 +258,12 @@ outcome<model_source> read_open_clip(const checkpoint& file, const nlohmann::jso
   } else if (vision.has("layers") && vision.find("layers")->is_array()) {
     read_resnet(p, vision);
   } else {
-    read_native_vit(p, vision, quick_gelu, root.origin("quick_gelu"));
+    read_native_vit(p, vision, quick_gelu, root.origin("quick_gelu"), root.flag("mask_image", false));
   }
-  if (p.ok()) read_text(p, text, quick_gelu, root.origin("quick_gelu"));
+  if (p.ok()) read_text(p, text, quick_gelu, root.origin("quick_gelu"), root.flag("mask_text", false));
   if (p.ok()) {
-    read_logit_scale(p, "logit_scale", "logit_bias");
+    const std::string scale = "_logit_scale.logit_scale";  // TinyCLIP's
+    read_logit_scale(p, p.has(scale) ? scale : "logit_scale", "logit_bias");
     const bool sigmoid = root.has("init_logit_bias") || p.has("logit_bias");
     m.score = sigmoid ? score_kind::sigmoid : score_kind::softmax;
     p.note_switch("score", sigmoid ? "sigmoid" : "softmax",

@@ -44,27 +44,51 @@ void read_logit_scale(plan& p, const std::string& scale, const std::string& bias
 }
 
 void add_resblocks(plan& p, const std::string& tower, const std::string& source, const encoder_config& e) {
-  const std::int64_t width = e.width, inner = static_cast<std::int64_t>(e.heads) * e.head_width;
+  const std::int64_t width = e.width;
   for (int i = 0; i < e.layers && p.ok(); i++) {
     const std::string to = tower + "blocks." + std::to_string(i) + ".",
                       from = source + std::to_string(i) + ".";
     const auto scaled = [&](piece part, const std::string& gain) {
       return p.has(gain) ? part.times(gain) : part;
     };
-    p.norm(to + "norm1", from + "ln_1", width);
-    p.matrix(to + "attn.qkv.weight", {3 * inner, width},
-             piece{from + "attn.in_proj_weight", {3 * inner, width}});
-    p.exact(to + "attn.qkv.bias", {3 * inner}, piece{from + "attn.in_proj_bias", {3 * inner}});
-    p.matrix(to + "attn.proj.weight", {width, inner},
-             scaled({from + "attn.out_proj.weight", {width, inner}}, from + "ls_1.gamma"));
-    p.exact(to + "attn.proj.bias", {width},
-            scaled({from + "attn.out_proj.bias", {width}}, from + "ls_1.gamma"));
+    const std::string proj = from + "attn.out_proj.weight", fc2 = from + "mlp.c_proj.weight";
+    const bool attends = e.uneven == 0 || p.has(proj), feeds = e.uneven == 0 || p.has(fc2);
+    const std::int64_t inner = e.uneven != 0 && attends ? p.dim(proj, 1) : std::int64_t{e.heads} * e.head_width,
+                       mlp = e.uneven != 0 && feeds ? p.dim(fc2, 1) : e.mlp;
+    if (attends) {
+      p.norm(to + "norm1", from + "ln_1", width);
+      p.matrix(to + "attn.qkv.weight", {3 * inner, width},
+               piece{from + "attn.in_proj_weight", {3 * inner, width}});
+      p.exact(to + "attn.qkv.bias", {3 * inner}, piece{from + "attn.in_proj_bias", {3 * inner}});
+      p.matrix(to + "attn.proj.weight", {width, inner},
+               scaled({proj, {width, inner}}, from + "ls_1.gamma"));
+      p.exact(to + "attn.proj.bias", {width},
+              scaled({from + "attn.out_proj.bias", {width}}, from + "ls_1.gamma"));
+    }
+    if (!feeds) continue;
     p.norm(to + "norm2", from + "ln_2", width);
-    p.linear(to + "mlp.fc1", from + "mlp.c_fc", e.mlp, width);
-    p.matrix(to + "mlp.fc2.weight", {width, e.mlp},
-             scaled({from + "mlp.c_proj.weight", {width, e.mlp}}, from + "ls_2.gamma"));
+    p.linear(to + "mlp.fc1", from + "mlp.c_fc", mlp, width);
+    p.matrix(to + "mlp.fc2.weight", {width, mlp},
+             scaled({fc2, {width, mlp}}, from + "ls_2.gamma"));
     p.exact(to + "mlp.fc2.bias", {width}, scaled({from + "mlp.c_proj.bias", {width}}, from + "ls_2.gamma"));
   }
+}
+
+void measure_resblocks(plan& p, const std::string& source, encoder_config& e) {
+  std::int64_t inner = 0, mlp = 0;
+  for (int i = 0; i < e.layers; i++) {
+    const std::string from = source + std::to_string(i) + ".", proj = from + "attn.out_proj.weight",
+                      fc2 = from + "mlp.c_proj.weight";
+    if (p.has(proj)) inner = std::max(inner, p.dim(proj, 1));
+    if (p.has(fc2)) mlp = std::max(mlp, p.dim(fc2, 1));
+  }
+  if (inner == 0 || mlp == 0) return p.fail("no blocks named " + source + "N");
+  if (inner % e.head_width != 0)
+    return p.fail("tensor " + source + "N.attn.out_proj.weight has " + std::to_string(inner) +
+                  " columns, which are no heads of " + std::to_string(e.head_width));
+  e.uneven = 1;
+  e.heads = static_cast<std::int32_t>(inner / e.head_width);
+  e.mlp = static_cast<std::int32_t>(mlp);
 }
 
 void add_clip_text(plan& p, const std::string& prefix, bool projection_is_linear) {
@@ -139,6 +163,31 @@ void read_vit(plan& p) {
 
 }  // namespace
 
+void add_batch_normed(plan& p, const std::string& to, const std::string& conv, const std::string& norm,
+                      std::int64_t n, std::int64_t channels, std::int64_t side) {
+  // y = gain * (conv(x) - mean) / sqrt(var + eps) + bias, so the weights of each output take the factor
+  // gain / sqrt(var + eps) and what is left is a bias. eps is 1e-5 wherever this is used.
+  const piece gain{norm + ".weight", {n}}, bias{norm + ".bias", {n}}, mean{norm + ".running_mean", {n}},
+      variance{norm + ".running_var", {n}};
+  const auto factor = [](float g, float v) {
+    return static_cast<double>(g) / std::sqrt(static_cast<double>(v) + 1e-5);
+  };
+  p.computed(to + ".weight", storage::matrix, {n, side * side * channels},
+             {piece{conv + ".weight", {n, channels, side, side}}.convolution(), gain, variance},
+             [factor](const std::vector<std::vector<float>>& in, std::vector<float>& w) {
+               const std::size_t rows = in[1].size(), k = w.size() / rows;
+               for (std::size_t i = 0; i < w.size(); i++)
+                 w[i] =
+                     static_cast<float>(static_cast<double>(in[0][i]) * factor(in[1][i / k], in[2][i / k]));
+             });
+  p.computed(to + ".bias", storage::exact, {n}, {gain, bias, mean, variance},
+             [factor](const std::vector<std::vector<float>>& in, std::vector<float>& b) {
+               for (std::size_t i = 0; i < b.size(); i++)
+                 b[i] = static_cast<float>(static_cast<double>(in[1][i]) -
+                                           static_cast<double>(in[2][i]) * factor(in[0][i], in[3][i]));
+             });
+}
+
 void add_clip_resnet(plan& p) {
   vision_config& v = p.config().vision;
   v.kind = vision_kind::resnet;
@@ -160,35 +209,11 @@ void add_clip_resnet(plan& p) {
   v.encoder.width = static_cast<std::int32_t>(out);
   v.encoder.act = activation::relu;
 
-  // y = gain * (conv(x) - mean) / sqrt(var + eps) + bias, so the weights of each output take the factor
-  // gain / sqrt(var + eps) and what is left is a bias.
-  const auto convolution = [&p](const std::string& to, const std::string& conv, const std::string& norm,
-                                std::int64_t n, std::int64_t channels, std::int64_t side) {
-    const piece gain{norm + ".weight", {n}}, bias{norm + ".bias", {n}}, mean{norm + ".running_mean", {n}},
-        variance{norm + ".running_var", {n}};
-    const auto factor = [](float g, float v) {
-      return static_cast<double>(g) / std::sqrt(static_cast<double>(v) + 1e-5);
-    };
-    p.computed(to + ".weight", storage::matrix, {n, side * side * channels},
-               {piece{conv + ".weight", {n, channels, side, side}}.convolution(), gain, variance},
-               [factor](const std::vector<std::vector<float>>& in, std::vector<float>& w) {
-                 const std::size_t rows = in[1].size(), k = w.size() / rows;
-                 for (std::size_t i = 0; i < w.size(); i++)
-                   w[i] =
-                       static_cast<float>(static_cast<double>(in[0][i]) * factor(in[1][i / k], in[2][i / k]));
-               });
-    p.computed(to + ".bias", storage::exact, {n}, {gain, bias, mean, variance},
-               [factor](const std::vector<std::vector<float>>& in, std::vector<float>& b) {
-                 for (std::size_t i = 0; i < b.size(); i++)
-                   b[i] = static_cast<float>(static_cast<double>(in[1][i]) -
-                                             static_cast<double>(in[2][i]) * factor(in[0][i], in[3][i]));
-               });
-  };
   p.ignore_suffix(".num_batches_tracked");
   const std::int64_t stem[] = {3, width / 2, width / 2, width};
   for (int i = 0; i < 3; i++) {
     const std::string number = std::to_string(i + 1);
-    convolution("vision.stem." + std::to_string(i), "visual.conv" + number, "visual.bn" + number, stem[i + 1],
+    add_batch_normed(p, "vision.stem." + std::to_string(i), "visual.conv" + number, "visual.bn" + number, stem[i + 1],
                 stem[i], 3);
   }
   std::int64_t in = width;
@@ -197,10 +222,10 @@ void add_clip_resnet(plan& p) {
     for (int b = 0; b < v.resnet_layers[stage] && p.ok(); b++) {
       const std::string from = "visual.layer" + std::to_string(stage + 1) + "." + std::to_string(b) + ".";
       const std::string to = "vision.stages." + std::to_string(stage) + "." + std::to_string(b) + ".";
-      convolution(to + "conv1", from + "conv1", from + "bn1", planes, in, 1);
-      convolution(to + "conv2", from + "conv2", from + "bn2", planes, planes, 3);
-      convolution(to + "conv3", from + "conv3", from + "bn3", planes * 4, planes, 1);
-      if (b == 0) convolution(to + "down", from + "downsample.0", from + "downsample.1", planes * 4, in, 1);
+      add_batch_normed(p, to + "conv1", from + "conv1", from + "bn1", planes, in, 1);
+      add_batch_normed(p, to + "conv2", from + "conv2", from + "bn2", planes, planes, 3);
+      add_batch_normed(p, to + "conv3", from + "conv3", from + "bn3", planes * 4, planes, 1);
+      if (b == 0) add_batch_normed(p, to + "down", from + "downsample.0", from + "downsample.1", planes * 4, in, 1);
       in = planes * 4;
     }
   }

@@ -61,7 +61,7 @@ outcome<model_source> read_model(const checkpoint& file, const source_files& fil
   const bool hf_towers = has_prefix("vision_model.") || has_prefix("text_model.");
   const bool hf_vit = has_prefix("embeddings.patch_embeddings.") || has_prefix("vit.embeddings.") ||
                       has_prefix("dinov2.embeddings.") || has_prefix("dinov2_with_registers.embeddings.");
-  const bool timm_names = has("patch_embed.proj.weight");
+  const bool timm_names = has("patch_embed.proj.weight") || has("patch_embed.backbone.0.conv.weight");
   const bool big_vision = has_prefix("params/img/") || has_prefix("img/") || has_prefix("params/txt/");
 
   if (custom_text || openai_names) {
@@ -73,6 +73,8 @@ outcome<model_source> read_model(const checkpoint& file, const source_files& fil
                      ": not an open_clip configuration, which this checkpoint's names ask for"};
       return read_open_clip(file, (*config)->content, (*config)->name);
     }
+    if (has("_logit_scale.logit_scale"))
+      return error{"the names are TinyCLIP's, but its model configuration is missing: give it by --config"};
     if (custom_text)
       return error{"the names are open_clip's, but open_clip_config.json is missing: give it by --config"};
     return read_openai(file);

@@ -56,6 +56,13 @@ outcome<model_source> read_big_vision(const checkpoint& file);
 void add_resblocks(plan& p, const std::string& tower, const std::string& source,
                    const ocellus::encoder_config& e);
 
+/// Sets e.uneven, and e.heads and e.mlp to the most of any of such blocks, from the tensors' shapes.
+void measure_resblocks(plan& p, const std::string& source, ocellus::encoder_config& e);
+
+/// A convolution without bias and the batch norm after it as one matrix [n, side * side * channels] with a bias.
+void add_batch_normed(plan& p, const std::string& to, const std::string& conv, const std::string& norm,
+                      std::int64_t n, std::int64_t channels, std::int64_t side);
+
 /// OpenAI's ResNet under `visual.`, batch norm folded; sets the vision configuration from the shapes.
 void add_clip_resnet(plan& p);
 

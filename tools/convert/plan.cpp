@@ -109,6 +109,14 @@ outcome<void> read_piece(const checkpoint& file, tensor_cache& cache, const piec
       for (std::int64_t j = 0; j < k; j++)
         out[static_cast<std::size_t>(i * k + j)] *= gain[static_cast<std::size_t>(i)];
   }
+  if (p.heads_of != 0) {
+    const std::vector<float> rows = out;
+    const std::int64_t d = p.heads_of, count = static_cast<std::int64_t>(rows.size()) / k;
+    for (std::int64_t i = 0; i < count; i++) {
+      const std::int64_t at = i % d, from = i - at + (at < d / 2 ? 2 * at : 2 * at - d + 1);
+      std::copy_n(rows.begin() + from * k, k, out.begin() + i * k);
+    }
+  }
   if (p.factor != 1.f)
     for (float& x : out) x *= p.factor;
   return {};
@@ -211,6 +219,9 @@ void plan::add(std::string name, storage kind, shape_list shape, std::vector<pie
                     to_string(shape_list{rows}));
     }
   }
+  for (const piece& p : pieces)
+    if (p.heads_of != 0 && (p.heads_of % 2 != 0 || (p.count != 0 ? p.count : product(p.shape) / k) % p.heads_of != 0))
+      return fail("the rows of " + name + " make no heads of " + std::to_string(p.heads_of));
   if (elements != total)
     return fail("the parts of " + name + " do not make up its shape " + to_string(shape));
 

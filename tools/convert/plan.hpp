@@ -42,6 +42,7 @@ struct piece {
   std::int64_t count = 0;
   std::string gain = {};   ///< name of a tensor [rows] that multiplies the rows: LayerScale
   float factor = 1.f;  ///< multiplies everything
+  int heads_of = 0;    ///< > 0: of each so many rows first those with even numbers, then the odd ones
 
   piece transposed() const { return with([](piece& p) { p.how = order::transposed; }); }
   piece convolution() const { return with([](piece& p) { p.how = order::conv; }); }
@@ -51,6 +52,9 @@ struct piece {
   piece times(std::string name_of_gain) const {
     return with([&](piece& p) { p.gain = std::move(name_of_gain); });
   }
+  /// Brings the pairs that rotary positions turn, neighbours in the reference, into the two halves of each head of `d`
+  /// rows: of q and of k alike, so that their products stay what they are.
+  piece halved(int d) const { return with([&](piece& p) { p.heads_of = d; }); }
   piece of_stack(int index, int n) const { return with([&](piece& p) { p.block = index, p.blocks = n; }); }
 
  private:

@@ -53,6 +53,8 @@ outcome<void> smooth(model_source& model, const channel_maxima& seen) {
   for (const auto& [name, t] : by_name)
     if (name.ends_with(norm1)) {
       const std::string block = name.substr(0, name.size() - norm1.size());
+      const model_config& m = model.config;
+      if ((block.starts_with("vision.") ? m.vision.encoder : m.text.encoder).post_norm != 0) continue;
       fed.emplace_back(block + ".norm1", block + ".attn.qkv.weight");
       fed.emplace_back(block + ".norm2", block + ".mlp.fc1.weight");
     }

@@ -3,6 +3,7 @@
 #include "layouts.hpp"
 
 #include <array>
+#include <cmath>
 
 namespace ocellus::convert {
 
@@ -28,6 +29,21 @@ bool contains(std::string_view text, std::string_view part) {
   return text.find(part) != std::string_view::npos;
 }
 
+/// What a model that is refused is, in words.
+std::string_view kind_of_tower(std::string_view name) {
+  constexpr const char* kinds[][2] = {
+      {"convnext", "a ConvNeXt"},
+      {"vitamin", "a ViTamin, convolutions before a ViT with relative positions"},
+      {"fastvit", "a FastViT, whose stages are convolutions"},
+      {"swin", "a Swin Transformer, whose attention is in shifted windows"},
+      {"relpos", "a ViT with relative positions, which are added to each attention's scores"},
+      {"distilled", "a distilled model with two heads"},
+      {"naflex", "one of timm's NaFlexViT"}};
+  for (const auto& [part, kind] : kinds)
+    if (contains(name, part)) return kind;
+  return "no Vision Transformer that ocellus runs";
+}
+
 std::string_view first_word(std::string_view text) { return text.substr(0, text.find('_')); }
 
 }  // namespace
@@ -38,13 +54,16 @@ timm_model find_timm_model(std::string_view name) {
   std::string_view rest;
   for (const char* family : {"vit_", "deit_", "deit3_", "flexivit_", "eva02_", "eva_", "test_"})
     if (rest.empty() && name.starts_with(family)) rest = name.substr(std::string_view(family).size());
-  m.why = "the vision tower " + printable(name) + " is no Vision Transformer that ocellus runs";
+  m.why = "the vision tower " + printable(name) + " is " + std::string(kind_of_tower(name));
   if (rest.empty()) return m;
+  const bool pe_core = name.starts_with("vit_pe_core_"), mci = name == "vit_base_mci_224";
   // Variants with other blocks, stems or positions than the plain ones.
   for (const char* other : {"distilled", "relpos",  "_mci_",  "_rpn_",   "18x2",    "_xp_",   "dwee",  "pwee",
                             "dpwee",     "dlittle", "radio",  "resnet",  "resnext", "r26",    "r50",   "_pe_",
                             "sam",       "naflex",  "hybrid", "srelpos", "rope",    "dinov3", "csatv2"})
-    if (contains(name, other) && !(std::string_view(other) == "rope" && name.starts_with("eva"))) return m;
+    if (contains(name, other) && !(std::string_view(other) == "rope" && name.starts_with("eva")) && !pe_core && !mci)
+      return m;
+  if (pe_core) rest.remove_prefix(std::string_view("pe_core_").size());
 
   const std::string_view size = first_word(rest);
   for (const size_entry& s : sizes) {
@@ -62,6 +81,7 @@ timm_model find_timm_model(std::string_view name) {
   if (name == "test_vit" || name == "test_vit2") sized(64, 2);
   if (name == "test_vit3" || name == "test_vit4") sized(96, 3);
   if (name.starts_with("vit_intern300m")) sized(1024, 16);
+  if (pe_core && size == "gigantic") sized(1536, 16);
 
   m.supported = true;
   if (contains(name, "_clip_") && !eva) m.eps = 1e-5f;
@@ -88,9 +108,55 @@ timm_model find_timm_model(std::string_view name) {
   } else if (eva && size == "giant") {
     m.pool = pooling::avg;
   }
+  if (pe_core) {  // Meta's Perception Encoder
+    m.eps = 1e-5f;
+    m.pool = pooling::map;
+    m.map_heads = 8;
+    m.map_all_tokens = true;
+    m.rope_grid = size == "base" ? 14 : size == "gigantic" ? 32 : 24;
+    m.rope_offset = size == "gigantic" ? 0.f : 1.f;
+    m.rope_columns_first = true;
+  }
+  m.conv_stem = mci;
   m.why.clear();
   return m;
 }
+
+namespace {
+
+/// vision.rope: cosines and sines [patches, D] of timm's RotaryEmbeddingCat, for heads whose pairs are halved. A head's
+/// first D / 4 angles are of the patch's row, the others of its column, or the other way round.
+void add_rope(plan& p, const timm_model& known, const std::string& origin) {
+  vision_config& v = p.config().vision;
+  encoder_config& e = v.encoder;
+  e.rope = 1;
+  e.rope_grid = known.rope_grid;
+  const std::int64_t d = e.head_width;
+  if (d % 4 != 0) return p.fail("heads of " + std::to_string(d) + " values have no rotary positions in two directions");
+  p.computed("vision.rope", storage::exact, {std::int64_t{v.grid_h} * v.grid_w, d}, {},
+             [d, h = v.grid_h, w = v.grid_w, theta = e.rope_theta,
+              known](const std::vector<std::vector<float>>&, std::vector<float>& out) {
+               const auto place = [&](int i, int n) {  // the reference's roundings
+                 return (static_cast<float>(i) + known.rope_offset) / static_cast<float>(n) *
+                        static_cast<float>(known.rope_grid);
+               };
+               const std::int64_t bands = d / 4;
+               for (std::int64_t i = 0; i < std::int64_t{h} * w; i++) {
+                 const float row = place(static_cast<int>(i / w), h), column = place(static_cast<int>(i % w), w);
+                 for (std::int64_t j = 0; j < d / 2; j++) {
+                   const float exponent = static_cast<float>(j % bands) / static_cast<float>(bands);
+                   const float band = 1.f / std::pow(theta, exponent);
+                   const float angle = ((j < bands) != known.rope_columns_first ? row : column) * band;
+                   out[static_cast<std::size_t>(i * d + j)] = static_cast<float>(std::cos(static_cast<double>(angle)));
+                   out[static_cast<std::size_t>(i * d + d / 2 + j)] =
+                       static_cast<float>(std::sin(static_cast<double>(angle)));
+                 }
+               }
+             });
+  p.note_switch("vision.rope", "rotary, rescaled to a grid of " + std::to_string(known.rope_grid), origin);
+}
+
+}  // namespace
 
 void add_timm_trunk(plan& p, const timm_options& o) {
   vision_config& v = p.config().vision;
@@ -103,14 +169,14 @@ void add_timm_trunk(plan& p, const timm_options& o) {
       return p.fail("tensor " + at + part + ": distilled models with two heads are not supported");
 
   v.kind = vision_kind::vit;
-  e.width = static_cast<std::int32_t>(p.dim(at + "patch_embed.proj.weight", 0));
-  const int patch = static_cast<int>(p.dim(at + "patch_embed.proj.weight", -1));
+  const std::string stem = at + "patch_embed.backbone.", embed = known.conv_stem ? stem + "2.conv" : at + "patch_embed.proj";
+  e.width = static_cast<std::int32_t>(p.dim(embed + ".weight", 0));
+  const int patch = known.conv_stem ? 16 : static_cast<int>(p.dim(embed + ".weight", -1));
   e.layers = p.count(at + "blocks.", ".attn.proj.weight");
   if (!p.ok()) return;
   if (e.layers == 0) return p.fail("no blocks named " + at + "blocks.N.attn.proj");
   const std::string block0 = at + "blocks.0.";
-  if (known.post_norm)
-    return p.fail(o.name_origin + ": " + printable(o.name) + " has post-norm blocks, which are not supported");
+  e.post_norm = known.post_norm ? 1 : 0;
   v.class_token = p.has(at + "cls_token") ? 1 : 0;
   v.pre_norm = p.has(at + "norm_pre.weight") ? 1 : 0;
   v.registers = p.has(at + "reg_token") ? static_cast<std::int32_t>(p.dim(at + "reg_token", -2)) : 0;
@@ -146,12 +212,10 @@ void add_timm_trunk(plan& p, const timm_options& o) {
   e.qk_norm = p.has(block0 + "attn.q_norm.weight") ? 1 : 0;
   e.mlp_norm = p.has(block0 + "mlp.norm.weight") ? 1 : 0;
   e.attn_norm = p.has(block0 + "attn.norm.weight") ? 1 : 0;
-  if (known.rope_grid != 0)
-    return p.fail(o.name_origin + ": " + printable(o.name) + " has rotary positions, which are not supported");
   if (!p.ok()) return;
 
   // Positions: of the patches, and of the tokens before them unless the model leaves these without.
-  if (patch < 1 || patch > 256) return p.fail("tensor " + at + "patch_embed.proj.weight has no patches");
+  if (patch < 1 || patch > 256) return p.fail("tensor " + embed + ".weight has no patches");
   const std::int64_t rows = p.dim(at + "pos_embed", -2), prefix_tokens = v.class_token + v.registers;
   int grid_h, grid_w;
   if (o.image_h != 0) {
@@ -198,10 +262,23 @@ void add_timm_trunk(plan& p, const timm_options& o) {
       p.exact("vision.registers", {v.registers, width}, piece{at + "reg_token", {v.registers, width}});
   }
   if (v.class_token != 0) p.exact("vision.class_token", {width}, piece{at + "cls_token", {width}});
-  p.matrix("vision.patch_embed.weight", {width, patch * patch * 3},
-           piece{at + "patch_embed.proj.weight", {width, 3, patch, patch}}.convolution());
-  if (p.has(at + "patch_embed.proj.bias"))
-    p.exact("vision.patch_embed.bias", {width}, piece{at + "patch_embed.proj.bias", {width}});
+  if (known.conv_stem) {
+    v.conv_stem = 1;
+    v.stem_width = static_cast<std::int32_t>(p.dim(stem + "0.conv.weight", 0));
+    const std::int64_t channels = v.stem_width;
+    p.ignore_suffix(".num_batches_tracked");
+    add_batch_normed(p, "vision.stem.0", stem + "0.conv", stem + "0.bn", channels, 3, 4);
+    add_batch_normed(p, "vision.stem_merge.0", stem + "1.conv", stem + "1.bn", channels, channels, 2);
+    p.matrix("vision.stem_merge.1.weight", {width, 4 * channels},
+             piece{embed + ".weight", {width, channels, 2, 2}}.convolution());
+    p.exact("vision.stem_merge.1.bias", {width}, piece{embed + ".bias", {width}});
+    p.note_switch("vision.stem", "convolutions of 4, 2 and 2", o.name_origin + ": " + printable(o.name));
+  } else {
+    p.matrix("vision.patch_embed.weight", {width, patch * patch * 3},
+             piece{embed + ".weight", {width, 3, patch, patch}}.convolution());
+    if (p.has(embed + ".bias")) p.exact("vision.patch_embed.bias", {width}, piece{embed + ".bias", {width}});
+  }
+  if (known.rope_grid != 0) add_rope(p, known, o.name_origin + ": " + printable(o.name));
   if (v.pre_norm != 0) p.norm("vision.pre_norm", at + "norm_pre", width);
 
   const bool fused = p.has(block0 + "attn.qkv.weight"), fused_bias = p.has(block0 + "attn.qkv.bias");
@@ -217,23 +294,32 @@ void add_timm_trunk(plan& p, const timm_options& o) {
     const std::string gain1 = scaled ? from + scales[scale_names][0] : "",
                       gain2 = scaled ? from + scales[scale_names][1] : "";
     p.norm(to + "norm1", from + "norm1", width);
+    const auto turned = [&e](const piece& part) { return e.rope != 0 ? part.halved(e.head_width) : part; };
     if (fused) {
-      p.matrix(to + "attn.qkv.weight", {3 * width, width}, piece{attn + "qkv.weight", {3 * width, width}});
+      const piece all{attn + "qkv.weight", {3 * width, width}};
+      if (e.rope == 0) {
+        p.matrix(to + "attn.qkv.weight", {3 * width, width}, all);
+      } else {  // q and k together are heads, too
+        p.matrix(to + "attn.qkv.weight", {3 * width, width},
+                 {turned(all.rows(0, 2 * width)), all.rows(2 * width, width)});
+      }
     } else {
       p.matrix(to + "attn.qkv.weight", {3 * width, width},
-               {piece{attn + "q_proj.weight", {width, width}}, piece{attn + "k_proj.weight", {width, width}},
-                piece{attn + "v_proj.weight", {width, width}}});
+               {turned(piece{attn + "q_proj.weight", {width, width}}),
+                turned(piece{attn + "k_proj.weight", {width, width}}), piece{attn + "v_proj.weight", {width, width}}});
     }
     const piece none{"", {width}};
     if (fused_bias) {
-      p.exact(to + "attn.qkv.bias", {3 * width}, piece{attn + "qkv.bias", {3 * width}});
+      const piece all{attn + "qkv.bias", {3 * width}};
+      p.exact(to + "attn.qkv.bias", {3 * width}, {turned(all.rows(0, 2 * width)), all.rows(2 * width, width)});
     } else if (part_bias || split_bias) {
       const std::string q = part_bias ? "q_bias" : "q_proj.bias",
                         v_name = part_bias ? "v_bias" : "v_proj.bias";
       p.exact(to + "attn.qkv.bias", {3 * width},
-              {piece{attn + q, {width}}, none, piece{attn + v_name, {width}}});
+              {turned(piece{attn + q, {width}}), none, piece{attn + v_name, {width}}});
     }
     if (e.qk_norm != 0) {
+      if (e.rope != 0) return p.fail("norms of q and k beside rotary positions are not supported");
       p.norm(to + "attn.q_norm", attn + "q_norm", e.head_width);
       p.norm(to + "attn.k_norm", attn + "k_norm", e.head_width);
     }
@@ -267,9 +353,10 @@ void add_timm_trunk(plan& p, const timm_options& o) {
   if (v.pool == pooling::cls && v.class_token == 0)
     return p.fail("pooling at the class token, but there is no " + at + "cls_token");
   if (v.pool == pooling::map) {
-    if (prefix_tokens != 0) return p.fail("a MAP head beside class or register tokens is not supported");
+    if (prefix_tokens != 0 && !known.map_all_tokens)
+      return p.fail("a MAP head beside class or register tokens is not supported");
     const std::string head = at + "attn_pool.";
-    v.map_heads = e.heads;
+    v.map_heads = known.map_heads != 0 ? known.map_heads : e.heads;
     v.map_act = e.act == activation::silu ? activation::gelu : e.act;
     v.map_mlp = static_cast<std::int32_t>(p.dim(head + "mlp.fc1.weight", 0));
     if (!p.ok()) return;
@@ -284,8 +371,8 @@ void add_timm_trunk(plan& p, const timm_options& o) {
 
   constexpr const char* pools[] = {"none", "class token", "mean of the patches", "MAP head"};
   const std::string model_origin = o.name_origin + ": " + printable(o.name);
-  p.note_switch("vision.width", std::to_string(e.width), "shape of " + at + "patch_embed.proj.weight");
-  p.note_switch("vision.patch", std::to_string(patch), "shape of " + at + "patch_embed.proj.weight");
+  p.note_switch("vision.width", std::to_string(e.width), "shape of " + embed + ".weight");
+  p.note_switch("vision.patch", std::to_string(patch), "shape of " + embed + ".weight");
   p.note_switch("vision.layers", std::to_string(e.layers), "names of " + at + "blocks.N");
   p.note_switch("vision.mlp", std::to_string(e.mlp), "shape of " + at + "blocks.0.mlp.fc2.weight");
   p.note_switch("vision.image_size",

@@ -25,7 +25,12 @@ struct timm_model {
   float eps = 1e-6f;
   ocellus::pooling pool = ocellus::pooling::cls;
   bool post_norm = false;
+  bool conv_stem = false;
   int rope_grid = 0;          ///< > 0: rotary positions, rescaled to this grid
+  float rope_offset = 0;      ///< added to the patches' rows and columns before that
+  bool rope_columns_first = false;
+  int map_heads = 0;          ///< of the MAP head, if not those of the blocks
+  bool map_all_tokens = false;  ///< it reads the class token, too
 };
 
 timm_model find_timm_model(std::string_view name);

@@ -11,6 +11,8 @@
 //   - editing in place, compression, big-endian machines, several models in one file.
 // History
 //   - 1.0: the first version.
+//   - 1.1: encoder_config::rope, post_norm and uneven, vision_config::conv_stem, which readers of 1.0 refuse
+//     (bad_config, wrong_shape, missing_tensor).
 //
 //   file_header | section_header[section_count] | sections, each aligned to 64 bytes
 // All numbers are little-endian. Offsets count from the start of the file. Reserved fields are zero.
@@ -26,7 +28,7 @@ namespace format {
 
 inline constexpr unsigned char magic[8] = {'O', 'C', 'E', 'L', 'L', 'U', 'S', 0x1a};
 inline constexpr std::uint16_t major_version = 1;
-inline constexpr std::uint16_t minor_version = 0;
+inline constexpr std::uint16_t minor_version = 1;
 inline constexpr std::size_t alignment = 64;
 
 /// Features that a reader must know to use the file. Bit i has the name required_features[i].

@@ -57,6 +57,7 @@ struct kernel_table {
                         activation) noexcept = nullptr;
   void (*gate_rows)(float*, std::ptrdiff_t, const float*, std::ptrdiff_t, int, int,
                     activation) noexcept = nullptr;
+  void (*rotate_rows)(float*, std::ptrdiff_t, const float*, int, int, int) noexcept = nullptr;
   void (*l2_normalize)(float*, const float*, int) noexcept = nullptr;
   void (*dot_rows_f32)(const dot_rows_args&) noexcept = nullptr;
   void (*dot_rows_f16)(const dot_rows_args&) noexcept = nullptr;
@@ -103,6 +104,7 @@ constexpr kernel_table make_table() noexcept {
           &Set::quantize_u8,
           &Set::activate_rows,
           &Set::gate_rows,
+          &Set::rotate_rows,
           &Set::l2_normalize,
           &Set::dot_rows_f32,
           &Set::dot_rows_f16,

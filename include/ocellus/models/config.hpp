@@ -45,7 +45,7 @@ enum class score_kind : std::uint8_t {
   logits = 2,   ///< a classifier head's softmax: timm, DeiT
 };
 
-/// The transformer blocks of one tower: pre-norm, x += attention(norm1(x)), x += mlp(norm2(x)).
+/// The transformer blocks of one tower: x += attention(norm1(x)), x += mlp(norm2(x)), unless post_norm.
 struct encoder_config {
   std::int32_t width = 0;       ///< C
   std::int32_t layers = 0;
@@ -59,11 +59,15 @@ struct encoder_config {
   std::uint8_t qk_norm = 0;     ///< LayerNorm of each head's q and k
   std::uint8_t mlp_norm = 0;    ///< LayerNorm of the hidden values before fc2 (EVA02's sub-LN)
   std::uint8_t attn_norm = 0;   ///< LayerNorm of the heads' output before the projection (EVA02)
-  std::uint8_t rope = 0;        ///< rotary positions on patch tokens (EVA02)
+  std::uint8_t rope = 0;        ///< rotary positions on the patch tokens' q and k, by the table vision.rope (EVA02)
   std::uint8_t post_norm = 0;   ///< x += norm1(attention(x)), x += norm2(mlp(x)) (EVA02-E)
-  float rope_theta = 10000.f;
+  float rope_theta = 10000.f;   ///< what that table was made with, as is rope_grid: towers read the table alone
   std::int32_t rope_grid = 0;   ///< grid that positions are rescaled to; 0: as they are
-  std::int32_t reserved[4] = {0, 0, 0, 0};
+  /// heads and mlp are the most of any layer: each has as many as its tensors say, or no attention or no MLP at all
+  /// (TinyCLIP's pruned towers)
+  std::uint8_t uneven = 0;
+  std::uint8_t reserved0[3] = {0, 0, 0};
+  std::int32_t reserved[3] = {0, 0, 0};
   bool operator==(const encoder_config&) const = default;
 };
 
@@ -77,7 +81,10 @@ struct vision_config {
   std::uint8_t class_position = 1;       ///< the class token has a row in the position table (row 0)
   position_resize positions = position_resize::none;
   std::uint8_t naflex = 0;               ///< variable resolution: images are lists of patches
-  std::uint8_t reserved0[3] = {0, 0, 0};
+  /// patches of 16 pixels are embedded in three steps: 4 x 4 pixels, GELU, 2 x 2 of these, GELU, 2 x 2 of these
+  /// (MobileCLIP-B; timm's ConvStem with strides 4, 2, 2 and kernels of the same sizes, batch norm folded)
+  std::uint8_t conv_stem = 0;
+  std::uint8_t reserved0[2] = {0, 0};
   encoder_config encoder;
   std::int32_t image_h = 0, image_w = 0;  ///< pixels of the standard input
   std::int32_t patch = 0;
@@ -92,7 +99,8 @@ struct vision_config {
   std::int32_t resnet_layers[4] = {0, 0, 0, 0};
   std::int32_t resnet_width = 0;
   float final_eps = 1e-5f;                ///< of ln_pre, the final norm and the MAP head's norm
-  std::int32_t reserved[7] = {0, 0, 0, 0, 0, 0, 0};
+  std::int32_t stem_width = 0;            ///< channels of conv_stem's first two steps
+  std::int32_t reserved[6] = {0, 0, 0, 0, 0, 0};
   bool operator==(const vision_config&) const = default;
 };
 
@@ -136,8 +144,10 @@ constexpr bool in_range(std::int64_t x, std::int64_t low, std::int64_t high) noe
 constexpr bool valid(const encoder_config& e) noexcept {
   return in_range(e.width, 1, 1 << 14) && in_range(e.layers, 0, 256) && in_range(e.heads, 1, 256) &&
          in_range(e.head_width, 1, 512) && in_range(e.mlp, 1, 1 << 17) && e.eps >= 0 && e.eps < 1 &&
-         static_cast<int>(e.act) <= static_cast<int>(activation::relu) &&
-         e.rope == 0 && e.post_norm == 0;  // the format has a place for them, the towers do not run them yet
+         static_cast<int>(e.act) <= static_cast<int>(activation::relu) && e.rope <= 1 && e.post_norm <= 1 &&
+         e.uneven <= 1 && (e.rope == 0 || e.head_width % 2 == 0) &&
+         // with post-norm, what attention adds is held where q, k and v were
+         (e.post_norm == 0 || std::int64_t{3} * e.heads * e.head_width >= e.width);
 }
 }  // namespace detail
 
@@ -157,6 +167,10 @@ constexpr bool valid(const model_config& m) noexcept {
                                    !in_range(v.map_mlp, 1, 1 << 17)))
       return false;
     if (v.pool == pooling::cls && v.class_token == 0) return false;
+    if (v.encoder.rope != 0 && v.positions != position_resize::none) return false;  // the table is for one grid
+    if (v.conv_stem > 1 || (v.conv_stem != 0 && (v.patch != 16 || v.naflex != 0 || v.stem_width % 16 != 0 ||
+                                                 !in_range(v.stem_width, 16, 4096))))
+      return false;
     if (v.positions == position_resize::none && (v.grid_h != v.image_h / v.patch || v.grid_w != v.image_w / v.patch))
       return false;
   }
@@ -171,7 +185,7 @@ constexpr bool valid(const model_config& m) noexcept {
       (!in_range(v.embed, 1, 1 << 15) || !in_range(v.classes, 0, 1 << 17) || !(v.final_eps >= 0)))
     return false;
   if (t.present != 0 && (!detail::valid(t.encoder) || !in_range(t.vocab, 1, 1 << 22) || !in_range(t.context, 1, 8192) ||
-                         !in_range(t.embed, 1, 1 << 15) || !(t.final_eps >= 0)))
+                         !in_range(t.embed, 1, 1 << 15) || !(t.final_eps >= 0) || t.encoder.rope != 0))
     return false;
   if (static_cast<int>(m.score) > 2) return false;
   const preprocess_config& p = m.preprocess;

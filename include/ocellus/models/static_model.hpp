@@ -98,6 +98,7 @@ constexpr std::size_t flash_of(const vision_config& v, dtype type) noexcept {
   if (v.registers > 0) f.values(std::int64_t{v.registers} * c);
   const int class_rows = v.class_token != 0 && v.class_position != 0 ? 1 : 0;
   f.values((std::int64_t{v.grid_h} * v.grid_w + class_rows) * c);
+  if (v.encoder.rope != 0) f.values(std::int64_t{v.grid_h} * v.grid_w * v.encoder.head_width);
   if (v.pre_norm != 0) f.norm(c);
   f.blocks(v.encoder);
   if (v.final_norm != 0) f.norm(c);
@@ -124,6 +125,8 @@ constexpr std::size_t flash_of(const text_config& t, dtype type) noexcept {
 
 /// Without the fields that no answer depends on, in which the checkpoints of one model may differ.
 constexpr vision_config canonical(vision_config v) noexcept {
+  v.encoder.rope_theta = encoder_config{}.rope_theta;
+  v.encoder.rope_grid = 0;
   if (v.class_token == 0) v.class_position = 1;
   if (v.pool == pooling::map) v.norm_before_pool = 1;
   return v;
@@ -147,7 +150,8 @@ inline result<model_config> stored_config(const packed_file& file) noexcept {
 template <std::size_t N>
 constexpr bool all_of_type(const std::array<nn::block_weights, N>& blocks, dtype type) noexcept {
   for (const nn::block_weights& b : blocks)
-    if (b.qkv.type != type || b.proj.type != type || b.fc1.type != type || b.fc2.type != type) return false;
+    for (const nn::linear_weights* w : {&b.qkv, &b.proj, &b.fc1, &b.fc2})
+      if (*w && w->type != type) return false;
   return true;
 }
 
@@ -170,6 +174,7 @@ class vision_tower {
                 "the position table has another grid than the image");
   static_assert(v.embed == v.encoder.width || v.pool != pooling::map || v.embed > 0, "the embedding has no width");
   static_assert(valid(Config), "the configuration makes no sense (models/config.hpp: valid)");
+  static_assert(v.conv_stem == 0, "a convolutional stem keeps f32 weights beside int8 ones: open the model at run time");
   static_assert(Weights <= dtype::s8, "weights are f32, f16, bf16 or s8");
 
  public:
@@ -180,7 +185,7 @@ class vision_tower {
   /// Bytes of activations; beside them a call takes some KB of stack.
   static constexpr std::size_t arena_size =
       nn::vision_buffers{}.carve(nullptr, v, 1, tokens, tokens, 1, Weights == dtype::s8);
-  /// Bytes of the tower's weights in a packed file; its header and its tables add some KB.
+  /// Bytes of the tower's weights in a packed file, at most for uneven layers; its header and its tables add some KB.
   static constexpr std::size_t flash_size = detail::flash_of(v, Weights);
 
   vision_tower() = default;

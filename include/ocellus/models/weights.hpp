@@ -86,36 +86,57 @@ class weight_binder {
 
   /// The blocks `prefix`.blocks.0 and on.
   void blocks(std::string_view prefix, const encoder_config& e, nn::block_weights* out) noexcept {
-    const int inner = e.heads * e.head_width;
     for (int l = 0; l < e.layers && error == status::ok; l++) {
       const tensor_name base = tensor_name() << prefix << ".blocks." << l;
       const auto at = [&base](std::string_view rest) { return tensor_name(base) << rest; };
       nn::block_weights& w = out[l];
-      w.norm1 = norm(at(".norm1"), e.width);
-      w.norm2 = norm(at(".norm2"), e.width);
-      w.qkv = linear(at(".attn.qkv"), 3 * inner, e.width);
-      w.proj = linear(at(".attn.proj"), e.width, inner);
-      w.fc1 = linear(at(".mlp.fc1"), e.gated != 0 ? 2 * e.mlp : e.mlp, e.width);
-      w.fc2 = linear(at(".mlp.fc2"), e.width, e.mlp);
-      if (e.qk_norm != 0) {
-        w.q_norm = norm(at(".attn.q_norm"), e.head_width);
-        w.k_norm = norm(at(".attn.k_norm"), e.head_width);
+      int inner = e.heads * e.head_width, mlp = e.mlp;
+      bool attends = true, feeds = true;
+      if (e.uneven != 0) {
+        const int q = columns(at(".attn.proj.weight")), f = columns(at(".mlp.fc2.weight"));
+        if (q > inner || q % e.head_width != 0 || f > mlp) return fail(status::wrong_shape);
+        attends = q > 0;
+        feeds = f > 0;
+        inner = q;
+        mlp = f;
       }
-      if (e.attn_norm != 0) w.attn_norm = norm(at(".attn.norm"), inner);
-      if (e.mlp_norm != 0) w.mlp_norm = norm(at(".mlp.norm"), e.mlp);
+      if (attends) {
+        w.norm1 = norm(at(".norm1"), e.width);
+        w.qkv = linear(at(".attn.qkv"), 3 * inner, e.width);
+        w.proj = linear(at(".attn.proj"), e.width, inner);
+        if (e.qk_norm != 0) {
+          w.q_norm = norm(at(".attn.q_norm"), e.head_width);
+          w.k_norm = norm(at(".attn.k_norm"), e.head_width);
+        }
+        if (e.attn_norm != 0) w.attn_norm = norm(at(".attn.norm"), inner);
+      }
+      if (feeds) {
+        w.norm2 = norm(at(".norm2"), e.width);
+        w.fc1 = linear(at(".mlp.fc1"), e.gated != 0 ? 2 * mlp : mlp, e.width);
+        w.fc2 = linear(at(".mlp.fc2"), e.width, mlp);
+        if (e.mlp_norm != 0) w.mlp_norm = norm(at(".mlp.norm"), mlp);
+      }
     }
   }
 
   void vision(const vision_config& v, nn::block_weights* blocks_out, nn::vision_weights& w) noexcept {
     const int c = v.encoder.width, k = v.patch * v.patch * 3;
-    w.patch_u8 = has("vision.patch_embed_u8.weight");
-    w.patch_embed = linear(w.patch_u8 ? "vision.patch_embed_u8" : "vision.patch_embed", c, k);
-    if (w.patch_u8 && w.patch_embed.type != dtype::s8) fail(status::unsupported_dtype);
-    if (w.patch_u8) w.patch_embed_low = linear("vision.patch_embed_u8_low", c, k, false);
+    if (v.conv_stem != 0) {
+      w.stem[0] = linear("vision.stem.0", v.stem_width, 48);
+      w.stem[1] = linear("vision.stem_merge.0", v.stem_width, 4 * v.stem_width);
+      w.stem[2] = linear("vision.stem_merge.1", c, 4 * v.stem_width);
+    } else {
+      w.patch_u8 = has("vision.patch_embed_u8.weight");
+      w.patch_embed = linear(w.patch_u8 ? "vision.patch_embed_u8" : "vision.patch_embed", c, k);
+      if (w.patch_u8 && w.patch_embed.type != dtype::s8) fail(status::unsupported_dtype);
+      if (w.patch_u8) w.patch_embed_low = linear("vision.patch_embed_u8_low", c, k, false);
+    }
     if (v.class_token != 0) w.class_token = values("vision.class_token", c);
     if (v.registers > 0) w.registers = values("vision.registers", std::int64_t{v.registers} * c);
     const int class_rows = v.class_token != 0 && v.class_position != 0 ? 1 : 0;
     w.positions = values("vision.positions", (std::int64_t{v.grid_h} * v.grid_w + class_rows) * c, v.encoder.rope == 0);
+    if (v.encoder.rope != 0)
+      w.rope = values("vision.rope", std::int64_t{v.grid_h} * v.grid_w * v.encoder.head_width);
     if (v.pre_norm != 0) w.pre_norm = norm("vision.pre_norm", c);
     blocks("vision", v.encoder, blocks_out);
     w.blocks = blocks_out;
@@ -175,6 +196,12 @@ class weight_binder {
     w.blocks = blocks_out;
     if (t.final_norm != 0) w.norm = norm("text.norm", c);
     w.proj = linear("text.proj", t.embed, c, t.embed != c);
+  }
+
+  /// K of a matrix W[N, K]; 0 if there is none.
+  int columns(std::string_view name) const noexcept {
+    const result<tensor_view> t = file_.tensor(name);
+    return t && t->rank == 2 ? static_cast<int>(t->shape[1]) : 0;
   }
 
   void fail(status s) noexcept {

@@ -39,7 +39,7 @@ struct norm_weights {
   explicit operator bool() const noexcept { return gain != nullptr; }
 };
 
-/// One transformer block.
+/// One transformer block; without qkv it has no attention, without fc1 no feed-forward (pruned towers).
 struct block_weights {
   norm_weights norm1, norm2, q_norm, k_norm, attn_norm, mlp_norm;
   linear_weights qkv, proj, fc1, fc2;
@@ -51,6 +51,9 @@ struct block_shape {
   float eps = 1e-5f;
   activation act = activation::gelu;
   bool gated = false, causal = false, post_norm = false;
+  bool uneven = false;          ///< heads and mlp are at most these; the weights' shapes say
+  const float* rope = nullptr;  ///< [., D]: rotary positions of the rows after the first `prefix` of each sequence
+  int prefix = 0;
 };
 
 /// Leading dimensions of activations. An odd multiple of 64 bytes: rows must not meet in the same cache sets,
@@ -376,13 +379,44 @@ void attend(const runner<Kernels>& run, const block_shape& s, const block_buffer
   });
 }
 
+/// What attention or feed-forward reads, in the form of products with weights of `type`: the normed rows of x, or
+/// with post-norm x itself.
+template <class Kernels>
+void half_input(const runner<Kernels>& run, const block_shape& s, const norm_weights& norm, const float* x,
+                std::ptrdiff_t ldx, int rows, dtype type, const operand& to, const stage_observer& observe,
+                const char* stage, int index) noexcept {
+  if (!s.post_norm) {
+    run.norm(norm, s.eps, x, ldx, rows, s.width, type, to);
+    if (type != dtype::s8) observe(stage, index, to.f32, rows, s.width, to.ld);
+    return;
+  }
+  for (int r = 0; r < rows; r++)
+    std::memcpy(to.f32 + r * to.ld, x + r * ldx, sizeof(float) * static_cast<std::size_t>(s.width));
+  run.prepare(type, to, rows, s.width);
+}
+
+/// x[rows, C] += from W^T + bias, or with post-norm += norm(from W^T + bias), which passes through `t`.
+template <class Kernels>
+void half_output(const runner<Kernels>& run, const block_shape& s, const norm_weights& norm, const linear_weights& w,
+                 const operand& from, float* x, std::ptrdiff_t ldx, int rows, float* t, std::ptrdiff_t ldt) noexcept {
+  if (!s.post_norm) {
+    run.linear(w, from, rows, x, ldx, activation::none, x, ldx);
+    return;
+  }
+  run.linear(w, from, rows, t, ldt);
+  run.norm_f32(norm, s.eps, t, ldt, rows, s.width, t, ldt);
+  run.split(rows, 8, [&](int begin, int end) {
+    for (int r = begin; r < end; r++)
+      for (int j = 0; j < s.width; j++) x[r * ldx + j] = x[r * ldx + j] + t[r * ldt + j];
+  });
+}
+
 /// The feed-forward half of a block on x[rows, C] in place.
 template <class Kernels>
 void feed_forward(const runner<Kernels>& run, const block_shape& s, const block_weights& w,
                   const block_buffers& b, float* x, std::ptrdiff_t ldx, int rows,
                   const stage_observer& observe = {}, int index = 0) noexcept {
-  run.norm(w.norm2, s.eps, x, ldx, rows, s.width, w.fc1.type, b.x);
-  if (w.fc1.type != dtype::s8) observe("norm2", index, b.x.f32, rows, s.width, b.x.ld);
+  half_input(run, s, w.norm2, x, ldx, rows, w.fc1.type, b.x, observe, "norm2", index);
   if (s.gated) {
     run.linear(w.fc1, b.x, rows, b.gate, b.ld_gate);
     run.split(rows, 8, [&](int begin, int end) {
@@ -395,21 +429,37 @@ void feed_forward(const runner<Kernels>& run, const block_shape& s, const block_
   if (w.mlp_norm)
     run.norm_f32(w.mlp_norm, s.eps, b.hidden.f32, b.hidden.ld, rows, s.mlp, b.hidden.f32, b.hidden.ld);
   run.prepare(w.fc2.type, b.hidden, rows, s.mlp);
-  run.linear(w.fc2, b.hidden, rows, x, ldx, activation::none, x, ldx);
+  half_output(run, s, w.norm2, w.fc2, b.hidden, x, ldx, rows, b.x.f32, b.x.ld);
 }
 
-/// One block on x[rows, C] in place. With `pooled` (one row of x per sequence) only those rows are carried
-/// on, and come out compacted in x[0..count): queries, projection and feed-forward of the others are never
-/// computed.
+/// Rotates k, and q but for pooled class tokens, of the rows that have a position in the table.
 template <class Kernels>
-void block(const runner<Kernels>& run, const block_shape& s, const block_weights& w, const block_buffers& b,
-           float* x, std::ptrdiff_t ldx, int rows, const sequence* sequences, int count,
-           const int* pooled,
-           const stage_observer& observe = {}, int index = 0) noexcept {
+void rotate(const runner<Kernels>& run, const block_shape& s, const block_buffers& b, const sequence* sequences,
+            int count, bool with_q) noexcept {
+  const int inner = s.heads * s.head_width;
+  for (int i = 0; i < count; i++)
+    run.split(sequences[i].rows - s.prefix, 16, [&](int begin, int end) {
+      run.kernels.rotate_rows(b.qkv + (sequences[i].row + s.prefix + begin) * b.ld_qkv + (with_q ? 0 : inner), b.ld_qkv,
+                              s.rope + static_cast<std::ptrdiff_t>(begin) * s.head_width, end - begin,
+                              with_q ? 2 * s.heads : s.heads, s.head_width);
+    });
+}
+
+/// x[i] = x[pooled[i]]: pooled rows ascend and pooled[i] >= i, so each source is still untouched.
+inline void compact(float* x, std::ptrdiff_t ldx, int width, const int* pooled, int count) noexcept {
+  for (int i = 0; i < count; i++)
+    if (pooled[i] != i)
+      std::memcpy(x + i * ldx, x + pooled[i] * ldx, sizeof(float) * static_cast<std::size_t>(width));
+}
+
+/// The attention half of a block on x[rows, C] in place, `pooled` as block() has it.
+template <class Kernels>
+void self_attention(const runner<Kernels>& run, const block_shape& s, const block_weights& w, const block_buffers& b,
+                    float* x, std::ptrdiff_t ldx, int rows, const sequence* sequences, int count, const int* pooled,
+                    const stage_observer& observe, int index) noexcept {
   const int inner = s.heads * s.head_width;
   const bool integer = w.qkv.type == dtype::s8;
-  run.norm(w.norm1, s.eps, x, ldx, rows, s.width, w.qkv.type, b.x);
-  if (w.qkv.type != dtype::s8) observe("norm1", index, b.x.f32, rows, s.width, b.x.ld);
+  half_input(run, s, w.norm1, x, ldx, rows, w.qkv.type, b.x, observe, "norm1", index);
   if (pooled != nullptr && inner % panel_width == 0) {
     run.linear(w.qkv, b.x, rows, b.qkv, b.ld_qkv, activation::none, nullptr, 0, inner);
     gather(w.qkv.type, b.x, pooled, count, s.width, b.pooled);
@@ -429,17 +479,36 @@ void block(const runner<Kernels>& run, const block_shape& s, const block_weights
       run.norm_f32(w.k_norm, s.eps, k, b.ld_qkv, rows, s.head_width, k, b.ld_qkv);
     }
   }
+  if (s.rope != nullptr) rotate(run, s, b, sequences, count, pooled == nullptr);
   attend(run, s, b, sequences, count, pooled, b.x.f32, b.x.ld, integer);
   if (pooled != nullptr) {
-    for (int i = 0; i < count; i++)  // pooled rows ascend and pooled[i] >= i: each source is still untouched
-      if (pooled[i] != i)
-        std::memcpy(x + i * ldx, x + pooled[i] * ldx, sizeof(float) * static_cast<std::size_t>(s.width));
+    compact(x, ldx, s.width, pooled, count);
     rows = count;
   }
   if (w.attn_norm) run.norm_f32(w.attn_norm, s.eps, b.x.f32, b.x.ld, rows, inner, b.x.f32, b.x.ld);
   run.prepare(w.proj.type, b.x, rows, inner);
-  run.linear(w.proj, b.x, rows, x, ldx, activation::none, x, ldx);
-  feed_forward(run, s, w, b, x, ldx, rows, observe, index);
+  half_output(run, s, w.norm1, w.proj, b.x, x, ldx, rows, b.qkv, b.ld_qkv);
+}
+
+/// One block on x[rows, C] in place. With `pooled` (one row of x per sequence) only those rows are carried
+/// on, and come out compacted in x[0..count): queries, projection and feed-forward of the others are never
+/// computed.
+template <class Kernels>
+void block(const runner<Kernels>& run, const block_shape& shape, const block_weights& w, const block_buffers& b,
+           float* x, std::ptrdiff_t ldx, int rows, const sequence* sequences, int count,
+           const int* pooled,
+           const stage_observer& observe = {}, int index = 0) noexcept {
+  block_shape s = shape;
+  if (s.uneven) {
+    s.heads = w.qkv.n / (3 * s.head_width);
+    s.mlp = w.fc2.k;
+  }
+  if (w.qkv) {
+    self_attention(run, s, w, b, x, ldx, rows, sequences, count, pooled, observe, index);
+  } else if (pooled != nullptr) {
+    compact(x, ldx, s.width, pooled, count);
+  }
+  if (w.fc1) feed_forward(run, s, w, b, x, ldx, pooled != nullptr ? count : rows, observe, index);
 }
 
 }  // namespace nn

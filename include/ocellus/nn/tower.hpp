@@ -28,9 +28,11 @@ struct vision_weights {
   linear_weights patch_embed;   ///< [C, P*P*3]
   bool patch_u8 = false;        ///< patch_embed reads raw u8 pixels: mean and std are folded in
   linear_weights patch_embed_low;  ///< what int8 rounded off, in finer steps; added to patch_embed's product
+  linear_weights stem[3];       ///< conv_stem instead of patch_embed: [S, 48], [S, 4 S], [C, 4 S]
   const float* class_token = nullptr;
   const float* registers = nullptr;
   const float* positions = nullptr;
+  const float* rope = nullptr;  ///< [patches, D], as rotate_rows reads it
   norm_weights pre_norm, norm;
   const block_weights* blocks = nullptr;
   map_weights map;
@@ -64,7 +66,8 @@ struct image_batch {
 };
 
 constexpr block_shape shape_of(const encoder_config& e) noexcept {
-  return {e.width, e.heads, e.head_width, e.mlp, e.eps, e.act, e.gated != 0, e.causal != 0, e.post_norm != 0};
+  return {e.width,      e.heads,       e.head_width,     e.mlp,        e.eps, e.act,
+          e.gated != 0, e.causal != 0, e.post_norm != 0, e.uneven != 0};
 }
 
 /// Memory of a vision tower for `rows` tokens, the class and register tokens counted.
@@ -76,6 +79,7 @@ struct vision_buffers {
   float* positions = nullptr;  ///< resampled table and a line of the original, where a tower needs that
   block_buffers blocks;
   operand patches;             ///< overlaps `blocks`
+  operand stem[2];             ///< [4 patches, 4 S] and [patches, 4 S], rows without padding; overlaps `blocks`
   float* embedded = nullptr;   ///< [patches, C]; overlaps `blocks`
   operand pool, pool_hidden;   ///< [count, max(C, map F)]
   float* map_kv = nullptr;     ///< overlaps blocks.qkv
@@ -106,15 +110,24 @@ struct vision_buffers {
     carver a(rest), b(rest);
     blocks.carve(a, s, rows, count, most, threads, integer);
     map_kv = blocks.qkv;
-    patches.carve(b, rows, v.patch * v.patch * 3);
+    if (v.conv_stem != 0) {
+      patches.carve(b, 16 * rows, 48);
+      for (int i = 0; i < 2; i++) {
+        stem[i].carve(b, i == 0 ? 4 * rows : rows, 4 * v.stem_width);
+        stem[i].ld = 4 * v.stem_width;
+      }
+    } else {
+      patches.carve(b, rows, v.patch * v.patch * 3);
+    }
     embedded = b.take<float>(n * static_cast<std::size_t>(ldx));
     return start + (a.used() > b.used() ? a.used() : b.used());
   }
 };
 
-/// Rows of patches of one picture, k = (y * P + x) * 3 + channel, in the form that patch_embed reads.
+/// Rows of patches of one picture, k = (y * P + x) * 3 + channel, in the form that patch_embed reads. `nested`: patches
+/// of four pixels, in an order in which sixteen rows make a square and each four of them a square of it.
 inline void patch_rows(const vision_weights& w, const preprocess_config& pre, const image_batch& in,
-                       int image, int patch, const operand& out, int first_row,
+                       int image, int patch, bool nested, const operand& out, int first_row,
                        const float (*table)[256]) noexcept {
   const int gh = in.grid_h(image, patch), gw = in.grid_w(image, patch), k = patch * patch * 3;
   const auto to_u8 = [&pre](float x, int c) {
@@ -123,7 +136,9 @@ inline void patch_rows(const vision_weights& w, const preprocess_config& pre, co
   };
   for (int y = 0; y < gh; y++)
     for (int x = 0; x < gw; x++) {
-      const int row = first_row + y * gw + x;
+      const int row = first_row + (!nested ? y * gw + x
+                                           : (y / 4 * (gw / 4) + x / 4) * 16 + (y / 2 % 2 * 2 + x / 2 % 2) * 4 +
+                                                 y % 2 * 2 + x % 2);
       float* f = out.f32 + row * out.ld;
       std::uint8_t* q = out.u8 + row * out.ld8;
       out.scale[row] = 1.f;
@@ -178,10 +193,14 @@ void vision_forward(const runner<Kernels>& run, const model_config& m, const vis
                     const image_batch& in, const vision_buffers& b, float* out, std::ptrdiff_t ldo,
                     float* logits = nullptr, const stage_observer& observe = {}) noexcept {
   const vision_config& v = m.vision;
-  const block_shape s = shape_of(v.encoder);
+  block_shape s = shape_of(v.encoder);
   const int c = s.width, patch = v.patch, prefix = (v.class_token != 0 ? 1 : 0) + v.registers;
 
+  s.rope = w.rope;
+  s.prefix = prefix;
+
   // patch embedding of the whole batch
+  const int cell = v.conv_stem != 0 ? 4 : patch, cells = v.conv_stem != 0 ? 16 : 1;
   float table[3][256];
   {
     const fp_env guard;
@@ -197,10 +216,23 @@ void vision_forward(const runner<Kernels>& run, const model_config& m, const vis
   }
   run.split(in.count, 1, [&](int begin, int end) {
     for (int i = begin; i < end; i++)
-      patch_rows(w, m.preprocess, in, i, patch, b.patches, b.sequences[i].row - i * prefix, table);
+      patch_rows(w, m.preprocess, in, i, cell, v.conv_stem != 0, b.patches,
+                 (b.sequences[i].row - i * prefix) * cells, table);
   });
-  if (!w.patch_u8) run.prepare(w.patch_embed.type, b.patches, patches, w.patch_embed.k);
-  run.linear(w.patch_embed, b.patches, patches, b.embedded, b.ldx);
+  if (v.conv_stem != 0) {  // four rows of one step are one row of the next
+    const operand* from = &b.patches;
+    int n = 16 * patches;
+    for (int i = 0; i < 2; i++, n /= 4) {
+      run.prepare(w.stem[i].type, *from, n, w.stem[i].k);
+      run.linear(w.stem[i], *from, n, b.stem[i].f32, w.stem[i].n, activation::gelu);
+      from = &b.stem[i];
+    }
+    run.prepare(w.stem[2].type, *from, patches, w.stem[2].k);
+    run.linear(w.stem[2], *from, patches, b.embedded, b.ldx);
+  } else {
+    if (!w.patch_u8) run.prepare(w.patch_embed.type, b.patches, patches, w.patch_embed.k);
+    run.linear(w.patch_embed, b.patches, patches, b.embedded, b.ldx);
+  }
   if (w.patch_embed_low)
     run.linear(w.patch_embed_low, b.patches, patches, b.embedded, b.ldx, activation::none, b.embedded, b.ldx);
   observe("patch_embed", 0, b.embedded, patches, c, b.ldx);

@@ -190,6 +190,24 @@ static OCELLUS_INLINE void quantize_row_within(std::uint8_t* q, float& scale, st
   for (int i = 0; i < c; i += 16) (load_tail(x, i, c) * inv_v).to_u8(q + i, z);
 }
 
+/// Rotary positions [Su 2021] in place over rows of `heads` vectors of d values: with the vector's halves a and b, and
+/// a row of `table` ([rows, d]: d / 2 cosines, d / 2 sines), a' = a cos - b sin, b' = b cos + a sin.
+static void rotate_rows(float* x, std::ptrdiff_t ldx, const float* table, int rows, int heads, int d) noexcept {
+  const int half = d / 2;
+  for (int r = 0; r < rows; r++)
+    for (int h = 0; h < heads; h++) {
+      float* a = x + r * ldx + h * d;
+      float* b = a + half;
+      const float* t = table + static_cast<std::ptrdiff_t>(r) * d;
+      for (int i = 0; i < half; i += 16) {
+        const vec u = load_tail(a, i, half), v = load_tail(b, i, half);
+        const vec cosine = load_tail(t, i, half), sine = load_tail(t + half, i, half);
+        store_tail(u * cosine - v * sine, a, i, half);
+        store_tail(v * cosine + u * sine, b, i, half);
+      }
+    }
+}
+
 /// One row to u8; see quantize_args for the rule.
 static OCELLUS_INLINE void quantize_row_u8(std::uint8_t* q, float& scale, std::int32_t& zero, const float* x,
                                            int c) noexcept {
