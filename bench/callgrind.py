@@ -98,14 +98,13 @@ def main():
                         line += "  MORE THAN 2 % ABOVE THE RECORD"
                         worse += 1
                 print(line, flush=True)
-    if args.update:
-        records[key] = counts
-        os.makedirs(os.path.dirname(RECORD), exist_ok=True)
-        with open(RECORD, "w") as f:
-            json.dump(records, f, indent=1, sort_keys=True)
-            f.write("\n")
-        return 0
-    return 1 if worse else 0
+                if args.update:
+                    records[key] = {**known, **counts}
+                    os.makedirs(os.path.dirname(RECORD), exist_ok=True)
+                    with open(RECORD, "w") as f:
+                        json.dump(records, f, indent=1, sort_keys=True)
+                        f.write("\n")
+    return 1 if worse and not args.update else 0
 
 
 if __name__ == "__main__":
