@@ -2,6 +2,8 @@
 // Contract: <ocellus/ops/attention.hpp>. K^T and V are packed into panels in scratch once per head; then
 // blocks of up to 16 query rows run scores, softmax and output, so that no T x T matrix exists.
 
+#if !defined(OCELLUS_ONLY_S8)
+
 static OCELLUS_INLINE int attention_row(const attention_args& t, int j) noexcept {
   return t.key_rows != nullptr ? t.key_rows[j] : j;
 }
@@ -73,6 +75,8 @@ static OCELLUS_INLINE float quantize_row_s8(std::int8_t* q, const float* x, int 
   if (whole < c) (vec::load_n(x + whole, c - whole) * inv).to_s8(q + whole);
   return most / 127.f;
 }
+
+#endif
 
 /// Rows of probabilities to u8, in passes over all rows rather than row by row: the maximum or sum that a row waits for
 /// is reduced while the next rows are under way.

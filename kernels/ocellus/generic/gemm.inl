@@ -12,6 +12,10 @@
 // then met by every row tile while it lies in L1 or L2. Tile heights are evened out: 50 rows are five tiles of 10.
 // Up to `wide_rows` rows (a pooled token, a very short text) take four panels at a time: a tile of one row and two
 // panels would wait for its two chains of multiply-adds.
+//
+// A set that improves on the s8 tile alone defines OCELLUS_ONLY_S8 around the include and inherits the rest.
+
+#if !defined(OCELLUS_ONLY_S8)
 
 /// Bytes of A that a row block may take.
 static constexpr std::size_t block_bytes = 512 * 1024;
@@ -158,15 +162,6 @@ static OCELLUS_INLINE void tiles_float(int rows, const float* a, std::ptrdiff_t 
     tile_float<MR, P, W>(a, lda, b, stride, k, out, ldo);
   }
 }
-template <int MR, int P>
-static OCELLUS_INLINE void tiles_s8(int rows, const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
-                                    std::size_t stride, int k, std::int32_t* out, std::ptrdiff_t ldo,
-                                    const void* prefetch) noexcept {
-  if constexpr (MR > 1) {
-    if (rows < MR) return tiles_s8<MR - 1, P>(rows, a, lda, b, stride, k, out, ldo, prefetch);
-  }
-  tile_s8<MR, P>(a, lda, b, stride, k, out, ldo, prefetch);
-}
 
 /// Rows of the next tile when `left` rows remain and a tile holds at most `most`: as even as can be.
 static constexpr int tile_rows(int left, int most) noexcept { return ceil_div(left, ceil_div(left, most)); }
@@ -227,6 +222,19 @@ static void gemm_float(const gemm_args& g) noexcept {
 static void gemm_f32(const gemm_args& g) noexcept { gemm_float<float>(g); }
 static void gemm_f16(const gemm_args& g) noexcept { gemm_float<f16>(g); }
 static void gemm_bf16(const gemm_args& g) noexcept { gemm_float<bf16>(g); }
+
+#endif
+
+/// Calls the tile of `rows` rows (1..MR).
+template <int MR, int P>
+static OCELLUS_INLINE void tiles_s8(int rows, const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
+                                    std::size_t stride, int k, std::int32_t* out, std::ptrdiff_t ldo,
+                                    const void* prefetch) noexcept {
+  if constexpr (MR > 1) {
+    if (rows < MR) return tiles_s8<MR - 1, P>(rows, a, lda, b, stride, k, out, ldo, prefetch);
+  }
+  tile_s8<MR, P>(a, lda, b, stride, k, out, ldo, prefetch);
+}
 
 static void gemm_s8(const gemm_args& g) noexcept {
   const std::size_t stride = panel_elements(dtype::s8, g.k);

@@ -53,8 +53,10 @@ struct avx512vnni : avx512 {
   }
 
 #include <ocellus/generic/unroll.inl>
+#define OCELLUS_ONLY_S8
 #include <ocellus/generic/gemm.inl>
 #include <ocellus/generic/attention.inl>
+#undef OCELLUS_ONLY_S8
 };
 
 }  // namespace kernels

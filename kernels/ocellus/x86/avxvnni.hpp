@@ -58,8 +58,10 @@ struct avxvnni : avx2 {
     }
   }
 
+#define OCELLUS_ONLY_S8
 #include <ocellus/generic/gemm.inl>
 #include <ocellus/generic/attention.inl>
+#undef OCELLUS_ONLY_S8
 };
 
 }  // namespace kernels
