@@ -1,15 +1,25 @@
 #!/usr/bin/env bash
 # Everything that CI runs, on a bare Debian 12 or after: installs, builds, tests, and says at its end what ran, what
 # was skipped and how long each step took. A failing step does not stop the later ones: one run tells all.
-# Usage: tests/run.sh [STEP...]      steps: install release quickstart asan fuzz, and aarch64 armv7 riscv64 wasm (nothing
-# given: all but these)
+# Usage: tests/run.sh [STEP...]      (nothing given: all)
+#   install release quickstart asan fuzz                               this machine
+#   cortex-m55 cortex-m7 cortex-m4 aarch64 armv7 riscv64 wasm          others, in their emulators
+# OCELLUS_TIME_LIMIT=SECONDS: steps of other machines that would begin later than that are skipped, and said so.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 jobs=$(nproc)
 export CTEST_PARALLEL_LEVEL=$jobs UBSAN_OPTIONS=print_stacktrace=1
-[ $# -gt 0 ] || set -- install release quickstart asan fuzz
+[ $# -gt 0 ] ||
+  set -- install release quickstart asan fuzz cortex-m55 aarch64 wasm cortex-m4 cortex-m7 armv7 riscv64
 
-step_install() { tools/install_deps.sh test bench; }
+step_install() {
+  tools/install_deps.sh test bench
+  for set in cross web; do
+    if grep -q "^$set=(" tools/install_deps.sh; then
+      tools/install_deps.sh $set || echo "skipped: packages of $set could not be installed"
+    fi
+  done
+}
 
 step_release() {  # the programs, all tests, the hygiene tests
   cmake --preset release
@@ -19,30 +29,51 @@ step_release() {  # the programs, all tests, the hygiene tests
 
 step_quickstart() { examples/quickstart.sh; }
 
-step_asan() {  # the unit tests again, with assertions, AddressSanitizer and UndefinedBehaviorSanitizer
+step_asan() {  # the unit tests again, with AddressSanitizer and UndefinedBehaviorSanitizer
   cmake --preset asan
   cmake --build --preset asan -j"$jobs" --target ocellus-tests
   ctest --preset asan --tests-regex '^ocellus-tests/'
 }
 
 step_fuzz() {  # each fuzzer over its seeds and for a few seconds more
-  cmake --preset fuzz
-  cmake --build --preset fuzz -j"$jobs"
-  ctest --preset fuzz
+  cmake --preset asan
+  cmake --build --preset asan -j"$jobs" --target fuzzers
+  ctest --preset asan --tests-regex '^fuzz_'
 }
 
-# 64-bit Arm, 32-bit Arm and RISC-V in qemu: every kernel set, and the demo model's embeddings bit for bit those of this
-# machine. They say what they skip where a compiler or an emulator is missing.
-step_aarch64() { tests/cross/run.sh aarch64; }
-step_armv7() { tests/cross/run.sh armv7; }
-step_riscv64() { tests/cross/run.sh riscv64; }
+need() {  # COMMAND...
+  local command
+  for command in "$@"; do
+    command -v "$command" >/dev/null || { echo "skipped: no $command (tools/install_deps.sh)"; exit 77; }
+  done
+}
 
+firmware() {  # CPU: the demo model's embeddings bit for bit those of this machine
+  need arm-none-eabi-g++ qemu-system-arm
+  cmake --preset release
+  cmake --build --preset release -j"$jobs" --target ocellus-convert
+  cmake --preset "$1" -DOCELLUS_CONVERT="$PWD/build/ocellus-convert"
+  cmake --build --preset "$1" -j"$jobs"
+  ctest --preset "$1" --verbose
+}
+
+cross() {  # TARGET COMMAND...: every kernel set against scalar, the demo model's embeddings against this machine's
+  local target=$1
+  shift
+  need "$@"
+  grep -q "\"configurePreset\": \"$target\"" CMakePresets.json || { echo "skipped: no preset $target"; exit 77; }
+  tests/cross/run.sh "$target"
+}
+
+step_cortex-m55() { firmware cortex-m55; }
+step_cortex-m7() { firmware cortex-m7; }
+step_cortex-m4() { firmware cortex-m4; }
+step_aarch64() { cross aarch64 aarch64-linux-gnu-g++ qemu-aarch64; }
+step_armv7() { cross armv7 arm-linux-gnueabihf-g++ qemu-arm; }
+step_riscv64() { cross riscv64 qemu-riscv64; }
 step_wasm() {  # the modules of the web page in node, and the page in headless Chromium where it is installed
-  if ! command -v clang++-19 >/dev/null || ! [ -d /usr/include/wasm32-wasi ]; then
-    echo "skipped: no clang or no library for WebAssembly (tools/install_deps.sh web)"
-    return
-  fi
-  tests/cross/run.sh wasm
+  [ -d /usr/include/wasm32-wasi ] || { echo "skipped: no library for WebAssembly (tools/install_deps.sh web)"; exit 77; }
+  cross wasm clang++-19 node
 }
 
 logs=$(mktemp -d)
@@ -51,10 +82,23 @@ passed=0 failed=0 table=""
 for step in "$@"; do
   printf '\n=== %s\n' "$step"
   started=$SECONDS
-  set +e
-  (set -e; "step_$step") 2>&1 | tee "$logs/$step"
-  verdict=${PIPESTATUS[0]}
-  set -e
+  case $step in
+    install | release | quickstart | asan | fuzz) late= ;;
+    *) [ "$SECONDS" -lt "${OCELLUS_TIME_LIMIT:-999999}" ] && late= || late=1 ;;
+  esac
+  if [ -n "$late" ]; then
+    echo "skipped: step $step, the time limit of $OCELLUS_TIME_LIMIT s had passed" | tee "$logs/$step"
+    verdict=77
+  else
+    set +e
+    (set -e; "step_$step") 2>&1 | tee "$logs/$step"
+    verdict=${PIPESTATUS[0]}
+    set -e
+  fi
+  if [ "$verdict" -eq 77 ]; then
+    table+=$(printf '%-12s skipped' "$step")$'\n'
+    continue
+  fi
   # ctest's closing line: "97% tests passed, 1 tests failed out of 38"
   read -r bad all < <(sed -nE 's/^[0-9]+% tests passed, ([0-9]+) tests? failed out of ([0-9]+)$/\1 \2/p' "$logs/$step" |
     tail -n 1 | grep . || echo "$((verdict != 0)) 1")
@@ -66,8 +110,17 @@ done
 
 printf '\n=== summary\n'
 # Tests say what they could not run: a set that this CPU lacks, data that is not there.
-find build build-asan build-fuzz build-aarch64 build-armv7 build-riscv64 build-wasm -name LastTest.log -exec grep -hoE '(kernel sets ran: .*|skipped: .*)' {} + 2>/dev/null |
-  sort | uniq -c | sort -rn | sed -E 's/^ *([0-9]+) /  \1x /' || true
+[ -d "${OCELLUS_SHARED:-../shared}" ] || echo "skipped: tests on shared data, ${OCELLUS_SHARED:-../shared} is not there" >"$logs/shared"
+{
+  cat "$logs"/*
+  for step in "$@"; do
+    [ "$step" = release ] && folder=build || folder=build-$step
+    cat "$folder/Testing/Temporary/LastTest.log" 2>/dev/null || true
+  done
+} | grep -oE '(kernel sets ran: .*|skipped: .*)' | sort -u >"$logs.said" || true
+sed 's/^/  /' "$logs.said"
+skipped=$(grep -c '^skipped: ' "$logs.said" || true)
+rm -f "$logs.said"
 printf '%s' "$table"
-printf '%d passed, %d failed\n' "$passed" "$failed"
+printf '%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
 [ "$failed" -eq 0 ]

@@ -647,7 +647,9 @@ TEST_CASE("damaged checkpoints: the good ones read exactly, the bad ones are ref
         name.starts_with("hf/bad-") || no_model.contains(name) || no_weights.contains(name);
     if (verdict == "refuse" && !models_concern) CHECK_FALSE(readable);
     if (readable && item.contains("expect")) {
-      for (const auto& [key, value] : (*expected)[item["expect"].get<std::string>()].items()) {
+      for (const auto& entry : (*expected)[item["expect"].get<std::string>()].items()) {
+        const std::string& key = entry.key();  // no structured binding: clang 14's lambdas cannot capture one
+        const auto& value = entry.value();
         CAPTURE(key);
         CHECK(found[key].first == value["shape"].get<std::vector<std::int64_t>>());
         CHECK(found[key].second == value["sha256_f32"].get<std::string>());

@@ -24,7 +24,10 @@
 #define OCELLUS_TEST_SANITIZER
 #endif
 #endif
-#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(OCELLUS_TEST_SANITIZER)
+#if defined(__SANITIZE_ADDRESS__)
+#define OCELLUS_TEST_SANITIZER
+#endif
+#if defined(__GLIBC__) && !defined(OCELLUS_TEST_SANITIZER)
 #define OCELLUS_TEST_COUNTS_ALLOCATIONS
 namespace {
 std::atomic<int> allocations{0};
@@ -151,8 +154,14 @@ void check_towers() {
 }
 
 TEST_CASE("A compile-time model gives the bits of the model opened at run time, in every kernel set") {
-  [[maybe_unused]] const cpu_features cpu = detect_cpu();
   std::string ran;
+#if defined(OCELLUS_TEST_SANITIZER)
+  // What a sanitizer can find here are the towers' views of arena and weights, the same for all sets.
+  check_towers<kernels::scalar, dtype::s8>();
+  check_towers<kernels::scalar, dtype::f32>();
+  ran = "scalar (the others without sanitizers)";
+#else
+  [[maybe_unused]] const cpu_features cpu = detect_cpu();
 #define OCELLUS_KERNEL_SET(name, available)          \
   if (available) {                                   \
     CAPTURE(#name);                                  \
@@ -162,6 +171,7 @@ TEST_CASE("A compile-time model gives the bits of the model opened at run time, 
   }
 #include <ocellus/list.def>
 #undef OCELLUS_KERNEL_SET
+#endif
   MESSAGE("kernel sets ran: " << ran);
 }
 

@@ -537,8 +537,9 @@ TEST_CASE("text: malformed vocabularies give one line that names the file") {
       {"merges.txt", "\x1F\x8B\x08 broken"},
       {"merges.txt", std::string(100, '\0')},
   };
-  for (const auto& [name, content] : files) {
-    const fs::path path = folder.write(name, content);
+  for (const auto& file : files) {
+    const std::string name = file.first, content = file.second;
+    const fs::path path = folder.write(name.c_str(), content);
     const auto built = convert::build_tokenizer(path, {});
     REQUIRE(!built);
     const std::string& what = built.failure().what;

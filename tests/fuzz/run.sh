@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs one fuzzer for some seconds: first over its whole corpus, then on from there. A crash, a hang of 5 s or more
-# than 1 GiB fails, and the input stays in the working folder.
+# Runs one fuzzer for some seconds: first over its whole corpus, then on from there. A crash, a hang of 30 s (by the
+# clock, on a machine that may be busy) or more than 1 GiB fails, and the input stays in the working folder.
 # Usage: run.sh FUZZER SECONDS
 #
 # The corpus of fuzz_<topic> is what corpus.py finds for <topic> in the data folder (OCELLUS_SHARED) and in
@@ -17,6 +17,6 @@ trap 'rm -rf "$seeds" "$found"' EXIT
 python3 "$here/corpus.py" "$topic" "$seeds"
 [ ! -d "$here/corpus/$topic" ] || cp "$here/corpus/$topic"/* "$seeds"
 [ -s "$here/$topic.dict" ] && dict=(-dict="$here/$topic.dict") || dict=()
-"$fuzzer" "$seeds" -runs=0 -timeout=5 -rss_limit_mb=1024 -malloc_limit_mb=1024 -print_final_stats=0 2>&1 | grep -v "# Uses:" | tail -n 20
-"$fuzzer" "$found" "$seeds" -max_total_time="$seconds" -timeout=5 -rss_limit_mb=1024 -malloc_limit_mb=1024 \
+"$fuzzer" "$seeds" -runs=0 -timeout=30 -rss_limit_mb=1024 -malloc_limit_mb=1024 -print_final_stats=0 2>&1 | grep -v "# Uses:" | tail -n 20
+"$fuzzer" "$found" "$seeds" -max_total_time="$seconds" -timeout=30 -rss_limit_mb=1024 -malloc_limit_mb=1024 \
   -max_len=65536 "${dict[@]}" 2>&1 | grep -v "# Uses:" | tail -n 20

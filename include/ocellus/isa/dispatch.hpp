@@ -5,6 +5,10 @@
 //   ocellus::pinned<ocellus::kernels::avx2> p;     // the whole unit is for one ISA: direct calls, unused ops vanish
 //
 // Both have the same call syntax, so one tower serves both. An indirect call per some microseconds is free.
+//
+// Every unit that calls these compiles all kernels. A project of many units defines OCELLUS_DECLARE_ONLY in them, and
+// OCELLUS_DEFINE_KERNELS in one that includes this header and nothing else of its own, with the same flags; CMake's
+// target ocellus::compiled does both.
 #pragma once
 
 #include <ocellus/isa/detect.hpp>
@@ -90,6 +94,21 @@ constexpr resample_kernels resample_for() noexcept {
   }
 }
 
+#if defined(OCELLUS_DECLARE_ONLY)
+
+template <class Set>
+kernel_table make_table() noexcept;
+kernel_table best_kernels(const cpu_features& cpu = detect_cpu()) noexcept;
+result<kernel_table> kernels_for(std::string_view name, const cpu_features& cpu = detect_cpu()) noexcept;
+
+#else
+#if defined(OCELLUS_DEFINE_KERNELS)
+#define OCELLUS_DISPATCH_INLINE
+#else
+#define OCELLUS_DISPATCH_INLINE inline
+#endif
+
+/// The table of one set.
 template <class Set>
 constexpr kernel_table make_table() noexcept {
   return {Set::id,
@@ -113,7 +132,7 @@ constexpr kernel_table make_table() noexcept {
 }
 
 /// The table of the best kernel set that this CPU can run.
-inline kernel_table best_kernels([[maybe_unused]] const cpu_features& cpu = detect_cpu()) noexcept {
+OCELLUS_DISPATCH_INLINE kernel_table best_kernels([[maybe_unused]] const cpu_features& cpu = detect_cpu()) noexcept {
 #define OCELLUS_KERNEL_SET(name, available) \
   if (available) return make_table<kernels::name>();
 #include <ocellus/list.def>
@@ -121,8 +140,8 @@ inline kernel_table best_kernels([[maybe_unused]] const cpu_features& cpu = dete
 }
 
 /// The table of a named set (`--isa NAME`); unsupported_isa if this build or this CPU has it not.
-inline result<kernel_table> kernels_for(std::string_view name,
-                                        [[maybe_unused]] const cpu_features& cpu = detect_cpu()) noexcept {
+OCELLUS_DISPATCH_INLINE result<kernel_table> kernels_for(
+    std::string_view name, [[maybe_unused]] const cpu_features& cpu = detect_cpu()) noexcept {
 #define OCELLUS_KERNEL_SET(set, available) \
   if (name == #set) \
     return (available) ? result<kernel_table>(make_table<kernels::set>()) : status::unsupported_isa;
@@ -130,6 +149,14 @@ inline result<kernel_table> kernels_for(std::string_view name,
 #undef OCELLUS_KERNEL_SET
   return status::unsupported_isa;
 }
+
+#if defined(OCELLUS_DEFINE_KERNELS)
+#define OCELLUS_KERNEL_SET(set, available) template kernel_table make_table<kernels::set>() noexcept;
+#include <ocellus/list.def>
+#undef OCELLUS_KERNEL_SET
+#endif
+#undef OCELLUS_DISPATCH_INLINE
+#endif
 
 /// Kernels chosen at run time.
 struct dynamic : kernel_table {

@@ -1,0 +1,659 @@
+// Towers of one's own by composition: layers are types, a tower is a type, and what does not fit is refused when
+// the program is compiled, in one sentence. No heap; memory and flash are constants; any kernel policy.
+//
+//   #include <ocellus/generic/scalar.hpp>
+//   #include <ocellus/models/compose.hpp>
+//   namespace c = ocellus::compose;
+//   template <int C, int H>
+//   using block = c::seq<c::residual<c::named<"norm1", c::layer_norm<C>>, c::named<"attn", c::attention<C, H>>>,
+//                        c::residual<c::named<"norm2", c::layer_norm<C>>, c::named<"mlp.fc1", c::linear<C, 4 * C>>,
+//                                    c::quick_gelu<4 * C>, c::named<"mlp.fc2", c::linear<4 * C, C>>>>;
+//   using layers = c::seq<c::patch_embed<64, 8, 128, true>, c::named<"pre_norm", c::layer_norm<128>>,
+//                         c::named<"blocks", c::repeat<3, block<128, 2>>>, c::first_token<128>,
+//                         c::named<"norm", c::layer_norm<128>>, c::named<"proj", c::linear<128, 64, false>>>;
+//   using tower = c::tower<layers, ocellus::pinned<ocellus::kernels::scalar>>;
+//   static_assert(tower::embed == 64 && tower::arena_size < 640 * 1024);
+//
+// Weights come from a packed file by name: `named` puts its name before those of the layers inside, `repeat` the
+// number of the copy, so the block above finds "vision.blocks.0.norm1.weight". Neighbours that a kernel does in
+// one pass are fused: a linear layer with the activation after it, a linear layer or attention at the end of a
+// residual with the sum, a LayerNorm with the quantisation that the product after it wants. The same bits as the
+// model opened at run time, for the same layers and weights.
+//
+// References: [Vaswani 2017] attention; [Dosovitskiy 2021] ViT; [Zhai 2022] attention pooling.
+#pragma once
+
+#include <ocellus/models/static_model.hpp>
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <span>
+#include <string_view>
+#include <tuple>
+
+OCELLUS_STRICT_FP_BEGIN
+OCELLUS_BEGIN
+namespace compose {
+
+// What a layer is. All of it is static:
+//   in, out, side     widths of its rows; in 0: it reads the picture, of side x side pixels
+//   rows(n)           rows that come out when n go in
+//   reads_product     its input is the left side of a matrix product: 8 bits where the weights have 8 bits
+//   writes_product    it can write its output in that form
+//   takes_activation, takes_residual    its kernel can apply them to its output
+//   arena(type, n)    bytes of scratch for n rows in
+//   weights, bind(), count()            its weights, where they are in a file, what they take
+//   run<Ready, Product>(call, w, x, n, y, memory, act, residual)
+//                     Ready: x is in the product's form; Product: y shall be
+
+/// A name as a template argument.
+template <std::size_t N>
+struct text {
+  char value[N] = {};
+  consteval text(const char (&s)[N]) noexcept {  // NOLINT: implicit by design
+    for (std::size_t i = 0; i < N; i++) value[i] = s[i];
+  }
+  constexpr operator std::string_view() const noexcept { return {value, N - 1}; }
+};
+
+/// LayerNorm's epsilon as a template argument.
+struct epsilon {
+  float value;
+  constexpr epsilon(float x) noexcept : value(x) {}  // NOLINT: implicit by design
+};
+
+/// Rows that a layer adds to its product: x of a residual.
+struct addend {
+  const float* rows = nullptr;
+  std::ptrdiff_t ld = 0;
+};
+
+/// What one call of a tower carries along.
+template <class Kernels>
+struct call {
+  const nn::runner<Kernels>& run;
+  dtype type;
+  const nn::image_batch& image;
+  const preprocess_config& preprocess;
+};
+
+namespace detail {
+
+using ocellus::detail::flash_counter;
+using ocellus::detail::tensor_name;
+using ocellus::detail::weight_binder;
+
+constexpr std::size_t larger(std::size_t a, std::size_t b) noexcept { return a > b ? a : b; }
+
+constexpr std::size_t operand_bytes(int rows, int c) noexcept {
+  nn::carver counter(nullptr);
+  nn::operand{}.carve(counter, rows, c);
+  return counter.used();
+}
+
+inline nn::operand operand_at(unsigned char* memory, int rows, int c) noexcept {
+  nn::carver from(memory);
+  nn::operand o;
+  o.carve(from, rows, c);
+  return o;
+}
+
+inline tensor_name under(const tensor_name& at, std::string_view name) noexcept {
+  tensor_name full = at;
+  if (full.size > 0) full << ".";
+  return full << name;
+}
+
+inline void copy_rows(const nn::operand& from, int rows, int c, const nn::operand& to) noexcept {
+  for (int i = 0; i < rows; i++)
+    std::memcpy(to.f32 + i * to.ld, from.f32 + i * from.ld, sizeof(float) * static_cast<std::size_t>(c));
+}
+
+inline void add_rows(const addend& a, int rows, int c, const nn::operand& y) noexcept {
+  for (int i = 0; a.rows != nullptr && i < rows; i++)
+    for (int j = 0; j < c; j++) y.f32[i * y.ld + j] = a.rows[i * a.ld + j] + y.f32[i * y.ld + j];
+}
+
+/// What most layers are: as many rows out as in, float in, float out.
+template <int In, int Out>
+struct plain {
+  static_assert(In > 0 && Out > 0, "a layer's width is a positive number");
+  static constexpr int in = In, out = Out, side = 0;
+  static constexpr bool reads_product = false, writes_product = false;
+  static constexpr bool takes_activation = false, takes_residual = false;
+  static constexpr activation applies = activation::none;
+  static constexpr int rows(int n) noexcept { return n; }
+  static constexpr std::size_t arena(dtype, int) noexcept { return 0; }
+  struct weights {};
+  static void bind(weight_binder&, const tensor_name&, weights&) noexcept {}
+  static constexpr void count(flash_counter&) noexcept {}
+  template <class F>
+  static constexpr bool each_linear(const weights&, F&&) noexcept {
+    return true;
+  }
+};
+
+}  // namespace detail
+
+/// y[n, Out] = x W^T + bias.
+template <int In, int Out, bool Bias = true>
+struct linear : detail::plain<In, Out> {
+  static constexpr bool reads_product = true, takes_activation = true, takes_residual = true;
+  using weights = nn::linear_weights;
+  static void bind(detail::weight_binder& b, const detail::tensor_name& at, weights& w) noexcept {
+    w = b.linear(at, Out, In);
+    if ((w.bias != nullptr) != Bias) b.fail(status::missing_tensor);
+  }
+  static constexpr void count(detail::flash_counter& f) noexcept { f.linear(Out, In, Bias); }
+  template <class F>
+  static bool each_linear(const weights& w, F&& f) noexcept {
+    return f(w);
+  }
+  template <bool Ready, bool, class Kernels>
+  static void run(const call<Kernels>& c, const weights& w, const nn::operand& x, int n, const nn::operand& y,
+                  unsigned char*, activation act, const addend& a) noexcept {
+    if constexpr (!Ready) c.run.prepare(c.type, x, n, In);
+    c.run.linear(w, x, n, y.f32, y.ld, act, a.rows, a.ld);
+  }
+};
+
+/// LayerNorm over rows of C [Ba 2016].
+template <int C, epsilon Eps = 1e-5f>
+struct layer_norm : detail::plain<C, C> {
+  static constexpr bool writes_product = true;
+  using weights = nn::norm_weights;
+  static void bind(detail::weight_binder& b, const detail::tensor_name& at, weights& w) noexcept {
+    w = b.norm(at, C);
+  }
+  static constexpr void count(detail::flash_counter& f) noexcept { f.norm(C); }
+  template <class F>
+  static bool each_linear(const weights&, F&&) noexcept {
+    return true;
+  }
+  template <bool, bool Product, class Kernels>
+  static void run(const call<Kernels>& c, const weights& w, const nn::operand& x, int n, const nn::operand& y,
+                  unsigned char*, activation, const addend&) noexcept {
+    c.run.norm(w, Eps.value, x.f32, x.ld, n, C, Product ? c.type : dtype::f32, y);
+  }
+};
+
+/// A non-linearity. After a linear layer it costs nothing.
+template <activation Act, int C>
+struct activate : detail::plain<C, C> {
+  static constexpr activation applies = Act;
+  using weights = typename detail::plain<C, C>::weights;
+  template <bool, bool, class Kernels>
+  static void run(const call<Kernels>& c, const weights&, const nn::operand& x, int n, const nn::operand& y,
+                  unsigned char*, activation, const addend&) noexcept {
+    c.run.kernels.activate_rows(y.f32, y.ld, x.f32, x.ld, n, C, Act);
+  }
+};
+template <int C>
+using gelu = activate<activation::gelu, C>;
+template <int C>
+using gelu_tanh = activate<activation::gelu_tanh, C>;
+template <int C>
+using quick_gelu = activate<activation::quick_gelu, C>;
+
+/// Self-attention of H heads over all rows, with its two products: `qkv` and `proj`.
+template <int C, int H>
+struct attention : detail::plain<C, C> {
+  static_assert(H > 0 && C % H == 0, "attention's width is no multiple of its number of heads");
+  static constexpr bool reads_product = true, takes_residual = true;
+  struct weights {
+    nn::linear_weights qkv, proj;
+  };
+  static void bind(detail::weight_binder& b, const detail::tensor_name& at, weights& w) noexcept {
+    w.qkv = b.linear(detail::under(at, "qkv"), 3 * C, C);
+    w.proj = b.linear(detail::under(at, "proj"), C, C);
+  }
+  static constexpr void count(detail::flash_counter& f) noexcept { f.linear(3 * C, C), f.linear(C, C); }
+  template <class F>
+  static bool each_linear(const weights& w, F&& f) noexcept {
+    return f(w.qkv) && f(w.proj);
+  }
+  static constexpr std::size_t arena(dtype type, int n) noexcept {
+    nn::carver counter(nullptr);
+    nn::block_buffers b;
+    carve(counter, type, n, b);
+    return counter.used();
+  }
+  template <bool Ready, bool, class Kernels>
+  static void run(const call<Kernels>& c, const weights& w, const nn::operand& x, int n, const nn::operand& y,
+                  unsigned char* memory, activation, const addend& a) noexcept {
+    nn::carver from(memory);
+    nn::block_buffers b;
+    carve(from, c.type, n, b);
+    nn::block_shape s;
+    s.width = C, s.heads = H, s.head_width = C / H;
+    const nn::sequence all{0, n, n, nullptr};
+    if constexpr (!Ready) c.run.prepare(c.type, x, n, C);
+    c.run.linear(w.qkv, x, n, b.qkv, b.ld_qkv);
+    nn::attend(c.run, s, b, &all, 1, nullptr, b.x.f32, b.x.ld, c.type == dtype::s8);
+    c.run.prepare(c.type, b.x, n, C);
+    c.run.linear(w.proj, b.x, n, y.f32, y.ld, activation::none, a.rows, a.ld);
+  }
+
+ private:
+  static constexpr void carve(nn::carver& from, dtype type, int n, nn::block_buffers& b) noexcept {
+    b.x.carve(from, n, C);
+    b.ld_qkv = nn::ld_f32(3 * C);
+    b.qkv = from.take<float>(static_cast<std::size_t>(n) * static_cast<std::size_t>(b.ld_qkv) + 16);
+    b.scratch_part = type == dtype::s8 ? attention_scratch_s8(n, C / H) : attention_scratch(n, C / H);
+    b.scratch = from.take<unsigned char>(b.scratch_part);
+  }
+};
+
+/// SigLIP's head: attention with a learned query, p = proj(attention), then p + fc2(act(fc1(norm(p)))); one row.
+template <int C, int H, int F = 4 * C, activation Act = activation::gelu_tanh, epsilon Eps = 1e-6f>
+struct attention_pool : detail::plain<C, C> {
+  static_assert(H > 0 && C % H == 0, "attention_pool's width is no multiple of its number of heads");
+  static constexpr bool reads_product = true;
+  using weights = nn::map_weights;
+  static constexpr int rows(int) noexcept { return 1; }
+  static void bind(detail::weight_binder& b, const detail::tensor_name& at, weights& w) noexcept {
+    w.q = b.values(detail::under(at, "q"), C);
+    w.kv = b.linear(detail::under(at, "kv"), 2 * C, C);
+    w.proj = b.linear(detail::under(at, "proj"), C, C);
+    w.norm = b.norm(detail::under(at, "norm"), C);
+    w.fc1 = b.linear(detail::under(at, "fc1"), F, C);
+    w.fc2 = b.linear(detail::under(at, "fc2"), C, F);
+  }
+  static constexpr void count(detail::flash_counter& f) noexcept {
+    f.values(C), f.norm(C);
+    f.linear(2 * C, C), f.linear(C, C), f.linear(F, C), f.linear(C, F);
+  }
+  template <class Function>
+  static bool each_linear(const weights& w, Function&& f) noexcept {
+    return f(w.kv) && f(w.proj) && f(w.fc1) && f(w.fc2);
+  }
+  static constexpr std::size_t arena(dtype type, int n) noexcept {
+    nn::carver counter(nullptr);
+    buffers b;
+    b.carve(counter, type, n);
+    return counter.used();
+  }
+  template <bool Ready, bool, class Kernels>
+  static void run(const call<Kernels>& c, const weights& w, const nn::operand& x, int n, const nn::operand& y,
+                  unsigned char* memory, activation, const addend&) noexcept {
+    nn::carver from(memory);
+    buffers b;
+    b.carve(from, c.type, n);
+    if constexpr (!Ready) c.run.prepare(c.type, x, n, C);
+    c.run.linear(w.kv, x, n, b.kv, b.ld);
+    for (int h = 0; h < H; h++) {
+      constexpr int d = C / H;
+      attention_args a;
+      a.q = w.q + h * d;
+      a.ldq = C;
+      a.k = b.kv + h * d;
+      a.v = a.k + C;
+      a.ldk = a.ldv = b.ld;
+      a.tq = 1;
+      a.tk = n;
+      a.d = d;
+      a.scale = 1.f / __builtin_sqrtf(static_cast<float>(d));
+      a.scratch = b.scratch;
+      a.out = b.attended.f32 + h * d;
+      a.ldo = b.attended.ld;
+      if (c.type == dtype::s8) {
+        c.run.kernels.attention_s8(a);
+      } else {
+        c.run.kernels.attention_f32(a);
+      }
+    }
+    c.run.prepare(c.type, b.attended, 1, C);
+    c.run.linear(w.proj, b.attended, 1, b.pooled, nn::ld_f32(C));
+    c.run.norm(w.norm, Eps.value, b.pooled, nn::ld_f32(C), 1, C, c.type, b.attended);
+    c.run.linear(w.fc1, b.attended, 1, b.hidden.f32, b.hidden.ld, Act);
+    c.run.prepare(c.type, b.hidden, 1, F);
+    c.run.linear(w.fc2, b.hidden, 1, y.f32, y.ld, activation::none, b.pooled, nn::ld_f32(C));
+  }
+
+ private:
+  struct buffers {
+    float* kv = nullptr;      // [n, 2 C]
+    float* pooled = nullptr;  // [1, C]
+    std::ptrdiff_t ld = nn::ld_f32(2 * C);
+    nn::operand attended, hidden;
+    unsigned char* scratch = nullptr;
+    constexpr void carve(nn::carver& from, dtype type, int n) noexcept {
+      kv = from.take<float>(static_cast<std::size_t>(n) * static_cast<std::size_t>(ld) + 16);
+      pooled = from.take<float>(static_cast<std::size_t>(nn::ld_f32(C)));
+      attended.carve(from, 1, C);
+      hidden.carve(from, 1, F);
+      scratch = from.take<unsigned char>(type == dtype::s8 ? attention_scratch_s8(n, C / H)
+                                                           : attention_scratch(n, C / H));
+    }
+  };
+};
+
+/// Pooling by the class token: row 0.
+template <int C>
+struct first_token : detail::plain<C, C> {
+  using weights = typename detail::plain<C, C>::weights;
+  static constexpr int rows(int) noexcept { return 1; }
+  template <bool, bool, class Kernels>
+  static void run(const call<Kernels>&, const weights&, const nn::operand& x, int, const nn::operand& y,
+                  unsigned char*, activation, const addend&) noexcept {
+    detail::copy_rows(x, 1, C, y);
+  }
+};
+
+/// The picture of Side x Side pixels in patches of Patch x Patch, embedded to C, with positions, and a class token
+/// before them if asked for.
+template <int Side, int Patch, int C, bool ClassToken = false>
+struct patch_embed : detail::plain<1, C> {
+  static_assert(Patch > 0 && Side >= Patch, "patch_embed: the picture is smaller than a patch");
+  static constexpr int in = 0, grid = Side / Patch, depth = Patch * Patch * 3, side = Side;
+  static constexpr int prefix = ClassToken ? 1 : 0, tokens = grid * grid + prefix;
+  struct weights {
+    nn::vision_weights w;
+  };
+  static constexpr int rows(int) noexcept { return tokens; }
+  static void bind(detail::weight_binder& b, const detail::tensor_name& at, weights& out) noexcept {
+    nn::vision_weights& w = out.w;
+    w.patch_u8 = b.has(detail::under(at, "patch_embed_u8.weight"));
+    w.patch_embed = b.linear(detail::under(at, w.patch_u8 ? "patch_embed_u8" : "patch_embed"), C, depth);
+    if (w.patch_u8 && w.patch_embed.type != dtype::s8) b.fail(status::unsupported_dtype);
+    if (w.patch_u8) w.patch_embed_low = b.linear(detail::under(at, "patch_embed_u8_low"), C, depth, false);
+    if (ClassToken) w.class_token = b.values(detail::under(at, "class_token"), C);
+    w.positions = b.values(detail::under(at, "positions"), std::int64_t{tokens} * C);
+  }
+  static constexpr void count(detail::flash_counter& f) noexcept {
+    f.linear(C, depth);
+    if (f.type == dtype::s8) f.linear(C, depth, false);  // what the first matrix rounded off
+    if (ClassToken) f.values(C);
+    f.values(std::int64_t{tokens} * C);
+  }
+  template <class F>
+  static bool each_linear(const weights& w, F&& f) noexcept {
+    return f(w.w.patch_embed);
+  }
+  static constexpr std::size_t arena(dtype, int) noexcept { return detail::operand_bytes(grid * grid, depth); }
+  template <bool, bool, class Kernels>
+  static void run(const call<Kernels>& c, const weights& weights_of, const nn::operand&, int, const nn::operand& y,
+                  unsigned char* memory, activation, const addend&) noexcept {
+    const nn::vision_weights& w = weights_of.w;
+    constexpr int patches = grid * grid;
+    const nn::operand pixels = detail::operand_at(memory, patches, depth);
+    float table[3][256];
+    ocellus::detail::normalise_table(c.preprocess, table);
+    nn::patch_rows(w, c.preprocess, c.image, 0, Patch, pixels, 0, table);
+    if (!w.patch_u8) c.run.prepare(c.type, pixels, patches, depth);
+    float* const x = y.f32 + prefix * y.ld;
+    c.run.linear(w.patch_embed, pixels, patches, x, y.ld);
+    if (w.patch_embed_low) c.run.linear(w.patch_embed_low, pixels, patches, x, y.ld, activation::none, x, y.ld);
+    if (ClassToken) std::memcpy(y.f32, w.class_token, sizeof(float) * std::size_t{C});
+    detail::add_rows({w.positions, C}, tokens, C, y);
+  }
+};
+
+/// A name before those of the layer inside.
+template <text Name, class Layer>
+struct named : Layer {
+  static void bind(detail::weight_binder& b, const detail::tensor_name& at, typename Layer::weights& w) noexcept {
+    Layer::bind(b, detail::under(at, Name), w);
+  }
+};
+
+/// One layer after the other.
+template <class... Layers>
+struct seq {
+ private:
+  static constexpr std::size_t size = sizeof...(Layers);
+  static_assert(size > 0, "seq needs at least one layer");
+  using list = std::tuple<Layers...>;
+  template <std::size_t I>
+  using at = std::tuple_element_t<I, list>;
+
+  template <std::size_t... I>
+  static constexpr bool fit(std::index_sequence<I...>) noexcept {
+    return ((at<I>::out == at<I + 1>::in) && ...);
+  }
+  static_assert(fit(std::make_index_sequence<size - 1>{}),
+                "seq: a layer's width differs from what the layer before it gives");
+
+  /// Whether layer I does the activation after it as well.
+  template <std::size_t I>
+  static constexpr bool fuses() noexcept {
+    if constexpr (I + 1 < size) return at<I>::takes_activation && at<I + 1>::applies != activation::none;
+    return false;
+  }
+  template <std::size_t I>
+  static constexpr activation fused() noexcept {
+    if constexpr (fuses<I>()) return at<I + 1>::applies;
+    return activation::none;
+  }
+  /// The first layer of the last step.
+  template <std::size_t I = 0>
+  static constexpr std::size_t last_step() noexcept {
+    constexpr std::size_t next = I + (fuses<I>() ? 2 : 1);
+    if constexpr (next >= size) {
+      return I;
+    } else {
+      return last_step<next>();
+    }
+  }
+
+  /// Bytes of the two buffers that results between layers take turns in, and of the layers' own.
+  struct memory_plan {
+    std::size_t slot[2] = {0, 0};
+    std::size_t inner = 0;
+  };
+  template <std::size_t I>
+  static constexpr void add(memory_plan& plan, dtype type, int n, int turn) noexcept {
+    constexpr std::size_t next = I + (fuses<I>() ? 2 : 1);
+    plan.inner = detail::larger(plan.inner, at<I>::arena(type, n));
+    if constexpr (next < size) {
+      const int m = at<I>::rows(n);
+      plan.slot[turn] = detail::larger(plan.slot[turn], detail::operand_bytes(m, at<I>::out));
+      add<next>(plan, type, m, 1 - turn);
+    }
+  }
+  static constexpr memory_plan plan_of(dtype type, int n) noexcept {
+    memory_plan plan;
+    add<0>(plan, type, n, 0);
+    return plan;
+  }
+
+  template <std::size_t... I, class F>
+  static constexpr void each(std::index_sequence<I...>, F&& f) noexcept {
+    (f(std::integral_constant<std::size_t, I>{}), ...);
+  }
+  using indices = std::make_index_sequence<size>;
+
+ public:
+  static constexpr int in = at<0>::in, out = at<size - 1>::out, side = at<0>::side;
+  static constexpr bool reads_product = at<0>::reads_product;
+  static constexpr bool writes_product = at<size - 1>::writes_product;
+  static constexpr bool takes_activation = last_step() == size - 1 && at<size - 1>::takes_activation;
+  static constexpr bool takes_residual = last_step() == size - 1 && at<size - 1>::takes_residual;
+  static constexpr activation applies = activation::none;
+  using weights = std::tuple<typename Layers::weights...>;
+
+  static constexpr int rows(int n) noexcept {
+    ((n = Layers::rows(n)), ...);
+    return n;
+  }
+  static constexpr std::size_t arena(dtype type, int n) noexcept {
+    const memory_plan plan = plan_of(type, n);
+    return plan.slot[0] + plan.slot[1] + plan.inner;
+  }
+  static void bind(detail::weight_binder& b, const detail::tensor_name& name, weights& w) noexcept {
+    each(indices{}, [&](auto i) { at<i>::bind(b, name, std::get<i>(w)); });
+  }
+  static constexpr void count(detail::flash_counter& f) noexcept { (Layers::count(f), ...); }
+  template <class F>
+  static bool each_linear(const weights& w, F&& f) noexcept {
+    bool good = true;
+    each(indices{}, [&](auto i) { good = good && at<i>::each_linear(std::get<i>(w), f); });
+    return good;
+  }
+  template <bool Ready, bool Product, class Kernels>
+  static void run(const call<Kernels>& c, const weights& w, const nn::operand& x, int n, const nn::operand& y,
+                  unsigned char* memory, activation act, const addend& a) noexcept {
+    const memory_plan plan = plan_of(c.type, n);
+    unsigned char* const slots[2] = {memory, memory + plan.slot[0]};
+    step<0, Ready, Product>(c, w, x, n, y, slots, memory + plan.slot[0] + plan.slot[1], 0, act, a);
+  }
+
+ private:
+  template <std::size_t I, bool Ready, bool Product, class Kernels>
+  static void step(const call<Kernels>& c, const weights& w, const nn::operand& x, int n, const nn::operand& y,
+                   unsigned char* const (&slots)[2], unsigned char* inner, int turn, activation act,
+                   const addend& a) noexcept {
+    using layer = at<I>;
+    constexpr std::size_t next = I + (fuses<I>() ? 2 : 1);
+    const activation own = fuses<I>() ? fused<I>() : activation::none;
+    if constexpr (next >= size) {
+      layer::template run<Ready, Product>(c, std::get<I>(w), x, n, y, inner, fuses<I>() ? own : act, a);
+    } else {
+      constexpr bool product = layer::writes_product && at<next>::reads_product;
+      const int m = layer::rows(n);
+      const nn::operand t = detail::operand_at(slots[turn], m, layer::out);
+      layer::template run<Ready, product>(c, std::get<I>(w), x, n, t, inner, own, {});
+      step<next, product, Product>(c, w, t, m, y, slots, inner, 1 - turn, act, a);
+    }
+  }
+};
+
+/// x + layers(x).
+template <class... Layers>
+struct residual : seq<Layers...> {
+ private:
+  using base = seq<Layers...>;
+  static_assert(base::in == base::out, "residual: the layers inside do not return to the width they began with");
+  static_assert(base::rows(2) == 2, "residual: the layers inside change the number of rows");
+
+ public:
+  static constexpr bool reads_product = false, writes_product = false;
+  static constexpr bool takes_activation = false, takes_residual = false;
+  using weights = typename base::weights;
+  template <bool, bool, class Kernels>
+  static void run(const call<Kernels>& c, const weights& w, const nn::operand& x, int n, const nn::operand& y,
+                  unsigned char* memory, activation, const addend&) noexcept {
+    const addend sum{x.f32, x.ld};
+    base::template run<false, false>(c, w, x, n, y, memory, activation::none, base::takes_residual ? sum : addend{});
+    if constexpr (!base::takes_residual) detail::add_rows(sum, n, base::out, y);
+  }
+};
+
+/// N copies of a layer, each with weights of its own under its number.
+template <int N, class Layer>
+struct repeat : detail::plain<Layer::in, Layer::out> {
+  static_assert(N > 0, "repeat: at least once");
+  static_assert(Layer::in == Layer::out, "repeat: the layer does not return to the width it began with");
+  static_assert(Layer::rows(2) == 2, "repeat: the layer changes the number of rows");
+  using weights = std::array<typename Layer::weights, static_cast<std::size_t>(N)>;
+  static void bind(detail::weight_binder& b, const detail::tensor_name& at, weights& w) noexcept {
+    for (int i = 0; i < N; i++) {
+      detail::tensor_name name = detail::under(at, "");
+      Layer::bind(b, name << i, w[static_cast<std::size_t>(i)]);
+    }
+  }
+  static constexpr void count(detail::flash_counter& f) noexcept {
+    for (int i = 0; i < N; i++) Layer::count(f);
+  }
+  template <class F>
+  static bool each_linear(const weights& w, F&& f) noexcept {
+    for (const typename Layer::weights& one : w)
+      if (!Layer::each_linear(one, f)) return false;
+    return true;
+  }
+  static constexpr std::size_t arena(dtype type, int n) noexcept {
+    return (N > 1 ? detail::operand_bytes(n, Layer::out) : 0) + Layer::arena(type, n);
+  }
+  template <bool, bool, class Kernels>
+  static void run(const call<Kernels>& c, const weights& w, const nn::operand& x, int n, const nn::operand& y,
+                  unsigned char* memory, activation, const addend&) noexcept {
+    const nn::operand other = detail::operand_at(memory, n, Layer::out);
+    unsigned char* const inner = memory + (N > 1 ? detail::operand_bytes(n, Layer::out) : 0);
+    nn::operand from = x;
+    for (int i = 0; i < N; i++) {  // turns so that the last lands in y
+      const nn::operand& to = (N - 1 - i) % 2 == 0 ? y : other;
+      Layer::template run<false, false>(c, w[static_cast<std::size_t>(i)], from, n, to, inner, activation::none, {});
+      from = to;
+    }
+  }
+};
+
+/// Layers that begin with patch_embed, over a kernel policy; all matrices are of type `Weights`.
+template <class Layers, class Kernels, dtype Weights = dtype::s8>
+class tower {
+  static_assert(Layers::in == 0, "a tower begins with patch_embed");
+  static_assert(Weights <= dtype::s8, "weights are f32, f16, bf16 or s8");
+
+ public:
+  static constexpr int rows = Layers::rows(0);
+  static constexpr int embed = rows * Layers::out;
+  /// Bytes of activations; beside them a call takes some KB of stack.
+  static constexpr std::size_t arena_size = detail::operand_bytes(rows, Layers::out) + Layers::arena(Weights, 0);
+  /// Bytes of the weights in a packed file; its header and its tables add some KB.
+  static constexpr std::size_t flash_size = [] {
+    detail::flash_counter f{Weights};
+    Layers::count(f);
+    return f.bytes;
+  }();
+
+  explicit tower(const Kernels& kernels = Kernels{}) noexcept : kernels_{kernels} {}
+
+  /// Finds the weights in a packed file under `prefix`; the file is aligned to 64 bytes and outlives the tower.
+  /// Errors: those of packed_file, bad_config, missing_tensor, wrong_shape, unsupported_dtype, unsupported_layout.
+  status bind(std::span<const std::byte> packed, std::string_view prefix = "vision") noexcept {
+    const result<packed_file> file = packed_file::open(packed);
+    if (!file) return file.error();
+    const result<model_config> stored = ocellus::detail::stored_config(*file);
+    if (!stored) return stored.error();
+    preprocess_ = stored->preprocess;
+    detail::weight_binder binder(*file);
+    Layers::bind(binder, detail::tensor_name() << prefix, weights_);
+    if (binder.error != status::ok) return binder.error;
+    const bool typed = Layers::each_linear(weights_, [](const nn::linear_weights& w) { return w.type == Weights; });
+    return typed ? status::ok : status::unsupported_dtype;
+  }
+
+  /// out[rows, width], not normalised, of rgb[side, side, 3], resized and cropped. After a successful bind.
+  void features(const std::uint8_t* rgb, float* out, static_arena<arena_size>& memory) const noexcept {
+    nn::image_batch in;
+    in.rgb = rgb;
+    run(in, out, memory);
+  }
+  /// The same from normalised pixels [3, side, side].
+  void features(const float* pixels, float* out, static_arena<arena_size>& memory) const noexcept {
+    nn::image_batch in;
+    in.pixels = pixels;
+    run(in, out, memory);
+  }
+  /// embedding[embed], unit length, of rgb[side, side, 3].
+  void operator()(const std::uint8_t* rgb, float* embedding, static_arena<arena_size>& memory) const noexcept {
+    features(rgb, embedding, memory);
+    kernels_.l2_normalize(embedding, embedding, embed);
+  }
+
+ private:
+  using kernels = ocellus::detail::typed_kernels<Kernels, Weights>;
+
+  void run(nn::image_batch& in, float* out, static_arena<arena_size>& memory) const noexcept {
+    const fp_env guard;
+    in.count = 1;
+    in.height = in.width = Layers::side;
+    const nn::operand last = detail::operand_at(memory.bytes, rows, Layers::out);
+    const nn::runner<kernels> runner{kernels_, {}};
+    const call<kernels> c{runner, Weights, in, preprocess_};
+    Layers::template run<false, false>(c, weights_, {}, 0, last,
+                                       memory.bytes + detail::operand_bytes(rows, Layers::out), activation::none, {});
+    for (int r = 0; r < rows; r++)
+      std::memcpy(out + r * Layers::out, last.f32 + r * last.ld, sizeof(float) * std::size_t{Layers::out});
+  }
+
+  kernels kernels_;
+  preprocess_config preprocess_;
+  typename Layers::weights weights_;
+};
+
+}  // namespace compose
+OCELLUS_END
+OCELLUS_STRICT_FP_END
