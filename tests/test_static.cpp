@@ -252,6 +252,20 @@ TEST_CASE("Presets of released models make sense") {
     CAPTURE(p.name);
     CHECK(valid(*p.config));
   }
+  // parameters of the image towers in millions, as open_clip's docs/model_profile.csv gives them
+  constexpr auto millions = [](const model_config& m) {
+    const double c = m.vision.encoder.width;
+    const double query = m.vision.pool == pooling::map ? c * c : 0;  // the file holds its product with the probe
+    return (static_cast<double>(detail::flash_of(m.vision, dtype::f32)) / 4 + query) / 1e6;
+  };
+  constexpr auto near = [](double x, double published) { return x > published * 0.998 && x < published * 1.002; };
+  static_assert(near(millions(presets::clip_vit_b32), 87.85) && near(millions(presets::clip_vit_b16), 86.19));
+  static_assert(near(millions(presets::clip_vit_l14), 303.97) && near(millions(presets::clip_vit_l14_336), 304.29));
+  static_assert(near(millions(presets::open_clip_vit_h14), 632.08));
+  static_assert(near(millions(presets::open_clip_vit_bigg14), 1844.91));
+  static_assert(near(millions(presets::siglip_b16_224), 92.88) && near(millions(presets::siglip_b16_512), 93.52));
+  static_assert(near(millions(presets::siglip_so400m_14_224), 427.68));
+  static_assert(near(millions(presets::siglip_so400m_14_384), 428.23));
   CHECK(presets::siglip_so400m_14_384.vision.grid_h == 27);
   CHECK(presets::siglip_so400m_14_384.vision.encoder.head_width == 72);
 }

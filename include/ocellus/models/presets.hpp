@@ -55,6 +55,10 @@ inline constexpr model_config open_clip_vit_h14 =
     detail::open_clip(vit{}.image(224).patch(14).width(1280).layers(32).heads(16).embed(1024),
                       detail::clip_text(1024, 24));
 
+inline constexpr model_config open_clip_vit_bigg14 =
+    detail::open_clip(vit{}.image(224).patch(14).width(1664).layers(48).heads(16).mlp(8192).embed(1280),
+                      detail::clip_text(1280, 32));
+
 // Google's SigLIP and SigLIP 2 (fixed resolution)
 inline constexpr model_config siglip_b16_224 =
     detail::siglip(detail::base(224, 16), text_transformer{}.vocab(32000).width(768));
@@ -62,12 +66,20 @@ inline constexpr model_config siglip_b16_256 =
     detail::siglip(detail::base(256, 16), text_transformer{}.vocab(32000).width(768));
 inline constexpr model_config siglip_b16_384 =
     detail::siglip(detail::base(384, 16), text_transformer{}.vocab(32000).width(768));
+inline constexpr model_config siglip_b16_512 =
+    detail::siglip(detail::base(512, 16), text_transformer{}.vocab(32000).width(768));
+inline constexpr model_config siglip_so400m_14_224 =
+    siglip_model(detail::so400m(224, 14), detail::so400m_text().vocab(32000).layers(27).context(16));
 inline constexpr model_config siglip_l16_256 =
     detail::siglip(detail::large(256, 16), text_transformer{}.vocab(32000).width(1024));
 inline constexpr model_config siglip_so400m_14_384 =
     detail::siglip(detail::so400m(384, 14), detail::so400m_text().vocab(32000));
 inline constexpr model_config siglip2_b16_224 =
     detail::siglip(detail::base(224, 16), text_transformer{}.vocab(256000).width(768));
+inline constexpr model_config siglip2_b16_256 =
+    detail::siglip(detail::base(256, 16), text_transformer{}.vocab(256000).width(768));
+inline constexpr model_config siglip2_so400m_14_224 =
+    detail::siglip(detail::so400m(224, 14), detail::so400m_text().vocab(256000));
 inline constexpr model_config siglip2_so400m_14_384 =
     detail::siglip(detail::so400m(384, 14), detail::so400m_text().vocab(256000));
 
@@ -85,12 +97,17 @@ inline constexpr entry all[] = {
     {"open_clip_vit_b16", &open_clip_vit_b16},
     {"open_clip_vit_l14", &open_clip_vit_l14},
     {"open_clip_vit_h14", &open_clip_vit_h14},
+    {"open_clip_vit_bigg14", &open_clip_vit_bigg14},
     {"siglip_b16_224", &siglip_b16_224},
     {"siglip_b16_256", &siglip_b16_256},
     {"siglip_b16_384", &siglip_b16_384},
+    {"siglip_b16_512", &siglip_b16_512},
+    {"siglip_so400m_14_224", &siglip_so400m_14_224},
     {"siglip_l16_256", &siglip_l16_256},
     {"siglip_so400m_14_384", &siglip_so400m_14_384},
     {"siglip2_b16_224", &siglip2_b16_224},
+    {"siglip2_b16_256", &siglip2_b16_256},
+    {"siglip2_so400m_14_224", &siglip2_so400m_14_224},
     {"siglip2_so400m_14_384", &siglip2_so400m_14_384},
 };
 
