@@ -23,6 +23,7 @@ table() {
   done
 }
 
+echo "# tests/cross/count_instructions.sh: instructions counted in qemu, one product of 50 x 768 x 768, gcc 12 or clang 19 -O2; not times"
 build aarch64-linux-gnu-g++
 table qemu-aarch64 max scalar neon dotprod fp16 i8mm sve
 table qemu-aarch64 a64fx,sve-default-vector-length=32 sve
