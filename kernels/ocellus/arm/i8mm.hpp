@@ -18,8 +18,8 @@ OCELLUS_TARGET_BEGIN(OCELLUS_TARGET_I8MM)
 OCELLUS_BEGIN
 namespace kernels {
 
-struct i8mm : fp16 {
-  static constexpr isa id = isa::i8mm;
+/// All of the set but gemm_f16.
+struct i8mm_tiles : fp16 {
   static constexpr int s8_rows = 6;
 
 #include <ocellus/generic/unroll.inl>
@@ -87,6 +87,11 @@ struct i8mm : fp16 {
 
 #include <ocellus/generic/gemm.inl>
 #include <ocellus/generic/attention.inl>
+};
+
+struct i8mm : i8mm_tiles {
+  static constexpr isa id = isa::i8mm;
+  static void gemm_f16(const gemm_args& g) noexcept { fp16::gemm_f16(g); }
 };
 
 }  // namespace kernels
