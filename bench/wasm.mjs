@@ -23,7 +23,7 @@ const columns = [
   ['photo 4000x3000, s8', 's8', (eye) => eye.takePixels(photo), (eye) => eye.see(), 2],
 ];
 
-const rounds = 6;
+const rounds = 3;
 const modules = ['scalar', 'simd128', 'relaxed'].filter(runs);
 const best = modules.map(() => columns.map(() => Infinity));
 for (const [c, [, type, prepare, work, calls]] of columns.entries()) {
