@@ -174,7 +174,8 @@ class vision_tower {
                 "the position table has another grid than the image");
   static_assert(v.embed == v.encoder.width || v.pool != pooling::map || v.embed > 0, "the embedding has no width");
   static_assert(valid(Config), "the configuration makes no sense (models/config.hpp: valid)");
-  static_assert(v.conv_stem == 0, "a convolutional stem keeps f32 weights beside int8 ones: open the model at run time");
+  static_assert(v.conv_stem == 0,
+                "a convolutional stem keeps f32 weights beside int8 ones: open the model at run time");
   static_assert(Weights <= dtype::s8, "weights are f32, f16, bf16 or s8");
 
  public:

@@ -18,7 +18,7 @@
 
 OCELLUS_STRICT_FP_BEGIN
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#pragma GCC optimize("Os")  // every x86-64 of the last fifteen years has a set of its own: here this one has to be small
+#pragma GCC optimize("Os")  // any x86-64 of the last fifteen years has a set of its own: this one has to be small
 #endif
 OCELLUS_BEGIN
 namespace kernels {

@@ -1,6 +1,6 @@
 // A tower of one's own by composition: the demo model's image tower, layer by layer. Prints the embedding of a grey
 // picture, memory and flash.
-// Usage: 01_custom_tower MODEL.oc      (build/ocellus-convert examples/demo/demo.pt --dtype s8 -o MODEL.oc ...)
+// Usage: 04_custom_tower MODEL.oc      (build/ocellus-convert examples/demo/demo.pt --dtype s8 -o MODEL.oc ...)
 #include <ocellus/format/mmap.hpp>
 #include <ocellus/isa/dispatch.hpp>
 #include <ocellus/models/compose.hpp>
