@@ -381,7 +381,7 @@ struct patch_embed : detail::plain<1, C> {
     const nn::operand pixels = detail::operand_at(memory, patches, depth);
     float table[3][256];
     ocellus::detail::normalise_table(c.preprocess, table);
-    nn::patch_rows(w, c.preprocess, c.image, 0, Patch, pixels, 0, table);
+    nn::patch_rows(w, c.preprocess, c.image, 0, Patch, false, pixels, 0, table);
     if (!w.patch_u8) c.run.prepare(c.type, pixels, patches, depth);
     float* const x = y.f32 + prefix * y.ld;
     c.run.linear(w.patch_embed, pixels, patches, x, y.ld);
