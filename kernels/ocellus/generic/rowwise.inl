@@ -166,14 +166,16 @@ static OCELLUS_INLINE void normalise_rows(float* y, std::ptrdiff_t ldy, const fl
   });
 }
 
-/// Rows that LayerNorm takes side by side.
-static constexpr int norm_rows = wide_rows > 0 ? 4 : 2;
+/// Rows that LayerNorm takes side by side; one where code has to be small.
+static constexpr int norm_rows = wide_rows > 0 ? 4 : epilogue_panels > 0 ? 2 : 1;
 
 static void layer_norm(const layer_norm_args& a) noexcept {
   float low[norm_rows], high[norm_rows];
   int r = 0;
-  for (; r + norm_rows <= a.rows; r += norm_rows)
-    normalise_rows<norm_rows>(a.y + r * a.ldy, a.ldy, a.x + r * a.ldx, a.ldx, a.gain, a.bias, a.c, a.eps, low, high);
+  if constexpr (norm_rows > 1)
+    for (; r + norm_rows <= a.rows; r += norm_rows)
+      normalise_rows<norm_rows>(a.y + r * a.ldy, a.ldy, a.x + r * a.ldx, a.ldx, a.gain, a.bias, a.c, a.eps, low,
+                                high);
   for (; r < a.rows; r++)
     normalise_rows<1>(a.y + r * a.ldy, a.ldy, a.x + r * a.ldx, a.ldx, a.gain, a.bias, a.c, a.eps, low, high);
 }
