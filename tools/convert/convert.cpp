@@ -168,7 +168,6 @@ outcome<int8_result> prepare_int8(const convert_options& options, model_source& 
     seen = std::move(*observed);
   }
   if (auto done = smooth(model, seen); !done) return done.failure();
-  if (auto done = fold_attention_biases(model); !done) return done.failure();
 
   outcome<fidelity> found = fidelity{};
   outcome<pack_result> packed = pack_result{};

@@ -50,9 +50,7 @@ struct planned_tensor {
   std::vector<std::uint32_t> shape;
   std::function<outcome<void>(std::vector<float>&)> read;
   std::string source;  ///< the checkpoint's name(s), for messages and provenance
-  /// What is done to the elements before they are packed, in this order: rewritings that leave the model's answers as
-  /// they are in real arithmetic and suit int8 better (smoothing.hpp). The fingerprint is of the elements as read.
-  std::vector<std::function<void(std::vector<float>&)>> changes = {};
+  std::vector<float> columns = {};  ///< smoothing: element i is multiplied by columns[i % C] when it is packed
 };
 
 /// A switch of the configuration, its value in words, and where that came from, for `ocellus info`.

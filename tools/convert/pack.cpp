@@ -117,7 +117,7 @@ outcome<pack_result> pack(const model_source& model, const pack_options& options
     if (values.size() != elements) return error{"tensor " + t.source + " does not make up " + t.name};
     if (auto finite = check_finite(t.source, values); !finite) return finite.failure();
     result.fingerprint += fingerprint_of(t, values);
-    for (const auto& change : t.changes) change(values);
+    for (std::size_t i = 0, c = t.columns.size(); c != 0 && i < elements; i++) values[i] *= t.columns[i % c];
 
     if (options.type == ocellus::dtype::s8 && t.name.starts_with("vision.patch_embed.")) {
       (t.name.ends_with("weight") ? patch_weight : patch_bias) = values;

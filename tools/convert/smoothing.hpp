@@ -1,7 +1,5 @@
-// Rewrites a plan so that int8 loses less, at no cost when the model runs.
-//
-// smooth() moves outliers of activations into the weights before they are quantised [Xiao 2023, SmoothQuant]: where a
-// LayerNorm feeds a matrix, an outlying channel j of the norm is divided by s[j] and column j of the matrix multiplied by it,
+// Moves outliers of activations into the weights before they are quantised [Xiao 2023, SmoothQuant]: where a LayerNorm
+// feeds a matrix, an outlying channel j of the norm is divided by s[j] and column j of the matrix multiplied by it,
 //   s[j] = sqrt(max |x[j]| / max |w[:, j]|), both in units of the median channel.
 // Exact in real arithmetic, free at run time; a row of activations then needs fewer of its 256 steps for a few large
 // channels.
@@ -22,12 +20,5 @@ using channel_maxima = std::map<std::string, std::vector<float>>;
 /// gain and bias alone: a normalised value rarely exceeds 3, so max |x[j]| ~ 3 |gain[j]| + |bias[j]|. Reads the matrices
 /// concerned once more than packing does.
 outcome<void> smooth(model_source& model, const channel_maxima& seen);
-
-/// Takes the biases of keys and values out of attention's input: softmax does not see what is added to all keys
-/// (q . b is the same for each of them), and a constant of all values comes out as it is, since probabilities sum
-/// to 1, so the projection's bias takes it. Exact in real arithmetic. In int8, keys and values then spend none of their
-/// 8 bits on it, and probabilities that round to zero are those of values near zero. Keys that are normalised or rotated
-/// (k_norm, rotary positions) keep their bias, values whose result is normalised before the projection theirs.
-outcome<void> fold_attention_biases(model_source& model);
 
 }  // namespace ocellus::convert
