@@ -192,7 +192,9 @@ TEST_CASE("towers: each stage of each layout's goldens in f32, embeddings in f16
   for (const std::string name : cases) {
     const fs::path base = shared() / "goldens" / name;
     if (!have(base)) continue;
-    for (const auto& checkpoint : read_json(base / "golden.json")["checkpoints"]) {
+    const nlohmann::json golden_index = read_json(base / "golden.json");
+    REQUIRE(!golden_index.at("checkpoints").empty());
+    for (const auto& checkpoint : golden_index.at("checkpoints")) {
       for (const dtype type : {dtype::f32, dtype::f16}) {
         const converted file(base / checkpoint["path"].get<std::string>(), type);
         const std::string what = name + "/" + checkpoint["path"].get<std::string>() + " " + to_string(type);
