@@ -383,6 +383,35 @@ TEST_CASE("similarity: every set scores stored embeddings with the scalar set's 
     }
 }
 
+TEST_CASE("similarity: every set widens every finite f16 value as scalar does") {
+  const fp_env strict;
+  guarded<f16> rows(65536);
+  for (std::size_t i = 0; i < 65536; i++) rows[i] = f16{static_cast<std::uint16_t>((i & 0x7c00) != 0x7c00 ? i : 0)};
+  guarded<float> query(16);
+  for (const std::size_t lane : {0, 3, 6, 9, 12, 15}) {
+    std::fill_n(query.data(), 16, 0.f);
+    query[lane] = 1;
+    dot_rows_args a;
+    a.query = query.data();
+    a.rows = rows.data();
+    a.ld = a.c = 16;
+    a.n = 65536 / 16;
+    const auto run = [&a](const kernel_table& t) {
+      std::vector<float> scores(65536 / 16, canary);
+      a.scores = scores.data();
+      t.dot_rows_f16(a);
+      return scores;
+    };
+    const std::vector<float> expected = run(scalar_table);
+    CHECK(expected[1] == to_f32(rows[16 + lane]));
+    for (const kernel_set& set : kernel_sets()) {
+      if (!set.available) continue;
+      const std::vector<float> got = run(set.table);
+      CHECK_MESSAGE(first_difference(got.data(), expected.data(), got.size()) < 0, set.name << " lane " << lane);
+    }
+  }
+}
+
 TEST_CASE("top_k ranks as a stable sort of all scores does") {
   rng random(9);
   for (const int n : {0, 1, 2, 5, 100, 1000})

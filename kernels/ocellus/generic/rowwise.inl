@@ -302,25 +302,19 @@ static OCELLUS_INLINE vec load_wide(const T* p, int n) noexcept {
   }
 }
 
-/// Rows are taken four at a time, so that four chains of additions run side by side.
 template <class T>
 static OCELLUS_INLINE void dot_rows(const dot_rows_args& a) noexcept {
-  const T* rows = static_cast<const T*>(a.rows);
-  for (int i = 0; i < a.n; i += 4) {
-    const T* r[4];
-    for (int j = 0; j < 4; j++) r[j] = rows + (i + j < a.n ? i + j : a.n - 1) * a.ld;
-    vec s0 = vec::zero(), s1 = s0, s2 = s0, s3 = s0;
-    for (int c = 0; c < a.c; c += 16) {
-      const int left = a.c - c;
-      const vec q = load_tail(a.query, c, a.c);
-      s0 = s0 + q * load_wide(r[0] + c, left);
-      s1 = s1 + q * load_wide(r[1] + c, left);
-      s2 = s2 + q * load_wide(r[2] + c, left);
-      s3 = s3 + q * load_wide(r[3] + c, left);
+  const T* row = static_cast<const T*>(a.rows);
+  const int whole = a.c / 16 * 16;
+  for (int i = 0; i < a.n; i++, row += a.ld) {
+    // One stream at a time, asked for two pages ahead: memory is the limit, and several rows at once read it slower.
+    vec s = vec::zero();
+    for (int c = 0; c < whole; c += 16) {
+      __builtin_prefetch(reinterpret_cast<const char*>(row + c) + 8192);
+      s = s + vec::load(a.query + c) * load_wide(row + c, 16);
     }
-    const float sums[4] = {s0.sum(), s1.sum(), s2.sum(), s3.sum()};
-    for (int j = 0; j < 4 && i + j < a.n; j++)
-      a.scores[i + j] = a.scale != nullptr ? a.scale[i + j] * sums[j] : sums[j];
+    if (whole < a.c) s = s + vec::load_n(a.query + whole, a.c - whole) * load_wide(row + whole, a.c - whole);
+    a.scores[i] = a.scale != nullptr ? a.scale[i] * s.sum() : s.sum();
   }
 }
 static void dot_rows_f32(const dot_rows_args& a) noexcept { dot_rows<float>(a); }

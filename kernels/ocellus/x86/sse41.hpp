@@ -46,6 +46,30 @@ struct sse41 : scalar {
       for (int i = 0; i < n; i++) t[i] = p[i];
       return load(t);
     }
+    /// Four f16 values: these CPUs have no conversion instruction. The exponent is rebiased by an addition; a subnormal
+    /// f16 gets an implicit one, which a subtraction takes away, so that no float here is subnormal: those are slow.
+    static OCELLUS_INLINE __m128 widen4(const f16* p) noexcept {
+      const auto constant = [](int bits) OCELLUS_LAMBDA { return _mm_set1_epi32(bits); };
+      const __m128i h = _mm_cvtepu16_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+      const __m128i size = _mm_slli_epi32(_mm_and_si128(h, constant(0x7fff)), 13);
+      const __m128i sign = _mm_slli_epi32(_mm_and_si128(h, constant(0x8000)), 16);
+      const __m128i infinite = _mm_and_si128(_mm_cmpgt_epi32(size, constant(0x0f7fffff)), constant(0x7f800000));
+      const __m128i normal = _mm_or_si128(_mm_add_epi32(size, constant(112 << 23)), infinite);
+      const __m128 subnormal = _mm_sub_ps(_mm_castsi128_ps(_mm_add_epi32(size, constant(113 << 23))),
+                                          _mm_castsi128_ps(constant(113 << 23)));
+      const __m128i is_subnormal = _mm_cmplt_epi32(size, constant(1 << 23));
+      const __m128 all = _mm_blendv_ps(_mm_castsi128_ps(normal), subnormal, _mm_castsi128_ps(is_subnormal));
+      return _mm_or_ps(all, _mm_castsi128_ps(sign));
+    }
+    static OCELLUS_INLINE vec widen(const f16* p) noexcept {
+      return {{widen4(p), widen4(p + 4), widen4(p + 8), widen4(p + 12)}};
+    }
+    static OCELLUS_INLINE vec widen(const std::int8_t* p) noexcept {
+      const __m128i b = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+      return {{_mm_cvtepi32_ps(_mm_cvtepi8_epi32(b)), _mm_cvtepi32_ps(_mm_cvtepi8_epi32(_mm_srli_si128(b, 4))),
+               _mm_cvtepi32_ps(_mm_cvtepi8_epi32(_mm_srli_si128(b, 8))),
+               _mm_cvtepi32_ps(_mm_cvtepi8_epi32(_mm_srli_si128(b, 12)))}};
+    }
     OCELLUS_INLINE void store(float* p) const noexcept {
       _mm_storeu_ps(p, v[0]);
       _mm_storeu_ps(p + 4, v[1]);
@@ -162,8 +186,7 @@ struct sse41 : scalar {
                                        : _mm_and_si128(pair, _mm_set1_epi32(static_cast<int>(0xffff0000u))));
   }
   static OCELLUS_INLINE __m128 widen4(const f16* b, int d, int quarter) noexcept {
-    const f16* at = b + d * 16 + quarter * 4;  // no conversion instruction before F16C
-    return _mm_setr_ps(to_f32(at[0]), to_f32(at[1]), to_f32(at[2]), to_f32(at[3]));
+    return vec::widen4(b + d * 16 + quarter * 4);
   }
 
   /// Rounds two sums of exact products to float; `odd` collects those that were rounded twice or came out
