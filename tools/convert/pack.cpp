@@ -57,6 +57,27 @@ outcome<void> add_u8_patches(packed_writer& out, const preprocess_config& pre, i
   return out.add_f32("vision.patch_embed_u8.bias", shape, moved);
 }
 
+/// The same with one matrix of bf16: sets that round activations to bf16 take the 256 values of a pixel as they are, and
+/// would lose half of the first layer's digits with normalised ones.
+outcome<void> add_bf16_patches(packed_writer& out, const preprocess_config& pre, int n, int k,
+                               const std::vector<float>& w, const std::vector<float>& bias) {
+  std::vector<float> folded(w.size()), moved(static_cast<std::size_t>(n));
+  for (std::size_t row = 0; row < moved.size(); row++) {
+    double shift = 0;
+    for (std::size_t i = 0; i < static_cast<std::size_t>(k); i++) {
+      float& f = folded[row * static_cast<std::size_t>(k) + i];
+      f = static_cast<float>(static_cast<double>(w[row * static_cast<std::size_t>(k) + i]) /
+                             (255.0 * static_cast<double>(pre.std[i % 3])));
+      shift += static_cast<double>(to_f32(to_bf16(f))) * static_cast<double>(pre.mean[i % 3]);
+    }
+    moved[row] = static_cast<float>(static_cast<double>(bias.empty() ? 0.f : bias[row]) - shift * 255.0);
+  }
+  if (auto done = out.add_matrix("vision.patch_embed_u8.weight", ocellus::dtype::bf16, n, k, folded.data()); !done)
+    return done;
+  const std::uint32_t shape[] = {static_cast<std::uint32_t>(n)};
+  return out.add_f32("vision.patch_embed_u8.bias", shape, moved);
+}
+
 /// "vision.blocks.3.mlp.fc1.weight" -> "vision.blocks.mlp.fc1".
 std::string kind_of(std::string name) {
   if (name.ends_with(".weight")) name.resize(name.size() - 7);
@@ -119,7 +140,8 @@ outcome<pack_result> pack(const model_source& model, const pack_options& options
     result.fingerprint += fingerprint_of(t, values);
     for (std::size_t i = 0, c = t.columns.size(); c != 0 && i < elements; i++) values[i] *= t.columns[i % c];
 
-    if (options.type == ocellus::dtype::s8 && t.name.starts_with("vision.patch_embed.")) {
+    if ((options.type == ocellus::dtype::s8 || options.type == ocellus::dtype::bf16) &&
+        t.name.starts_with("vision.patch_embed.")) {
       (t.name.ends_with("weight") ? patch_weight : patch_bias) = values;
       if (t.name.ends_with("weight")) patch_shape = t.shape;
       bar.step(t.name, values.size() * sizeof(float));
@@ -137,9 +159,11 @@ outcome<pack_result> pack(const model_source& model, const pack_options& options
   }
   if (!patch_weight.empty()) {
     const int n = static_cast<int>(patch_shape[0]), k = static_cast<int>(patch_shape[1]);
-    if (auto done = add_u8_patches(out, model.config.preprocess, n, k, patch_weight, patch_bias); !done)
+    const bool s8 = options.type == ocellus::dtype::s8;
+    if (auto done = (s8 ? add_u8_patches : add_bf16_patches)(out, model.config.preprocess, n, k, patch_weight, patch_bias);
+        !done)
       return done.failure();
-    result.type_counts["s8"] += 2;
+    result.type_counts[ocellus::to_string(options.type)] += s8 ? 2 : 1;
   }
   for (const auto& [kind, e] : errors) result.weight_error[kind] = e.size > 0 ? std::sqrt(e.off / e.size) : 0;
   return result;

@@ -26,7 +26,7 @@ struct map_weights {
 
 struct vision_weights {
   linear_weights patch_embed;   ///< [C, P*P*3]
-  bool patch_u8 = false;        ///< patch_embed reads raw u8 pixels: mean and std are folded in
+  bool patch_u8 = false;        ///< patch_embed reads pixels from 0 to 255: mean and std are folded in
   linear_weights patch_embed_low;  ///< what int8 rounded off, in finer steps; added to patch_embed's product
   linear_weights stem[3];       ///< conv_stem instead of patch_embed: [S, 48], [S, 4 S], [C, 4 S]
   const float* class_token = nullptr;
@@ -130,8 +130,10 @@ inline void patch_rows(const vision_weights& w, const preprocess_config& pre, co
                        int image, int patch, bool nested, const operand& out, int first_row,
                        const float (*table)[256]) noexcept {
   const int gh = in.grid_h(image, patch), gw = in.grid_w(image, patch), k = patch * patch * 3;
-  const auto to_u8 = [&pre](float x, int c) {
-    const float u = (x * pre.std[c] + pre.mean[c]) * 255.f + 0.5f;
+  const bool bytes = w.patch_u8 && w.patch_embed.type == dtype::s8;
+  const auto raw = [&pre](float x, int c) { return (x * pre.std[c] + pre.mean[c]) * 255.f; };
+  const auto to_u8 = [&raw](float x, int c) {
+    const float u = raw(x, c) + 0.5f;
     return static_cast<std::uint8_t>(u < 0.f ? 0.f : u > 255.f ? 255.f : u);
   };
   for (int y = 0; y < gh; y++)
@@ -151,8 +153,10 @@ inline void patch_rows(const vision_weights& w, const preprocess_config& pre, co
         for (int i = 0; i < patch; i++) {
           const std::uint8_t* from =
               picture + (static_cast<std::ptrdiff_t>(y * patch + i) * width + x * patch) * 3;
-          if (w.patch_u8) {
+          if (bytes) {
             std::memcpy(q + i * patch * 3, from, static_cast<std::size_t>(patch) * 3);
+          } else if (w.patch_u8) {
+            for (int j = 0; j < patch * 3; j++) f[i * patch * 3 + j] = from[j];
           } else {
             for (int j = 0; j < patch * 3; j++) f[i * patch * 3 + j] = table[j % 3][from[j]];
           }
@@ -165,24 +169,24 @@ inline void patch_rows(const vision_weights& w, const preprocess_config& pre, co
               const float v = planes[(static_cast<std::ptrdiff_t>(c) * in.height + y * patch + i) * in.width +
                                      x * patch + j];
               const int at = (i * patch + j) * 3 + c;
-              if (w.patch_u8) {
+              if (bytes) {
                 q[at] = to_u8(v, c);
               } else {
-                f[at] = v;
+                f[at] = w.patch_u8 ? raw(v, c) : v;
               }
             }
       } else {
         const float* from =
             in.patches + (static_cast<std::ptrdiff_t>(image) * in.patch_stride + y * gw + x) * k;
         for (int j = 0; j < k; j++) {
-          if (w.patch_u8) {
+          if (bytes) {
             q[j] = to_u8(from[j], j % 3);
           } else {
-            f[j] = from[j];
+            f[j] = w.patch_u8 ? raw(from[j], j % 3) : from[j];
           }
         }
       }
-      if (w.patch_u8) std::memset(q + k, 0, static_cast<std::size_t>(round_up(k, 8) - k));
+      if (bytes) std::memset(q + k, 0, static_cast<std::size_t>(round_up(k, 8) - k));
     }
 }
 
