@@ -58,12 +58,10 @@ class spm_unigram {
   /// Pushes the content ids of `text` (any bytes) until the sink is full. May return out_of_memory,
   /// too_large.
   status encode(std::string_view text, token_sink& out) const noexcept {
-    if (text_.is_xlm_roberta()) {
-      return text_.encode(text, out,
-                          [this](std::string_view run, auto&& emit) { return segment<double>(run, emit); });
-    }
-    return text_.encode(text, out,
-                        [this](std::string_view run, auto&& emit) { return segment<float>(run, emit); });
+    const auto cut = [this](std::string_view run, detail::spm_emit emit) {
+      return text_.is_xlm_roberta() ? segment<double>(run, emit) : segment<float>(run, emit);
+    };
+    return text_.encode(text, out, cut);
   }
 
  private:
@@ -79,8 +77,8 @@ class spm_unigram {
   /// Viterbi's algorithm. Where no piece reaches over a position, every path goes through it: what lies
   /// before is decided and emitted, and only the score is kept, so that memory and time go to what the sink
   /// can take.
-  template <class Score, class Emit>
-  status segment(std::string_view run, Emit&& emit) const noexcept {
+  template <class Score>
+  status segment(std::string_view run, detail::spm_emit emit) const noexcept {
     text_buffer<way<Score>> ways;  // ways[i]: to run[base + i]
     ways.push_back({0, 0});
     std::size_t base = 0;
@@ -135,9 +133,9 @@ class spm_unigram {
 
   /// Emits the best pieces of `text`, which ends at a letter's end. The links of the path are turned round in
   /// place. False: the sink is full.
-  template <class Score, class Emit>
+  template <class Score>
   bool emit_best(std::string_view text, text_buffer<way<Score>>& ways, bool& was_unknown,
-                 Emit&& emit) const noexcept {
+                 detail::spm_emit emit) const noexcept {
     std::uint32_t following = 0;
     for (std::size_t at = text.size();;) {
       const std::uint32_t piece = std::exchange(ways[at].piece, following);
@@ -189,7 +187,8 @@ class spm_bpe {
   /// Pushes the content ids of `text` (any bytes) until the sink is full. May return out_of_memory,
   /// too_large.
   status encode(std::string_view text, token_sink& out) const noexcept {
-    return text_.encode(text, out, [this](std::string_view run, auto&& emit) { return segment(run, emit); });
+    const auto cut = [this](std::string_view run, detail::spm_emit emit) { return segment(run, emit); };
+    return text_.encode(text, out, cut);
   }
 
  private:
@@ -197,8 +196,7 @@ class spm_bpe {
   static constexpr std::uint32_t joined = 0xFFFFFFFF;  // a symbol that became part of its left neighbour
 
   /// Where no piece reaches over the beginning of a word, words can be encoded one by one.
-  template <class Emit>
-  status segment(std::string_view run, Emit&& emit) const noexcept {
+  status segment(std::string_view run, detail::spm_emit emit) const noexcept {
     text_buffer<std::uint32_t> symbols;
     const bool by_words = text_.info().flags & spm_whole_words;
     bool goes_on = true;
@@ -228,10 +226,11 @@ class spm_bpe {
       const std::int32_t id = find_letter(unicode::decode_one(word, at));
       const bool is_unknown = id < 0;
       if (is_unknown) {
-        text_.unknown(word.substr(from, at - from), was_unknown, [&symbols](std::int32_t byte) {
+        const auto add = [&symbols](std::int32_t byte) {
           symbols.push_back(static_cast<std::uint32_t>(byte));
           return true;
-        });
+        };
+        text_.unknown(word.substr(from, at - from), was_unknown, add);
       } else {
         symbols.push_back(static_cast<std::uint32_t>(id));
       }

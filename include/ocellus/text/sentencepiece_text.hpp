@@ -71,6 +71,27 @@ constexpr std::size_t spm_slot(std::uint64_t key, int bits) noexcept {
 
 namespace detail {
 
+/// A callable of the caller's by reference: what hands pieces on is compiled once, whoever takes them.
+template <class Signature>
+class call_ref;
+template <class R, class... Args>
+class call_ref<R(Args...)> {
+ public:
+  template <class F>
+    requires(!std::is_same_v<std::remove_cv_t<F>, call_ref>)
+  call_ref(F& f) noexcept
+      : object_(const_cast<void*>(static_cast<const void*>(&f))),
+        call_([](void* object, Args... args) -> R { return (*static_cast<F*>(object))(args...); }) {}
+  R operator()(Args... args) const { return call_(object_, args...); }
+
+ private:
+  void* object_;
+  R (*call_)(void*, Args...);
+};
+
+using spm_emit = call_ref<bool(std::int32_t)>;                             ///< takes an id; false: the sink is full
+using spm_segment = call_ref<status(std::string_view run, spm_emit emit)>;  ///< cuts a run into pieces
+
 inline constexpr std::string_view spm_blank = "\xE2\x96\x81";  // U+2581
 
 /// Bytes of the letter at text[at], which is valid UTF-8 up to a truncated end.
@@ -124,8 +145,7 @@ class spm_text {
 
   /// Emits what an unknown letter becomes: its bytes, or one unknown piece for a run of them. `run_goes_on`:
   /// the letter before was unknown too. False: the sink is full.
-  template <class Emit>
-  bool unknown(std::string_view letter, bool run_goes_on, Emit&& emit) const noexcept {
+  bool unknown(std::string_view letter, bool run_goes_on, spm_emit emit) const noexcept {
     if (bytes_.empty()) return run_goes_on || emit(unk_);
     for (const char c : letter) {
       if (!emit(bytes_[static_cast<unsigned char>(c)])) return false;
@@ -135,8 +155,7 @@ class spm_text {
 
   /// Cleans `text` as the style has it and hands each normalised run to segment(run, emit), which calls
   /// emit(id) until it returns false; special texts between the runs become ids here.
-  template <class Segment>
-  status encode(std::string_view text, token_sink& out, Segment&& segment) const noexcept {
+  status encode(std::string_view text, token_sink& out, spm_segment segment) const noexcept {
     if (style_ == text_style::siglip_hf) return encode_siglip_hf(text, out, segment);
     if (style_ == text_style::xlm_roberta_openclip) return encode_xlm_roberta(text, out, segment);
     text_buffer<char> utf8;
@@ -227,8 +246,7 @@ class spm_text {
   /// letter by letter; cut at special texts; punctuation dropped and blanks collapsed in each part. The model
   /// gets each part behind "<unk>", so that the normaliser keeps the blank in front, and the pieces that
   /// "<unk>" alone has are dropped from the result.
-  template <class Segment>
-  status encode_siglip_hf(std::string_view text, token_sink& out, Segment&& segment) const noexcept {
+  status encode_siglip_hf(std::string_view text, token_sink& out, spm_segment segment) const noexcept {
     constexpr std::string_view prefix = "<unk>";
     text32 letters;
     letters.push_back(U'\u2581');
@@ -264,8 +282,7 @@ class spm_text {
 
   /// transformers' XLMRobertaTokenizerFast: cut at special texts; the map applied to grapheme clusters; cut
   /// at white space; U+2581 put before each word, which is cut before each U+2581 inside.
-  template <class Segment>
-  status encode_xlm_roberta(std::string_view text, token_sink& out, Segment&& segment) const noexcept {
+  status encode_xlm_roberta(std::string_view text, token_sink& out, spm_segment segment) const noexcept {
     text32 letters;
     text_buffer<char> utf8;
     text_buffer<char> clean;

@@ -36,9 +36,9 @@ static void attention_f32(const attention_args& t) noexcept {
     const int last = t.causal ? i + rows + t.causal_offset : t.tk;  // keys that the block's last row sees
     const int keys = last < t.tk ? last : t.tk, keys_pad = round_up(keys, 32);
     for (int j = 0; j < keys; j += 32)
-      tiles_float<float_rows, 2, float>(rows, t.q + i * t.ldq, t.ldq,
+      tiles_float<float_rows, 2, float>(t.q + i * t.ldq, t.ldq,
                                         kt + static_cast<std::size_t>(j / 16) * k_stride, k_stride, t.d,
-                                        scores + j, tk_pad, 0, false);
+                                        scores + j, tk_pad, 0, false, rows);
     float inv[float_rows];
     for (int r = 0; r < rows; r++) {
       const int seen = t.causal ? i + r + 1 + t.causal_offset : t.tk;
@@ -48,9 +48,9 @@ static void attention_f32(const attention_args& t) noexcept {
       const int panels = d + 16 < t.d ? 2 : 1;
       const float* v = vp + static_cast<std::size_t>(d / 16) * v_stride;
       if (panels == 2) {
-        tiles_float<float_rows, 2, float>(rows, scores, tk_pad, v, v_stride, keys, out, 32, 0, false);
+        tiles_float<float_rows, 2, float>(scores, tk_pad, v, v_stride, keys, out, 32, 0, false, rows);
       } else {
-        tiles_float<float_rows, 1, float>(rows, scores, tk_pad, v, v_stride, keys, out, 32, 0, false);
+        tiles_float<float_rows, 1, float>(scores, tk_pad, v, v_stride, keys, out, 32, 0, false, rows);
       }
       for (int r = 0; r < rows; r++)
         for (int p = 0; p < panels; p++)
@@ -76,7 +76,8 @@ static OCELLUS_INLINE float quantize_row_s8(std::int8_t* q, const float* x, int 
   return most / 127.f;
 }
 
-#endif
+/// Rows of queries that a block has at most.
+static constexpr int attention_rows = 16;
 
 /// Rows of probabilities to u8, in passes over all rows rather than row by row: the maximum or sum that a row waits for
 /// is reduced while the next rows are under way.
@@ -102,7 +103,7 @@ struct softmax_rows {
 /// v's scales go into the probabilities before they are quantised, so that each token is quantised alone: what a prefix
 /// computes does not depend on what follows it.
 static OCELLUS_NOINLINE void quantize_softmax(const softmax_rows& t) noexcept {
-  float most[s8_rows], sums[s8_rows];
+  float most[attention_rows], sums[attention_rows];
   for (int r = 0; r < t.rows; r++) {
     std::int32_t* const ints = t.ints + r * t.ld;
     float* const s = reinterpret_cast<float*>(ints);
@@ -148,22 +149,33 @@ static OCELLUS_NOINLINE void quantize_softmax(const softmax_rows& t) noexcept {
   }
 }
 
-static void attention_s8(const attention_args& t) noexcept {
-  const int tk_pad = round_up(t.tk, 32), d_pad = round_up(t.d, 16), d4 = round_up(t.d, 4),
-            tk4 = round_up(t.tk, 4);
-  const std::size_t k_stride = static_cast<std::size_t>(d4) * 16,
-                    v_stride = static_cast<std::size_t>(tk4) * 16;
-  // scratch, all parts multiples of 64 bytes
-  float* k_scale = static_cast<float*>(t.scratch);                          // [tk_pad]
-  float* v_scale = k_scale + tk_pad;                                        // [tk_pad]
-  std::int32_t* k_sum = reinterpret_cast<std::int32_t*>(v_scale + tk_pad);  // [tk_pad]
-  float* scores = reinterpret_cast<float*>(k_sum + tk_pad);  // [s8_rows, tk_pad], s32 before softmax
-  std::int8_t* kp =
-      reinterpret_cast<std::int8_t*>(scores + s8_rows * tk_pad);            // [tk_pad / 16][d4 / 4][16][4]
-  std::int8_t* vp = kp + static_cast<std::size_t>(tk_pad / 16) * k_stride;  // [d_pad / 16][tk4 / 4][16][4]
-  std::uint8_t* probs = reinterpret_cast<std::uint8_t*>(vp + static_cast<std::size_t>(d_pad / 16) * v_stride);
-  std::uint8_t* q8 = probs + s8_rows * tk_pad;              // [s8_rows, d_pad], first:
-  std::int8_t* rows8 = reinterpret_cast<std::int8_t*>(q8);  // [16, d_pad], keys or values of one block
+/// What attention_s8 keeps in its scratch, all parts multiples of 64 bytes.
+struct attention_s8_parts {
+  int tk_pad, d_pad, d4;           // keys to a multiple of 32, width to one of 16 and of 4
+  std::size_t k_stride, v_stride;  // bytes of a panel
+  float *k_scale, *v_scale;        // [tk_pad]
+  std::int32_t* k_sum;             // [tk_pad]
+  std::int32_t* scores;            // [attention_rows, tk_pad], f32 from softmax on
+  std::int8_t* kp;                 // [tk_pad / 16][d4 / 4][16][4]
+  std::int8_t* vp;                 // [d_pad / 16][keys / 4][16][4]
+  std::uint8_t* probs;             // [attention_rows, tk_pad]
+  std::uint8_t* q8;                // [attention_rows, d_pad]: queries, and before them keys or values of one block
+};
+
+/// Quantises K and V into panels; k_sum is still to be computed.
+static OCELLUS_NOINLINE void pack_attention_s8(const attention_args& t, attention_s8_parts& parts) noexcept {
+  const int tk_pad = round_up(t.tk, 32), d_pad = round_up(t.d, 16), d4 = round_up(t.d, 4), tk4 = round_up(t.tk, 4);
+  const std::size_t k_stride = static_cast<std::size_t>(d4) * 16, v_stride = static_cast<std::size_t>(tk4) * 16;
+  float* const k_scale = static_cast<float*>(t.scratch);
+  float* const v_scale = k_scale + tk_pad;
+  std::int32_t* const k_sum = reinterpret_cast<std::int32_t*>(v_scale + tk_pad);
+  std::int32_t* const scores = k_sum + tk_pad;
+  std::int8_t* const kp = reinterpret_cast<std::int8_t*>(scores + attention_rows * tk_pad);
+  std::int8_t* const vp = kp + static_cast<std::size_t>(tk_pad / 16) * k_stride;
+  std::uint8_t* const probs = reinterpret_cast<std::uint8_t*>(vp + static_cast<std::size_t>(d_pad / 16) * v_stride);
+  std::uint8_t* const q8 = probs + attention_rows * tk_pad;
+  std::int8_t* const rows8 = reinterpret_cast<std::int8_t*>(q8);
+  parts = {tk_pad, d_pad, d4, k_stride, v_stride, k_scale, v_scale, k_sum, scores, kp, vp, probs, q8};
 
   for (int j = 0; j < tk_pad; j += 16) {
     const float* rows[16];
@@ -181,10 +193,6 @@ static void attention_s8(const attention_args& t) noexcept {
     float* panel = reinterpret_cast<float*>(kp + static_cast<std::size_t>(j / 16) * k_stride);
     for (int d = 0; d < d4; d += 64) transpose16(panel + d * 4, rows, d / 4, d4 - d < 64 ? (d4 - d) / 4 : 16);
   }
-  std::memset(q8, 1, static_cast<std::size_t>(d4));  // a query of ones: its products are the sums of the keys
-  for (int j = 0; j < tk_pad; j += 32)
-    tile_s8<1, 2>(q8, d_pad, kp + static_cast<std::size_t>(j / 16) * k_stride, k_stride, d4, k_sum + j, tk_pad,
-                  nullptr);
   for (int j = t.tk; j < tk_pad; j++) v_scale[j] = 0;
   for (int j = 0; j < tk4; j += 4) {
     for (int r = 0; r < 4; r++) {
@@ -199,6 +207,20 @@ static void attention_s8(const attention_args& t) noexcept {
                        rows8 + d, rows8 + d_pad + d, rows8 + 2 * d_pad + d, rows8 + 3 * d_pad + d);
   }
 
+}
+
+#endif
+
+static void attention_s8(const attention_args& t) noexcept {
+  attention_s8_parts parts;
+  pack_attention_s8(t, parts);
+  const auto [tk_pad, d_pad, d4, k_stride, v_stride, k_scale, v_scale, k_sum, scores, kp, vp, probs, q8] = parts;
+  std::memset(q8, 1, static_cast<std::size_t>(d4));  // a query of ones: its products are the sums of the keys
+  for (int j = 0; j < tk_pad; j += 32)
+    tile_s8<1, 2>(q8, d_pad, kp + static_cast<std::size_t>(j / 16) * k_stride, k_stride, d4, k_sum + j, tk_pad,
+                  nullptr);
+
+  static_assert(s8_rows <= attention_rows);
   alignas(64) std::int32_t out[s8_rows * 32];
   for (int i = 0; i < t.tq;) {
     const int rows = tile_rows(t.tq - i, s8_rows);
@@ -208,21 +230,20 @@ static void attention_s8(const attention_args& t) noexcept {
     std::int32_t q_zero[s8_rows];
     for (int r = 0; r < rows; r++)
       quantize_row_u8(q8 + r * d_pad, q_scale[r], q_zero[r], t.q + (i + r) * t.ldq, t.d);
-    std::int32_t* ints = reinterpret_cast<std::int32_t*>(scores);
     for (int j = 0; j < keys; j += 32)
-      tiles_s8<s8_rows, 2>(rows, q8, d_pad, kp + static_cast<std::size_t>(j / 16) * k_stride, k_stride, d4,
-                           ints + j, tk_pad, nullptr);
+      tiles_s8<s8_rows, 2>(q8, d_pad, kp + static_cast<std::size_t>(j / 16) * k_stride, k_stride, d4,
+                           scores + j, tk_pad, nullptr, rows);
     for (int r = 0; r < rows; r++) q_weight[r] = t.scale * q_scale[r];
-    quantize_softmax({ints, probs, tk_pad, k_sum, k_scale, v_scale, q_zero, q_weight, rows, keys,
+    quantize_softmax({scores, probs, tk_pad, k_sum, k_scale, v_scale, q_zero, q_weight, rows, keys,
                       t.causal ? i + 1 + t.causal_offset : t.tk, t.causal ? 1 : 0, factor});
     const int depth = round_up(keys, 4);
     for (int d = 0; d < t.d; d += 32) {
       const int panels = d + 16 < t.d ? 2 : 1;
       const std::int8_t* v = vp + static_cast<std::size_t>(d / 16) * v_stride;
       if (panels == 2) {
-        tiles_s8<s8_rows, 2>(rows, probs, tk_pad, v, v_stride, depth, out, 32, nullptr);
+        tiles_s8<s8_rows, 2>(probs, tk_pad, v, v_stride, depth, out, 32, nullptr, rows);
       } else {
-        tiles_s8<s8_rows, 1>(rows, probs, tk_pad, v, v_stride, depth, out, 32, nullptr);
+        tiles_s8<s8_rows, 1>(probs, tk_pad, v, v_stride, depth, out, 32, nullptr, rows);
       }
       alignas(64) const std::int32_t none[16] = {};
       for (int r = 0; r < rows; r++)

@@ -92,19 +92,17 @@ static OCELLUS_INLINE void finish_ragged(const gemm_args& g, int i, int rows, in
                  j, cols);
 }
 
-/// Calls the pass over whole panels that `g` asks for: pass(activation, residual, panels, j) with the first three as
-/// constants. False where there is none: then the ragged way.
+/// Calls the pass over whole panels that `g` asks for: pass(activation, residual, j) with the first two as constants.
+/// False where there is none: then the ragged way.
 template <class F>
 static OCELLUS_INLINE bool finish_whole(const gemm_args& g, int cols, const F& pass) noexcept {
   if constexpr (epilogue_panels == 0) {
     return false;
   } else {
-    if (g.bias == nullptr || cols % 16 != 0 || (g.residual != nullptr && g.act != activation::none)) return false;
+    constexpr int width = (epilogue_panels == 2 ? 2 : 1) * panel_width;
+    if (g.bias == nullptr || cols % width != 0 || (g.residual != nullptr && g.act != activation::none)) return false;
     const auto all = [&](auto act, auto residual) OCELLUS_LAMBDA {
-      int j = 0;
-      if constexpr (epilogue_panels == 2)
-        for (; j + 32 <= cols; j += 32) pass(act, residual, constant<int, 2>{}, j);
-      for (; j < cols; j += 16) pass(act, residual, constant<int, 1>{}, j);
+      for (int j = 0; j < cols; j += width) pass(act, residual, j);
     };
     if (g.residual != nullptr) {
       all(constant<activation, activation::none>{}, constant<bool, true>{});
@@ -126,8 +124,8 @@ static OCELLUS_INLINE bool finish_whole(const gemm_args& g, int cols, const F& p
 /// C rows i.., columns col..col+cols from `acc` ([rows, cols rounded up to 16]).
 static OCELLUS_NOINLINE void finish_float(const gemm_args& g, const float* acc, std::ptrdiff_t lda, int i,
                                           int rows, int col, int cols) noexcept {
-  const bool whole = finish_whole(g, cols, [&](auto act, auto residual, auto panels, int j) OCELLUS_LAMBDA {
-    finish_float_panels<act.value, residual.value, panels.value>(g, acc + j, lda, i, rows, col + j);
+  const bool whole = finish_whole(g, cols, [&](auto act, auto residual, int j) OCELLUS_LAMBDA {
+    finish_float_panels<act.value, residual.value, epilogue_panels>(g, acc + j, lda, i, rows, col + j);
   });
   if (!whole)
     finish_ragged(g, i, rows, col, cols,
@@ -136,8 +134,8 @@ static OCELLUS_NOINLINE void finish_float(const gemm_args& g, const float* acc, 
 
 static OCELLUS_NOINLINE void finish_s8(const gemm_args& g, const std::int32_t* acc, std::ptrdiff_t lda, int i,
                                        int rows, int col, int cols) noexcept {
-  const bool whole = finish_whole(g, cols, [&](auto act, auto residual, auto panels, int j) OCELLUS_LAMBDA {
-    finish_s8_panels<act.value, residual.value, panels.value>(g, acc + j, lda, i, rows, col + j);
+  const bool whole = finish_whole(g, cols, [&](auto act, auto residual, int j) OCELLUS_LAMBDA {
+    finish_s8_panels<act.value, residual.value, epilogue_panels>(g, acc + j, lda, i, rows, col + j);
   });
   if (whole) return;
   alignas(64) std::int32_t sums[tile_columns] = {};
@@ -148,19 +146,22 @@ static OCELLUS_NOINLINE void finish_s8(const gemm_args& g, const std::int32_t* a
   });
 }
 
-/// Calls the tile of `rows` rows (1..MR).
+/// Whether P panels are the last one of an odd number, where two make a tile: rare, so there are tiles of few heights.
+template <int P>
+static constexpr bool is_lone = P == 1 && wide_rows > 0;
+
+/// Calls the tile of `rows` rows (1..MR): one function for all who need it, which jumps on to a tile's.
 template <int MR, int P, class W>
-static OCELLUS_INLINE void tiles_float(int rows, const float* a, std::ptrdiff_t lda, const W* b,
-                                       std::size_t stride, int k, float* out, std::ptrdiff_t ldo, std::size_t ahead,
-                                       bool onto) noexcept {
-  if constexpr (MR > 1) {
-    if (rows < MR) return tiles_float<MR - 1, P, W>(rows, a, lda, b, stride, k, out, ldo, ahead, onto);
-  }
-  if constexpr (float_depth > 0) {
-    tile_float<MR, P, W>(a, lda, b, stride, k, out, ldo, ahead, onto);
-  } else {
-    tile_float<MR, P, W>(a, lda, b, stride, k, out, ldo);
-  }
+static OCELLUS_NOINLINE void tiles_float(const float* a, std::ptrdiff_t lda, const W* b, std::size_t stride, int k,
+                                         float* out, std::ptrdiff_t ldo, std::size_t ahead, bool onto,
+                                         int rows) noexcept {
+  by_height<MR, is_lone<P>>(rows, [&](auto height, int r) OCELLUS_LAMBDA {
+    if constexpr (float_depth > 0) {
+      tile_float<height, P, W>(a + r * lda, lda, b, stride, k, out + r * ldo, ldo, ahead, onto);
+    } else {
+      tile_float<height, P, W>(a + r * lda, lda, b, stride, k, out + r * ldo, ldo);
+    }
+  });
 }
 
 /// Rows of the next tile when `left` rows remain and a tile holds at most `most`: as even as can be.
@@ -205,11 +206,11 @@ static void gemm_float(const gemm_args& g) noexcept {
           const float* x = a + i * g.lda + k0;
           float* sums = deep ? acc + (i - i0) * width : acc;
           if (panels == 2) {
-            tiles_float<float_rows, 2, W>(rows, x, g.lda, w, stride, depth, sums, width, ahead, k0 > 0);
+            tiles_float<float_rows, 2, W>(x, g.lda, w, stride, depth, sums, width, ahead, k0 > 0, rows);
           } else if (panels == 1) {
-            tiles_float<float_rows, 1, W>(rows, x, g.lda, w, stride, depth, sums, width, ahead, k0 > 0);
+            tiles_float<float_rows, 1, W>(x, g.lda, w, stride, depth, sums, width, ahead, k0 > 0, rows);
           } else if constexpr (wide_rows > 0) {
-            tiles_float<wide_rows, 4, W>(rows, x, g.lda, w, stride, depth, sums, width, ahead, k0 > 0);
+            tiles_float<wide_rows, 4, W>(x, g.lda, w, stride, depth, sums, width, ahead, k0 > 0, rows);
           }
           if (last) finish_float(g, sums, width, i, rows, col, cols);
           i += rows;
@@ -227,13 +228,12 @@ static void gemm_bf16(const gemm_args& g) noexcept { gemm_float<bf16>(g); }
 
 /// Calls the tile of `rows` rows (1..MR).
 template <int MR, int P>
-static OCELLUS_INLINE void tiles_s8(int rows, const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
-                                    std::size_t stride, int k, std::int32_t* out, std::ptrdiff_t ldo,
-                                    const void* prefetch) noexcept {
-  if constexpr (MR > 1) {
-    if (rows < MR) return tiles_s8<MR - 1, P>(rows, a, lda, b, stride, k, out, ldo, prefetch);
-  }
-  tile_s8<MR, P>(a, lda, b, stride, k, out, ldo, prefetch);
+static OCELLUS_NOINLINE void tiles_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
+                                      std::size_t stride, int k, std::int32_t* out, std::ptrdiff_t ldo,
+                                      const void* prefetch, int rows) noexcept {
+  by_height<MR, is_lone<P>>(rows, [&](auto height, int r) OCELLUS_LAMBDA {
+    tile_s8<height, P>(a + r * lda, lda, b, stride, k, out + r * ldo, ldo, prefetch);
+  });
 }
 
 static void gemm_s8(const gemm_args& g) noexcept {
@@ -255,11 +255,11 @@ static void gemm_s8(const gemm_args& g) noexcept {
       for (int i = i0; i < i1;) {
         const int rows = tile_rows(i1 - i, s8_rows);
         if (panels == 2) {
-          tiles_s8<s8_rows, 2>(rows, a + i * g.lda, g.lda, panel, stride, depth, acc, width, next);
+          tiles_s8<s8_rows, 2>(a + i * g.lda, g.lda, panel, stride, depth, acc, width, next, rows);
         } else if (panels == 1) {
-          tiles_s8<s8_rows, 1>(rows, a + i * g.lda, g.lda, panel, stride, depth, acc, width, next);
+          tiles_s8<s8_rows, 1>(a + i * g.lda, g.lda, panel, stride, depth, acc, width, next, rows);
         } else if constexpr (wide_rows > 0) {
-          tiles_s8<wide_rows, 4>(rows, a + i * g.lda, g.lda, panel, stride, depth, acc, width, next);
+          tiles_s8<wide_rows, 4>(a + i * g.lda, g.lda, panel, stride, depth, acc, width, next, rows);
         }
         finish_s8(g, acc, width, i, rows, col, cols);
         i += rows;

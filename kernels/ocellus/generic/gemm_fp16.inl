@@ -42,18 +42,19 @@ static OCELLUS_NOINLINE void tile_fp16(const std::uint32_t* a, std::ptrdiff_t ld
   }
 }
 
-/// Calls the tile of `rows` rows (1..MR) and two or four panels.
-template <int MR = float_rows>
+/// Calls the tile of `rows` rows (1..float_rows) and two or four panels.
 static OCELLUS_INLINE void tiles_rounded(int rows, int panels, const std::uint32_t* a, std::ptrdiff_t lda,
                                          const f16* b, std::size_t stride, int depth, float* c,
                                          std::ptrdiff_t ldc) noexcept {
-  if constexpr (MR > 1) {
-    if (rows < MR) return tiles_rounded<MR - 1>(rows, panels, a, lda, b, stride, depth, c, ldc);
-  }
+  const auto tiles = [&](auto pairs) OCELLUS_LAMBDA {
+    by_height<float_rows, pairs == 1>(rows, [&](auto height, int r) OCELLUS_LAMBDA {
+      tile_fp16<height, pairs>(a + r * lda, lda, b, stride, depth, c + r * ldc, ldc);
+    });
+  };
   if (panels == 4) {
-    tile_fp16<MR, 2>(a, lda, b, stride, depth, c, ldc);
+    tiles(constant<int, 2>{});
   } else {
-    tile_fp16<MR, 1>(a, lda, b, stride, depth, c, ldc);
+    tiles(constant<int, 1>{});
   }
 }
 

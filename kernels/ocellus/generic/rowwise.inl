@@ -114,7 +114,7 @@ static void gate_rows(float* y, std::ptrdiff_t ldy, const float* x, std::ptrdiff
 /// LayerNorm of R rows side by side, for a row alone would wait for its chain of additions. Mean and squared deviations
 /// in two passes, as the reference does in f32. `low` and `high`: each row's extremes and zero.
 template <int R>
-static OCELLUS_INLINE void normalise_rows(float* y, std::ptrdiff_t ldy, const float* x, std::ptrdiff_t ldx,
+static OCELLUS_NOINLINE void normalise_rows(float* y, std::ptrdiff_t ldy, const float* x, std::ptrdiff_t ldx,
                                           const float* gain, const float* bias, int c, float eps, float* low,
                                           float* high) noexcept {
   vec s[R], mean[R], rstd[R];

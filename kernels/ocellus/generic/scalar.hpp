@@ -170,8 +170,13 @@ struct scalar {
       for (int c = 0; c < columns; c++) std::memcpy(out + 16 * c + r, rows[r] + first + c, sizeof(float));
   }
 
+#if defined(__x86_64__)
+  static constexpr int float_rows = 1;
+  static constexpr int s8_rows = 1;
+#else
   static constexpr int float_rows = 4;
   static constexpr int s8_rows = 4;
+#endif
   static constexpr int wide_rows = 0;  // up to so many rows take four panels at a time
   static constexpr int epilogue_panels = 0;  // whole panels that an epilogue takes in one pass; 0: small code
   static constexpr int float_depth = 0;  // the f32 tile goes on from sums of so much depth; 0: it takes all of it

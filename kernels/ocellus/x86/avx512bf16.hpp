@@ -62,18 +62,19 @@ struct avx512bf16 : avx512vnni {
     });
   }
 
-  /// Calls the tile of `rows` rows (1..MR) and one or two panels.
-  template <int MR = float_rows>
+  /// Calls the tile of `rows` rows (1..float_rows) and one or two panels.
   static OCELLUS_INLINE void tiles_rounded(int rows, int panels, const std::uint16_t* a, std::ptrdiff_t lda,
                                            const bf16* b, std::size_t stride, int depth, float* c,
                                            std::ptrdiff_t ldc) noexcept {
-    if constexpr (MR > 1) {
-      if (rows < MR) return tiles_rounded<MR - 1>(rows, panels, a, lda, b, stride, depth, c, ldc);
-    }
+    const auto tiles = [&](auto count) OCELLUS_LAMBDA {
+      by_height<float_rows, count == 1>(rows, [&](auto height, int r) OCELLUS_LAMBDA {
+        tile_bf16<height, count>(a + r * lda, lda, b, stride, (depth + 1) / 2, c + r * ldc, ldc);
+      });
+    };
     if (panels == 2) {
-      tile_bf16<MR, 2>(a, lda, b, stride, (depth + 1) / 2, c, ldc);
+      tiles(constant<int, 2>{});
     } else {
-      tile_bf16<MR, 1>(a, lda, b, stride, (depth + 1) / 2, c, ldc);
+      tiles(constant<int, 1>{});
     }
   }
 
