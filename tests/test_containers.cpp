@@ -504,6 +504,15 @@ TEST_CASE("a folder: what is looked for, in which order, and shards that must li
                           R"("odd": "model.safetensors.index.json")"}) {
     CHECK_MESSAGE(!index(bad), bad);
   }
+  file = index(R"("out": "gone.safetensors")");
+  REQUIRE_FALSE(file);
+  CHECK(file.failure().what ==
+        "the index names the shard \"gone.safetensors\", which is missing: download it into the same folder");
+  up.write("flax/config.json", "{}");
+  up.write("flax/flax_model.msgpack", "\x81\xa1");
+  file = checkpoint::open(up.path / "flax");
+  REQUIRE_FALSE(file);
+  CHECK(file.failure().what.find("another framework only (flax_model.msgpack)") != std::string::npos);
 
   // Hugging Face's cache: snapshots/<revision>/ holds links into blobs/.
   up.write("hub/blobs/1234", tensor_file("cached", 2));
@@ -527,6 +536,52 @@ TEST_CASE("files that are no checkpoints are told for what they are") {
   CHECK(why("<!DOCTYPE html><html></html>").find("web page") != std::string::npos);
   CHECK(why("version https://git-lfs.github.com/spec/v1\noid sha256:00\n").find("LFS") != std::string::npos);
   CHECK(why(std::string(3000, '\0')).find("not a checkpoint") != std::string::npos);
+
+  // Each says what it is and what to do.
+  const auto says = [](const std::string& bytes, std::initializer_list<const char*> parts) {
+    const std::string line = why(bytes);
+    for (const char* part : parts) CHECK_MESSAGE(line.find(part) != std::string::npos, line);
+    CHECK(line.find('\n') == std::string::npos);
+  };
+  says("version https://git-lfs.github.com/spec/v1\noid sha256:a630\nsize 605247071\n",
+       {"LFS pointer", "605247071 bytes", "git lfs pull"});
+  says("\xef\xbb\xbf\r\n <html><body>Access denied</body></html>", {"web page", "fetch it again"});
+  says("{\"error\":\"Repository not found\"}\n", {"text, not a checkpoint", "Repository not found"});
+  says("Entry not found", {"text, not a checkpoint", "Entry not found"});
+  says(std::string("\x08\x08\x12\x07pytorch\x1a\x05" "2.1.0:", 18) + std::string(200, '\1'), {"ONNX", "PyTorch"});
+  says(std::string("\x08\x01\x12\xf0\x22meta", 9), {"SavedModel", "PyTorch"});
+  says(std::string("\x1c\0\0\0TFL3", 8) + std::string(100, '\0'), {"TensorFlow Lite", "PyTorch"});
+  says("GGUF" + little(3, 4) + little(1, 8) + little(1, 8), {"GGUF", "safetensors"});
+  says("\x89HDF\r\n\x1a\n" + std::string(100, '\0'), {"HDF5", "safetensors"});
+  says(std::string("\x82\xa6params\x81\xa4text", 15), {"MessagePack", "Flax", "safetensors"});
+  says(std::string("\xde\x00\x20\xa6params", 10), {"MessagePack", "Flax"});
+}
+
+TEST_CASE("a broken download is told with the bytes that are there and those that should be") {
+  const auto says = [](const std::string& bytes, std::initializer_list<std::string> parts) {
+    const std::string line = why(bytes);
+    for (const std::string& part : parts) CHECK_MESSAGE(line.find(part) != std::string::npos, line);
+    CHECK(line.find("download it again") != std::string::npos);
+  };
+  const std::string whole = make_safetensors(
+      R"({"a":{"dtype":"F32","shape":[100],"data_offsets":[0,400]},"b":{"dtype":"F32","shape":[100],"data_offsets":[400,800]}})",
+      std::string(800, '\0'));
+  CHECK(why(whole) == "opened");
+  const std::string size = std::to_string(whole.size());
+  says(whole.substr(0, whole.size() - 1), {std::to_string(whole.size() - 1) + " bytes of " + size});
+  says(whole.substr(0, whole.size() - 801), {"bytes of at least " + std::to_string(whole.size() - 800)});
+  says(whole.substr(0, 4), {"only 4 bytes"});
+  says(whole.substr(0, 20), {"20 bytes of at least " + std::to_string(whole.size() - 800)});
+
+  // torch.save writes data.pkl first, which lists the storages.
+  const std::string dict = "}(" + text("w") + tensor(storage("FloatStorage", "0", 100), 0, {100}, {1}) + 'u';
+  const std::string zip = make_zip({{"m/data.pkl", pickle(dict)}, {"m/data/0", std::string(400, '\0')}});
+  CHECK(why(zip) == "opened");
+  for (const std::size_t rest : {200u, 350u}) {
+    const std::string part = zip.substr(0, rest);
+    says(part, {std::to_string(rest) + " bytes", rest == 350u ? "at least " : ""});
+  }
+  says(zip.substr(0, zip.size() - 30), {std::to_string(zip.size() - 30) + " bytes", "end of the zip archive"});
 }
 
 TEST_CASE("every checkpoint of the reference packages opens, and all of its tensors read") {

@@ -56,6 +56,10 @@ executor compute_options::executor() {
 model open_model(const std::string& path, const compute_options& options) {
   const kernel_table kernels = options.kernels();
   result<model> m = model::open(path.c_str(), kernels);
+  if (!m && (m.error() == status::bad_magic || m.error() == status::not_a_regular_file)) {
+    throw failure(path + ": " + to_string(m.error()) +
+                  "; a checkpoint has to be converted first: ocellus-convert " + path + " -o model.oc");
+  }
   if (!m) fail(path, m.error());
   return std::move(*m);
 }

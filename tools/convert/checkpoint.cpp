@@ -66,6 +66,10 @@ error in_tensor(std::string_view name, const std::string& what) {
   return error{"tensor \"" + printable(name) + "\": " + what};
 }
 
+error cut_off(std::uint64_t size, const std::string& of) {
+  return error{"the file is cut off: it has " + std::to_string(size) + " bytes of " + of + "; download it again"};
+}
+
 outcome<void> place_tensor(found_tensor& tensor, std::uint64_t first, std::uint64_t bytes) {
   const std::vector<std::int64_t>& shape = tensor.info.shape;
   const std::string& name = tensor.info.name;
@@ -138,17 +142,46 @@ struct checkpoint::state {
 
 namespace {
 
-/// What a file that is no checkpoint is, from its first bytes, for those who downloaded something else.
-std::string unknown_file(std::string_view front) {
+/// The size that a Git LFS pointer gives, as " of 605247071 bytes", or nothing.
+std::string pointed_size(std::string_view pointer) {
+  const std::size_t at = pointer.find("\nsize ");
+  if (at == pointer.npos) return {};
+  const std::string_view rest = pointer.substr(at + 6);
+  const std::string_view digits = rest.substr(0, std::min(rest.find_first_not_of("0123456789"), rest.size()));
+  return digits.empty() || digits.size() > 19 ? "" : " of " + std::string(digits) + " bytes";
+}
+
+/// What a file of `size` bytes that is no checkpoint is, from its first bytes: for those who downloaded something else,
+/// or hand over what other programs run.
+std::string unknown_file(std::string_view front, std::uint64_t size) {
+  constexpr const char* original = "; ocellus-convert reads the original: PyTorch (.pt, .bin) or safetensors";
   const auto starts = [&](std::string_view text) { return front.starts_with(text); };
+  const auto byte = [&](std::size_t at) { return at < front.size() ? static_cast<unsigned char>(front[at]) : 0u; };
   if (starts("version https://git-lfs"))
-    return "a Git LFS pointer, not the file itself: fetch it with git lfs pull";
-  if (starts("<")) return "a web page or XML, not a checkpoint: the download went wrong";
+    return "a Git LFS pointer, not the file" + pointed_size(front) + " itself: fetch it with git lfs pull";
+  std::string_view text = front.substr(starts("\xef\xbb\xbf") ? 3 : 0);
+  text.remove_prefix(std::min(text.find_first_not_of(" \t\r\n"), text.size()));
+  if (text.starts_with('<'))
+    return "a web page or XML, not a checkpoint: the download went wrong, fetch it again from a direct link";
   if (starts("\x93NUMPY")) return "a single .npy array; a checkpoint is an .npz of many";
-  if (starts("GGUF")) return "a GGUF file; convert the original checkpoint instead";
+  if (starts("GGUF") || starts("lmgg") || starts("fmgg") || starts("tjgg"))
+    return std::string("a GGUF or GGML file of llama.cpp or clip.cpp") + original;
   if (starts("\x1f\x8b")) return "compressed by gzip; unpack it first";
-  if (starts("\x89HDF")) return "an HDF5 file (Keras); not supported";
+  if (starts("\x89HDF")) return std::string("an HDF5 file of Keras or TensorFlow") + original;
   if (front.size() > 262 && front.substr(257, 5) == "ustar") return "a tar archive; unpack it first";
+  if (front.substr(std::min<std::size_t>(4, front.size())).starts_with("TFL3"))
+    return std::string("a TensorFlow Lite model") + original;
+  // Protocol buffers begin with their first field: the version of ONNX's format, 3 and up, or 1 of SavedModel's.
+  if (starts(std::string_view("\x08\x01\x12", 3))) return std::string("a TensorFlow SavedModel") + original;
+  if (byte(0) == 8 && byte(1) >= 3 && byte(1) < 32 && byte(2) != 0) return std::string("an ONNX model") + original;
+  // MessagePack: a map (of up to 15, or of 65535) whose first key is a short text.
+  const std::size_t key = byte(0) == 0xde ? 3 : 1;
+  if ((key == 3 || (byte(0) > 0x80 && byte(0) < 0x90)) && byte(key) > 0xa0 && byte(key) < 0xc0)
+    return std::string("MessagePack, as Flax saves its models") + original;
+  if (size < 4096 && is_utf8(front) && text.find_first_of(std::string_view("\0\x1b", 2)) == text.npos)
+    return "text, not a checkpoint (a server's answer to a failed download?): \"" +
+           printable(text.substr(0, text.find_first_of("\r\n")), 60) + "\"";
+  if (size < 16) return "only " + std::to_string(size) + " bytes, no checkpoint: download it again";
   return "not a checkpoint that can be read: neither PyTorch, TorchScript, safetensors nor npz";
 }
 
@@ -186,9 +219,10 @@ outcome<void> checkpoint::state::add(const byte_source& bytes) {
       from.archive = *std::move(archive);
       found = read_zip(*from.archive);
     } else if (zip_front) {
-      found = archive.failure();
+      const std::uint64_t needed = pytorch_zip_needs(bytes);
+      found = needed > bytes.size() ? cut_off(bytes.size(), "at least " + std::to_string(needed)) : archive.failure();
     } else {
-      return error{unknown_file(front)};
+      return error{unknown_file(front, bytes.size())};
     }
   }
   if (!found) return found.failure();
@@ -269,7 +303,7 @@ outcome<fs::path> shard_path(const fs::path& folder, const std::string& name) {
   const fs::path home = fs::canonical(folder, problem);
   if (problem) return error{"the folder of the index cannot be read"};
   const fs::path target = fs::canonical(folder / name, problem);
-  if (problem) return bad("which is missing");
+  if (problem) return bad("which is missing: download it into the same folder");
   const fs::path cache =
       home.parent_path().filename() == "snapshots" ? home.parent_path().parent_path() / "blobs" : home;
   if (target.parent_path() != home && target.parent_path() != cache)
@@ -325,6 +359,7 @@ outcome<void> checkpoint::state::open_folder(const fs::path& folder) {
       return name.extension() == ".json" ? open_index(folder / name) : open_file(folder / name);
   }
   std::vector<fs::path> others;
+  std::string foreign;  // weights of another framework
   for (fs::directory_iterator at(folder, problem), end; !problem && at != end && others.size() < 3;
        at.increment(problem)) {
     const fs::path ending = at->path().extension();
@@ -332,10 +367,16 @@ outcome<void> checkpoint::state::open_folder(const fs::path& folder) {
         ending == ".npz") {
       others.push_back(at->path());
     }
+    if (ending == ".msgpack" || ending == ".h5" || ending == ".onnx" || ending == ".gguf" || ending == ".tflite")
+      foreign = printable(at->path().filename().string());
   }
   if (problem) return error{"the folder cannot be read: " + problem.message()};
   if (others.size() == 1) return open_file(others[0]);
   if (others.size() > 1) return error{"the folder holds several checkpoints: name the file"};
+  if (!foreign.empty()) {
+    return error{"the folder holds weights of another framework only (" + foreign +
+                 "): download model.safetensors or pytorch_model.bin into it"};
+  }
   return error{
       "the folder holds no weights: looked for model.safetensors, open_clip_model.safetensors, "
       "open_clip_pytorch_model.bin, "

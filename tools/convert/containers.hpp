@@ -45,6 +45,10 @@ outcome<contents> read_npz(const zip_archive& archive);
 /// torch.save's archive, or a TorchScript archive.
 outcome<contents> read_pytorch_zip(const zip_archive& archive);
 
+/// Bytes that torch.save's archive needs at least, by the data.pkl at its front and the storages that this lists, when the
+/// archive's end is missing; 0 if it cannot be told.
+std::uint64_t pytorch_zip_needs(const byte_source& source);
+
 /// torch.save before 1.6: five pickles and then the storages.
 outcome<contents> read_pytorch_legacy(const byte_source& source);
 
@@ -52,6 +56,9 @@ outcome<contents> read_pytorch_legacy(const byte_source& source);
 /// in its storage of `bytes` bytes, which begins at `begin`. Errors: rank above 8, overflow, elements outside
 /// of the storage.
 outcome<void> place_tensor(found_tensor& tensor, std::uint64_t first, std::uint64_t bytes);
+
+/// An error about a file of `size` bytes that should have `of`.
+error cut_off(std::uint64_t size, const std::string& of);
 
 /// An error about the tensor of that name.
 error in_tensor(std::string_view name, const std::string& what);

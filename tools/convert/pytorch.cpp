@@ -3,6 +3,7 @@
 #include "pickle.hpp"
 
 #include <algorithm>
+#include <set>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -274,6 +275,30 @@ outcome<contents> read_pytorch_zip(const zip_archive& archive) {
   return out;
 }
 
+std::uint64_t pytorch_zip_needs(const byte_source& source) {
+  constexpr std::size_t header_bytes = 30;  // PKWARE APPNOTE.TXT 4.3.7
+  std::byte header[header_bytes];
+  if (!source.read(0, header)) return 0;
+  const std::size_t name_bytes = load_u16(header + 26), begin = header_bytes + name_bytes + load_u16(header + 28);
+  std::string name(name_bytes, '\0');
+  if (load_u16(header + 8) != 0 || !source.read(header_bytes, std::as_writable_bytes(std::span(name))) ||
+      !name.ends_with("data.pkl") || begin >= source.size())
+    return 0;
+  std::vector<std::byte> front(
+      static_cast<std::size_t>(std::min<std::uint64_t>(source.size() - begin, max_pickle_bytes)));
+  if (!source.read(begin, front)) return 0;
+  const outcome<pickle_data> data = read_pickle(front);
+  if (!data) return 0;
+  std::uint64_t needed = begin + data->consumed;
+  std::set<std::string_view> seen;
+  for (const pickle_storage& storage : data->storages) {
+    const outcome<std::uint64_t> bytes = bytes_of(storage);
+    if (!bytes || !seen.insert(data->texts[storage.key]).second) continue;
+    if (!add_checked(needed, *bytes, needed)) return 0;
+  }
+  return needed;
+}
+
 outcome<contents> read_pytorch_legacy(const byte_source& source) {
   // 0x1950a86a20f9469cfc6c, little-endian.
   constexpr std::string_view magic("\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19", 10);
@@ -317,17 +342,22 @@ outcome<contents> read_pytorch_legacy(const byte_source& source) {
   std::unordered_map<std::string_view, const pickle_storage*> storages;
   for (const pickle_storage& storage : data->storages) storages.emplace(data->texts[storage.key], &storage);
   std::unordered_map<std::string_view, storage_place> places;
-  std::uint64_t offset = at;
+  std::uint64_t offset = at, needed = at;
+  for (const auto& [key, storage] : storages) {
+    const outcome<std::uint64_t> bytes = bytes_of(*storage);
+    if (!bytes) return bytes.failure();
+    if (!add_checked(needed, *bytes, needed) || !add_checked(needed, 8, needed)) return error{"its storages overflow"};
+  }
   for (const pickle_value& key : keys->sequences[keys->root.number]) {
     const auto known = key.kind == kind::text ? storages.find(keys->texts[key.number]) : storages.end();
     if (known == storages.end()) return error{"it has a storage that no tensor asks for"};
     std::byte count[8];
-    if (!source.read(offset, count)) return error{"its storages are cut off"};
+    if (!source.read(offset, count)) return cut_off(source.size(), std::to_string(needed));
     const outcome<std::uint64_t> bytes = bytes_of(*known->second);
     if (!bytes) return bytes.failure();
     if (load_u64(count) != known->second->elements) return error{"a storage has another size than announced"};
     offset += sizeof(count);
-    if (*bytes > source.size() - offset) return error{"its storages are cut off"};
+    if (*bytes > source.size() - offset) return cut_off(source.size(), std::to_string(needed));
     places[known->first] = {std::nullopt, offset, *bytes};
     offset += *bytes;
   }

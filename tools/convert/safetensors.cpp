@@ -37,8 +37,7 @@ outcome<json> read_header(const byte_source& source, std::uint64_t& data) {
   if (!source.read(0, length)) return error{"too short for safetensors"};
   const std::uint64_t bytes = load_u64(length);
   if (bytes > max_header) return error{"its safetensors header claims more than 100 MB"};
-  if (bytes > source.size() - sizeof(length))
-    return error{"its safetensors header claims more bytes than the file has"};
+  if (bytes > source.size() - sizeof(length)) return cut_off(source.size(), "at least " + std::to_string(bytes + 8));
   std::string text(static_cast<std::size_t>(bytes), '\0');
   if (auto read = source.read(sizeof(length), std::as_writable_bytes(std::span(text))); !read)
     return read.failure();
@@ -105,6 +104,17 @@ outcome<contents> read_safetensors(const byte_source& source) {
   const outcome<json> header = read_header(source, data);
   if (!header) return header.failure();
   if (header->size() > max_tensors) return error{"more than 200,000 tensors"};
+
+  // A broken download is told before what it breaks.
+  std::uint64_t needed = 0;
+  for (const json& entry : *header) {
+    if (!entry.is_object() || !entry.contains("data_offsets")) continue;
+    const json& offsets = entry["data_offsets"];
+    if (offsets.is_array() && offsets.size() == 2 && offsets[1].is_number_unsigned())
+      needed = std::max(needed, offsets[1].get<std::uint64_t>());
+  }
+  if (needed > source.size() - data && add_checked(needed, data, needed))
+    return cut_off(source.size(), std::to_string(needed));
 
   contents found;
   for (const auto& [name, entry] : header->items()) {

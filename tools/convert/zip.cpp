@@ -53,7 +53,7 @@ bool climbs_out(std::string_view name) {
 }  // namespace
 
 outcome<zip_archive> zip_archive::open(const byte_source& source) {
-  if (source.size() < end_bytes) return error{"too short for a zip archive"};
+  if (source.size() < end_bytes) return error{"too short for a zip archive; download it again"};
   const std::uint64_t tail_size = std::min<std::uint64_t>(source.size(), end_bytes + 0xffff);
   std::vector<std::byte> tail(static_cast<std::size_t>(tail_size));
   if (auto read = source.read(source.size() - tail_size, tail); !read) return read.failure();
@@ -76,7 +76,8 @@ outcome<zip_archive> zip_archive::open(const byte_source& source) {
     if (parsed) return archive;
     if (!problem) problem = parsed.failure();
   }
-  return problem.value_or(error{"the end of the zip archive is missing: the file was cut off"});
+  return problem.value_or(error{"the file is cut off after " + std::to_string(source.size()) +
+                                " bytes: the end of the zip archive is missing; download it again"});
 }
 
 outcome<zip_archive::directory> zip_archive::parse_end(std::uint64_t end_offset) const {
