@@ -6,7 +6,8 @@
 
 - the README's first program, -O2, stripped, with libstdc++ as a shared library: at most 700 KB;
 - ViT-B/32 at batch 1: the peak of the resident set above what is mapped of the model's file: at most 16 MiB;
-- from the start of a process to its end after one embedding, files in the page cache: the best of twenty.
+- from the start of a process to its end after one embedding, files in the page cache: the best of twenty (on a busy
+  machine run this by `chrt -f 10`; the load is noted).
 """
 import argparse
 import json
@@ -49,7 +50,7 @@ def main():
     args = parser.parse_args()
     results = {"date": time.strftime("%Y-%m-%d"), "machine": platform.machine(),
                "compiler": subprocess.run([args.compiler, "--version"], capture_output=True, text=True).stdout.splitlines()[0],
-               "models": []}
+               "load_average": round(os.getloadavg()[0], 1), "models": []}
     with open("/proc/cpuinfo") as f:
         found = re.search(r"model name\s*: (.*)", f.read())
         results["cpu"] = found.group(1) if found else "?"
