@@ -12,7 +12,7 @@
 //                         c::named<"blocks", c::repeat<3, block<128, 2>>>, c::first_token<128>,
 //                         c::named<"norm", c::layer_norm<128>>, c::named<"proj", c::linear<128, 64, false>>>;
 //   using tower = c::tower<layers, ocellus::pinned<ocellus::kernels::scalar>>;
-//   static_assert(tower::embed == 64 && tower::arena_size < 640 * 1024);
+//   static_assert(tower::embed == 64 && tower::arena_size < 280 * 1024);
 //
 // Weights come from a packed file by name: `named` puts its name before those of the layers inside, `repeat` the
 // number of the copy, so the block above finds "vision.blocks.0.norm1.weight". Neighbours that a kernel does in
@@ -40,13 +40,16 @@ namespace compose {
 // What a layer is. All of it is static:
 //   in, out, side     widths of its rows; in 0: it reads the picture, of side x side pixels
 //   rows(n)           rows that come out when n go in
+//   reads(n, m)       leading rows of n that it reads for the first m of its output
 //   reads_product     its input is the left side of a matrix product: 8 bits where the weights have 8 bits
 //   writes_product    it can write its output in that form
 //   takes_activation, takes_residual    its kernel can apply them to its output
-//   arena(type, n)    bytes of scratch for n rows in
+//   in_place          its output may be its input, unless that is to be in the product's form
+//   arena(type, n, ready)    bytes of scratch for n rows in
 //   weights, bind(), count()            its weights, where they are in a file, what they take
-//   run<Ready, Product>(call, w, x, n, y, memory, act, residual)
-//                     Ready: x is in the product's form; Product: y shall be
+//   run<Ready, Product>(call, w, x, n, m, y, memory, act, residual)
+//                     m rows of y from n of x. Ready: x is in the product's form, and nobody else's: it may be
+//                     overwritten; Product: y shall be in that form
 
 /// A name as a template argument.
 template <std::size_t N>
@@ -122,10 +125,11 @@ struct plain {
   static_assert(In > 0 && Out > 0, "a layer's width is a positive number");
   static constexpr int in = In, out = Out, side = 0;
   static constexpr bool reads_product = false, writes_product = false;
-  static constexpr bool takes_activation = false, takes_residual = false;
+  static constexpr bool takes_activation = false, takes_residual = false, in_place = false;
   static constexpr activation applies = activation::none;
   static constexpr int rows(int n) noexcept { return n; }
-  static constexpr std::size_t arena(dtype, int) noexcept { return 0; }
+  static constexpr int reads(int, int m) noexcept { return m; }
+  static constexpr std::size_t arena(dtype, int, bool) noexcept { return 0; }
   struct weights {};
   static void bind(weight_binder&, const tensor_name&, weights&) noexcept {}
   static constexpr void count(flash_counter&) noexcept {}
@@ -152,17 +156,17 @@ struct linear : detail::plain<In, Out> {
     return f(w);
   }
   template <bool Ready, bool, class Kernels>
-  static void run(const call<Kernels>& c, const weights& w, const nn::operand& x, int n, const nn::operand& y,
+  static void run(const call<Kernels>& c, const weights& w, const nn::operand& x, int, int m, const nn::operand& y,
                   unsigned char*, activation act, const addend& a) noexcept {
-    if constexpr (!Ready) c.run.prepare(c.type, x, n, In);
-    c.run.linear(w, x, n, y.f32, y.ld, act, a.rows, a.ld);
+    if constexpr (!Ready) c.run.prepare(c.type, x, m, In);
+    c.run.linear(w, x, m, y.f32, y.ld, act, a.rows, a.ld);
   }
 };
 
 /// LayerNorm over rows of C [Ba 2016].
 template <int C, epsilon Eps = 1e-5f>
 struct layer_norm : detail::plain<C, C> {
-  static constexpr bool writes_product = true;
+  static constexpr bool writes_product = true, in_place = true;
   using weights = nn::norm_weights;
   static void bind(detail::weight_binder& b, const detail::tensor_name& at, weights& w) noexcept {
     w = b.norm(at, C);
@@ -173,9 +177,9 @@ struct layer_norm : detail::plain<C, C> {
     return true;
   }
   template <bool, bool Product, class Kernels>
-  static void run(const call<Kernels>& c, const weights& w, const nn::operand& x, int n, const nn::operand& y,
+  static void run(const call<Kernels>& c, const weights& w, const nn::operand& x, int, int m, const nn::operand& y,
                   unsigned char*, activation, const addend&) noexcept {
-    c.run.norm(w, Eps.value, x.f32, x.ld, n, C, Product ? c.type : dtype::f32, y);
+    c.run.norm(w, Eps.value, x.f32, x.ld, m, C, Product ? c.type : dtype::f32, y);
   }
 };
 
@@ -183,11 +187,12 @@ struct layer_norm : detail::plain<C, C> {
 template <activation Act, int C>
 struct activate : detail::plain<C, C> {
   static constexpr activation applies = Act;
+  static constexpr bool in_place = true;
   using weights = typename detail::plain<C, C>::weights;
   template <bool, bool, class Kernels>
-  static void run(const call<Kernels>& c, const weights&, const nn::operand& x, int n, const nn::operand& y,
+  static void run(const call<Kernels>& c, const weights&, const nn::operand& x, int, int m, const nn::operand& y,
                   unsigned char*, activation, const addend&) noexcept {
-    c.run.kernels.activate_rows(y.f32, y.ld, x.f32, x.ld, n, C, Act);
+    c.run.kernels.activate_rows(y.f32, y.ld, x.f32, x.ld, m, C, Act);
   }
 };
 template <int C>
@@ -202,6 +207,7 @@ template <int C, int H>
 struct attention : detail::plain<C, C> {
   static_assert(H > 0 && C % H == 0, "attention's width is no multiple of its number of heads");
   static constexpr bool reads_product = true, takes_residual = true;
+  static constexpr int reads(int n, int) noexcept { return n; }
   struct weights {
     nn::linear_weights qkv, proj;
   };
@@ -214,31 +220,38 @@ struct attention : detail::plain<C, C> {
   static bool each_linear(const weights& w, F&& f) noexcept {
     return f(w.qkv) && f(w.proj);
   }
-  static constexpr std::size_t arena(dtype type, int n) noexcept {
+  static constexpr std::size_t arena(dtype type, int n, bool ready) noexcept {
     nn::carver counter(nullptr);
     nn::block_buffers b;
+    if (!ready) b.x.carve(counter, n, C);
     carve(counter, type, n, b);
     return counter.used();
   }
   template <bool Ready, bool, class Kernels>
-  static void run(const call<Kernels>& c, const weights& w, const nn::operand& x, int n, const nn::operand& y,
+  static void run(const call<Kernels>& c, const weights& w, const nn::operand& x, int n, int m, const nn::operand& y,
                   unsigned char* memory, activation, const addend& a) noexcept {
     nn::carver from(memory);
     nn::block_buffers b;
+    b.x = x;  // what the heads give may overwrite it
+    if constexpr (!Ready) b.x.carve(from, n, C);
     carve(from, c.type, n, b);
     nn::block_shape s;
     s.width = C, s.heads = H, s.head_width = C / H;
-    const nn::sequence all{0, n, n, nullptr};
+    const nn::sequence all{0, m, n, nullptr};
     if constexpr (!Ready) c.run.prepare(c.type, x, n, C);
-    c.run.linear(w.qkv, x, n, b.qkv, b.ld_qkv);
+    if (m < n && C % panel_width == 0) {  // queries of the wanted rows alone
+      c.run.linear(w.qkv, x, n, b.qkv, b.ld_qkv, activation::none, nullptr, 0, C);
+      c.run.linear(w.qkv, x, m, b.qkv, b.ld_qkv, activation::none, nullptr, 0, 0, C);
+    } else {
+      c.run.linear(w.qkv, x, n, b.qkv, b.ld_qkv);
+    }
     nn::attend(c.run, s, b, &all, 1, nullptr, b.x.f32, b.x.ld, c.type == dtype::s8);
-    c.run.prepare(c.type, b.x, n, C);
-    c.run.linear(w.proj, b.x, n, y.f32, y.ld, activation::none, a.rows, a.ld);
+    c.run.prepare(c.type, b.x, m, C);
+    c.run.linear(w.proj, b.x, m, y.f32, y.ld, activation::none, a.rows, a.ld);
   }
 
  private:
   static constexpr void carve(nn::carver& from, dtype type, int n, nn::block_buffers& b) noexcept {
-    b.x.carve(from, n, C);
     b.ld_qkv = nn::ld_f32(3 * C);
     b.qkv = from.take<float>(static_cast<std::size_t>(n) * static_cast<std::size_t>(b.ld_qkv) + 16);
     b.scratch_part = type == dtype::s8 ? attention_scratch_s8(n, C / H) : attention_scratch(n, C / H);
@@ -253,6 +266,7 @@ struct attention_pool : detail::plain<C, C> {
   static constexpr bool reads_product = true;
   using weights = nn::map_weights;
   static constexpr int rows(int) noexcept { return 1; }
+  static constexpr int reads(int n, int) noexcept { return n; }
   static void bind(detail::weight_binder& b, const detail::tensor_name& at, weights& w) noexcept {
     w.q = b.values(detail::under(at, "q"), C);
     w.kv = b.linear(detail::under(at, "kv"), 2 * C, C);
@@ -269,14 +283,14 @@ struct attention_pool : detail::plain<C, C> {
   static bool each_linear(const weights& w, Function&& f) noexcept {
     return f(w.kv) && f(w.proj) && f(w.fc1) && f(w.fc2);
   }
-  static constexpr std::size_t arena(dtype type, int n) noexcept {
+  static constexpr std::size_t arena(dtype type, int n, bool) noexcept {
     nn::carver counter(nullptr);
     buffers b;
     b.carve(counter, type, n);
     return counter.used();
   }
   template <bool Ready, bool, class Kernels>
-  static void run(const call<Kernels>& c, const weights& w, const nn::operand& x, int n, const nn::operand& y,
+  static void run(const call<Kernels>& c, const weights& w, const nn::operand& x, int n, int, const nn::operand& y,
                   unsigned char* memory, activation, const addend&) noexcept {
     nn::carver from(memory);
     buffers b;
@@ -330,13 +344,13 @@ struct attention_pool : detail::plain<C, C> {
   };
 };
 
-/// Pooling by the class token: row 0.
+/// Pooling by the class token: row 0. What stands before it is computed for the other rows only where row 0 needs them.
 template <int C>
 struct first_token : detail::plain<C, C> {
   using weights = typename detail::plain<C, C>::weights;
   static constexpr int rows(int) noexcept { return 1; }
   template <bool, bool, class Kernels>
-  static void run(const call<Kernels>&, const weights&, const nn::operand& x, int, const nn::operand& y,
+  static void run(const call<Kernels>&, const weights&, const nn::operand& x, int, int, const nn::operand& y,
                   unsigned char*, activation, const addend&) noexcept {
     detail::copy_rows(x, 1, C, y);
   }
@@ -374,9 +388,9 @@ struct patch_embed : detail::plain<1, C> {
   static bool each_linear(const weights& w, F&& f) noexcept {
     return f(w.w.patch_embed);
   }
-  static constexpr std::size_t arena(dtype, int) noexcept { return detail::operand_bytes(grid * grid, depth); }
+  static constexpr std::size_t arena(dtype, int, bool) noexcept { return detail::operand_bytes(grid * grid, depth); }
   template <bool, bool, class Kernels>
-  static void run(const call<Kernels>& c, const weights& weights_of, const nn::operand&, int, const nn::operand& y,
+  static void run(const call<Kernels>& c, const weights& weights_of, const nn::operand&, int, int, const nn::operand& y,
                   unsigned char* memory, activation, const addend&) noexcept {
     const nn::vision_weights& w = weights_of.w;
     constexpr int patches = grid * grid;
@@ -429,36 +443,74 @@ struct seq {
     if constexpr (fuses<I>()) return at<I + 1>::applies;
     return activation::none;
   }
+  /// The first layer of the step after that of layer I.
+  template <std::size_t I>
+  static constexpr std::size_t next() noexcept {
+    return I + (fuses<I>() ? 2 : 1);
+  }
   /// The first layer of the last step.
   template <std::size_t I = 0>
   static constexpr std::size_t last_step() noexcept {
-    constexpr std::size_t next = I + (fuses<I>() ? 2 : 1);
-    if constexpr (next >= size) {
+    if constexpr (next<I>() >= size) {
       return I;
     } else {
-      return last_step<next>();
+      return last_step<next<I>()>();
     }
   }
 
-  /// Bytes of the two buffers that results between layers take turns in, and of the layers' own.
-  struct memory_plan {
-    std::size_t slot[2] = {0, 0};
-    std::size_t inner = 0;
-  };
+  // Where results between steps lie: in the output itself if all that follows works in place, else where the step's
+  // input was if the step does, else at the other end of the memory; what a layer needs for itself, in the middle.
+  enum : int { bottom = 0, top = 1, outside = 2 };
+
   template <std::size_t I>
-  static constexpr void add(memory_plan& plan, dtype type, int n, int turn) noexcept {
-    constexpr std::size_t next = I + (fuses<I>() ? 2 : 1);
-    plan.inner = detail::larger(plan.inner, at<I>::arena(type, n));
-    if constexpr (next < size) {
-      const int m = at<I>::rows(n);
-      plan.slot[turn] = detail::larger(plan.slot[turn], detail::operand_bytes(m, at<I>::out));
-      add<next>(plan, type, m, 1 - turn);
+  static constexpr bool stays() noexcept {
+    if constexpr (!at<I>::in_place || !at<I>::writes_product) return at<I>::in_place;
+    if constexpr (next<I>() < size) return !at<next<I>()>::reads_product;
+    return false;
+  }
+  /// Whether the steps from layer I on all work in place.
+  template <std::size_t I>
+  static constexpr bool rest_stays() noexcept {
+    if constexpr (I >= size) {
+      return true;
+    } else {
+      return stays<I>() && rest_stays<next<I>()>();
     }
   }
-  static constexpr memory_plan plan_of(dtype type, int n) noexcept {
-    memory_plan plan;
-    add<0>(plan, type, n, 0);
-    return plan;
+  /// Where a step's result lies, given where its input does; outside: in the sequence's own input or output.
+  template <std::size_t I>
+  static constexpr int place_after(int place) noexcept {
+    if (rest_stays<next<I>()>()) return outside;
+    if (place == outside) return bottom;
+    return stays<I>() ? place : 1 - place;
+  }
+  /// Bytes of a step's result, if it is another place than that of its input.
+  template <std::size_t I>
+  static constexpr std::size_t bytes_of(int rows, int place, int to) noexcept {
+    return to == outside || to == place ? 0 : detail::operand_bytes(rows, at<I>::out);
+  }
+  /// Bytes for the steps from layer I on, whose input takes `held` of them.
+  template <std::size_t I>
+  static constexpr std::size_t bytes_from(dtype type, int n, bool ready, int place, std::size_t held) noexcept {
+    const std::size_t inner = at<I>::arena(type, n, ready && at<I>::reads_product);
+    if constexpr (next<I>() >= size) {
+      return held + inner;
+    } else {
+      const int rows = at<I>::rows(n), to = place_after<I>(place);
+      const std::size_t result = bytes_of<I>(rows, place, to);
+      return detail::larger(held + result + inner, bytes_from<next<I>()>(type, rows, at<I>::writes_product, to,
+                                                                         to == place ? held : result));
+    }
+  }
+
+  /// Rows of its n that the step of layer I and those after it read for m rows of the end.
+  template <std::size_t I>
+  static constexpr int reads_from(int n, int m) noexcept {
+    if constexpr (I >= size) {
+      return m;
+    } else {
+      return at<I>::reads(n, reads_from<next<I>()>(at<I>::rows(n), m));
+    }
   }
 
   template <std::size_t... I, class F>
@@ -480,9 +532,11 @@ struct seq {
     ((n = Layers::rows(n)), ...);
     return n;
   }
-  static constexpr std::size_t arena(dtype type, int n) noexcept {
-    const memory_plan plan = plan_of(type, n);
-    return plan.slot[0] + plan.slot[1] + plan.inner;
+  static constexpr int reads(int n, int m) noexcept { return reads_from<0>(n, m); }
+  /// The first step is done in place or reads all before anything else writes to the output.
+  static constexpr bool in_place = in == out && rows(2) == 2 && (stays<0>() || !rest_stays<next<0>()>());
+  static constexpr std::size_t arena(dtype type, int n, bool ready) noexcept {
+    return bytes_from<0>(type, n, ready, outside, 0);
   }
   static void bind(detail::weight_binder& b, const detail::tensor_name& name, weights& w) noexcept {
     each(indices{}, [&](auto i) { at<i>::bind(b, name, std::get<i>(w)); });
@@ -495,29 +549,34 @@ struct seq {
     return good;
   }
   template <bool Ready, bool Product, class Kernels>
-  static void run(const call<Kernels>& c, const weights& w, const nn::operand& x, int n, const nn::operand& y,
+  static void run(const call<Kernels>& c, const weights& w, const nn::operand& x, int n, int m, const nn::operand& y,
                   unsigned char* memory, activation act, const addend& a) noexcept {
-    const memory_plan plan = plan_of(c.type, n);
-    unsigned char* const slots[2] = {memory, memory + plan.slot[0]};
-    step<0, Ready, Product>(c, w, x, n, y, slots, memory + plan.slot[0] + plan.slot[1], 0, act, a);
+    step<0, Ready, Product>(c, w, x, n, m, y, memory, memory + arena(c.type, n, Ready), outside, 0, act, a);
   }
+
+ protected:
+  /// Whether the last step alone writes to the output: what it adds may lie there.
+  static constexpr bool writes_last = last_step() > 0 && !stays<last_step()>();
 
  private:
   template <std::size_t I, bool Ready, bool Product, class Kernels>
-  static void step(const call<Kernels>& c, const weights& w, const nn::operand& x, int n, const nn::operand& y,
-                   unsigned char* const (&slots)[2], unsigned char* inner, int turn, activation act,
+  static void step(const call<Kernels>& c, const weights& w, const nn::operand& x, int n, int m, const nn::operand& y,
+                   unsigned char* memory, unsigned char* end, int place, std::size_t held, activation act,
                    const addend& a) noexcept {
     using layer = at<I>;
-    constexpr std::size_t next = I + (fuses<I>() ? 2 : 1);
-    const activation own = fuses<I>() ? fused<I>() : activation::none;
-    if constexpr (next >= size) {
-      layer::template run<Ready, Product>(c, std::get<I>(w), x, n, y, inner, fuses<I>() ? own : act, a);
+    constexpr std::size_t then = next<I>();
+    unsigned char* inner = place == bottom ? memory + held : memory;
+    if constexpr (then >= size) {
+      layer::template run<Ready, Product>(c, std::get<I>(w), x, n, m, y, inner, fuses<I>() ? fused<I>() : act, a);
     } else {
-      constexpr bool product = layer::writes_product && at<next>::reads_product;
-      const int m = layer::rows(n);
-      const nn::operand t = detail::operand_at(slots[turn], m, layer::out);
-      layer::template run<Ready, product>(c, std::get<I>(w), x, n, t, inner, own, {});
-      step<next, product, Product>(c, w, t, m, y, slots, inner, 1 - turn, act, a);
+      constexpr bool product = layer::writes_product && at<then>::reads_product;
+      const int rows = layer::rows(n), wanted = reads_from<then>(rows, m), to = place_after<I>(place);
+      const std::size_t bytes = bytes_of<I>(rows, place, to);
+      nn::operand t = to == outside ? y : x;
+      if (to != outside && to != place) t = detail::operand_at(to == bottom ? memory : end - bytes, rows, layer::out);
+      if (to == bottom) inner = memory + (to == place ? held : bytes);
+      layer::template run<Ready, product>(c, std::get<I>(w), x, n, wanted, t, inner, fused<I>(), {});
+      step<then, product, Product>(c, w, t, rows, m, y, memory, end, to, to == place ? held : bytes, act, a);
     }
   }
 };
@@ -533,13 +592,15 @@ struct residual : seq<Layers...> {
  public:
   static constexpr bool reads_product = false, writes_product = false;
   static constexpr bool takes_activation = false, takes_residual = false;
+  static constexpr bool in_place = base::takes_residual && base::writes_last;
+  static constexpr std::size_t arena(dtype type, int n, bool) noexcept { return base::arena(type, n, false); }
   using weights = typename base::weights;
   template <bool, bool, class Kernels>
-  static void run(const call<Kernels>& c, const weights& w, const nn::operand& x, int n, const nn::operand& y,
+  static void run(const call<Kernels>& c, const weights& w, const nn::operand& x, int n, int m, const nn::operand& y,
                   unsigned char* memory, activation, const addend&) noexcept {
     const addend sum{x.f32, x.ld};
-    base::template run<false, false>(c, w, x, n, y, memory, activation::none, base::takes_residual ? sum : addend{});
-    if constexpr (!base::takes_residual) detail::add_rows(sum, n, base::out, y);
+    base::template run<false, false>(c, w, x, n, m, y, memory, activation::none, base::takes_residual ? sum : addend{});
+    if constexpr (!base::takes_residual) detail::add_rows(sum, m, base::out, y);
   }
 };
 
@@ -565,20 +626,34 @@ struct repeat : detail::plain<Layer::in, Layer::out> {
       if (!Layer::each_linear(one, f)) return false;
     return true;
   }
-  static constexpr std::size_t arena(dtype type, int n) noexcept {
-    return (N > 1 ? detail::operand_bytes(n, Layer::out) : 0) + Layer::arena(type, n);
+  static constexpr bool in_place = Layer::in_place;
+  static constexpr int reads(int n, int m) noexcept { return reads_of(N, n, m); }
+  static constexpr std::size_t arena(dtype type, int n, bool) noexcept {
+    return other_bytes(n) + Layer::arena(type, n, false);
   }
   template <bool, bool, class Kernels>
-  static void run(const call<Kernels>& c, const weights& w, const nn::operand& x, int n, const nn::operand& y,
+  static void run(const call<Kernels>& c, const weights& w, const nn::operand& x, int n, int m, const nn::operand& y,
                   unsigned char* memory, activation, const addend&) noexcept {
-    const nn::operand other = detail::operand_at(memory, n, Layer::out);
-    unsigned char* const inner = memory + (N > 1 ? detail::operand_bytes(n, Layer::out) : 0);
+    const nn::operand other = in_place ? y : detail::operand_at(memory, n, Layer::out);
+    unsigned char* const inner = memory + other_bytes(n);
     nn::operand from = x;
     for (int i = 0; i < N; i++) {  // turns so that the last lands in y
       const nn::operand& to = (N - 1 - i) % 2 == 0 ? y : other;
-      Layer::template run<false, false>(c, w[static_cast<std::size_t>(i)], from, n, to, inner, activation::none, {});
+      const int wanted = reads_of(N - 1 - i, n, m);
+      Layer::template run<false, false>(c, w[static_cast<std::size_t>(i)], from, n, wanted, to, inner,
+                                        activation::none, {});
       from = to;
     }
+  }
+
+ private:
+  /// Rows that the last `copies` read.
+  static constexpr int reads_of(int copies, int n, int m) noexcept {
+    for (int i = 0; i < copies; i++) m = Layer::reads(n, m);
+    return m;
+  }
+  static constexpr std::size_t other_bytes(int n) noexcept {
+    return N > 1 && !in_place ? detail::operand_bytes(n, Layer::out) : 0;
   }
 };
 
@@ -592,7 +667,7 @@ class tower {
   static constexpr int rows = Layers::rows(0);
   static constexpr int embed = rows * Layers::out;
   /// Bytes of activations; beside them a call takes some KB of stack.
-  static constexpr std::size_t arena_size = detail::operand_bytes(rows, Layers::out) + Layers::arena(Weights, 0);
+  static constexpr std::size_t arena_size = detail::operand_bytes(rows, Layers::out) + Layers::arena(Weights, 0, false);
   /// Bytes of the weights in a packed file; its header and its tables add some KB.
   static constexpr std::size_t flash_size = [] {
     detail::flash_counter f{Weights};
@@ -645,7 +720,7 @@ class tower {
     const nn::operand last = detail::operand_at(memory.bytes, rows, Layers::out);
     const nn::runner<kernels> runner{kernels_, {}};
     const call<kernels> c{runner, Weights, in, preprocess_};
-    Layers::template run<false, false>(c, weights_, {}, 0, last,
+    Layers::template run<false, false>(c, weights_, {}, 0, rows, last,
                                        memory.bytes + detail::operand_bytes(rows, Layers::out), activation::none, {});
     for (int r = 0; r < rows; r++)
       std::memcpy(out + r * Layers::out, last.f32 + r * last.ld, sizeof(float) * std::size_t{Layers::out});
