@@ -1,7 +1,41 @@
 // The configurations of released models, for compile-time models and for benches with random weights. A
 // checkpoint brings its own configuration: a converted file is never read by these.
 //
-// Sources: the config.json files that OpenAI, open_clip and Google publish beside the weights.
+// Sources: the config.json files that OpenAI, open_clip, Google and Meta publish beside the weights; MobileCLIP-B as
+// open_clip has it. tests/test_static.cpp holds them to the published numbers of parameters.
+//
+// Name, parameters in millions (as the released checkpoints count them), and the megabytes of the image and the text
+// tower in 8 bits, at most (DINOv2 has no projection, which its configuration does not tell):
+//
+// clip_vit_b32               151.3     91     64
+// clip_vit_b16               149.6     88     64
+// clip_vit_l14               427.6    308    125
+// clip_vit_l14_336           427.9    309    125
+// open_clip_vit_b32          151.3     91     64
+// open_clip_vit_b16          149.6     88     64
+// open_clip_vit_l14          427.6    308    125
+// open_clip_vit_h14          986.1    638    357
+// open_clip_vit_bigg14      2539.6   1857    700
+// siglip_b16_224             203.2     94    112
+// siglip_b16_256             203.2     95    112
+// siglip_b16_384             203.4     96    112
+// siglip_b16_512             203.8     97    112
+// siglip_so400m_14_224       877.4    431    453
+// siglip_l16_256             652.2    319    339
+// siglip_so400m_14_384       878.0    434    453
+// siglip2_b16_224            375.2     94    285
+// siglip2_b16_256            375.2     95    285
+// siglip2_so400m_14_224     1135.5    431    712
+// siglip2_so400m_14_384     1136.0    434    712
+// dinov2_s14                  22.1     25      0
+// dinov2_b14                  86.6     92      0
+// dinov2_l14                 304.4    313      0
+// dinov2_g14                1136.5   1154      0
+// dinov2_s14_reg4             22.1     25      0
+// dinov2_b14_reg4             86.6     92      0
+// dinov2_l14_reg4            304.4    313      0
+// dinov2_g14_reg4           1136.5   1154      0
+// mobileclip_b               149.8     88     64
 #pragma once
 
 #include <ocellus/models/describe.hpp>
@@ -34,6 +68,32 @@ constexpr text_transformer so400m_text() noexcept {
 /// open_clip's own models use the exact GELU.
 constexpr model_config open_clip(const vit& image, const text_transformer& text) noexcept {
   return clip_model(image.act(activation::gelu), text.act(activation::gelu));
+}
+/// An image tower alone, at the 518 pixels that its positions are for; opened at run time it takes other sizes, as its
+/// authors do, with registers by another resampling.
+constexpr model_config dinov2(int width, int layers, int registers) noexcept {
+  const vit image = vit{}.image(518).patch(14).width(width).layers(layers).registers(registers).pre_norm(false);
+  model_config m = image.eps(1e-6f).act(activation::gelu);
+  m.vision.positions = registers > 0 ? position_resize::bicubic_antialias : position_resize::bicubic;
+  if (width == 1536) {  // SwiGLU of two thirds of four widths
+    m.vision.encoder.gated = 1;
+    m.vision.encoder.act = activation::silu;
+    m.vision.encoder.mlp = 4096;
+  }
+  const float mean[3] = {0.485f, 0.456f, 0.406f}, std[3] = {0.229f, 0.224f, 0.225f};
+  for (int c = 0; c < 3; c++) m.preprocess.mean[c] = mean[c], m.preprocess.std[c] = std[c];
+  m.score = score_kind::logits;
+  return m;
+}
+/// A ViT-B/16 behind a stem of three convolutions, with the text tower of CLIP. Opened at run time only: the stem stays
+/// f32 beside int8.
+constexpr model_config mobileclip() noexcept {
+  model_config m = open_clip(base(224, 16).embed(512).pre_norm(false).eps(1e-6f), clip_text(512));
+  m.vision.conv_stem = 1;
+  m.vision.stem_width = 192;
+  m.preprocess.filter = resize_filter::bilinear;
+  for (int c = 0; c < 3; c++) m.preprocess.mean[c] = 0.f, m.preprocess.std[c] = 1.f;
+  return m;
 }
 
 }  // namespace detail
@@ -83,6 +143,19 @@ inline constexpr model_config siglip2_so400m_14_224 =
 inline constexpr model_config siglip2_so400m_14_384 =
     detail::siglip(detail::so400m(384, 14), detail::so400m_text().vocab(256000));
 
+// Meta's DINOv2, without and with registers [Oquab 2023, Darcet 2023]
+inline constexpr model_config dinov2_s14 = detail::dinov2(384, 12, 0);
+inline constexpr model_config dinov2_b14 = detail::dinov2(768, 12, 0);
+inline constexpr model_config dinov2_l14 = detail::dinov2(1024, 24, 0);
+inline constexpr model_config dinov2_g14 = detail::dinov2(1536, 40, 0);
+inline constexpr model_config dinov2_s14_reg4 = detail::dinov2(384, 12, 4);
+inline constexpr model_config dinov2_b14_reg4 = detail::dinov2(768, 12, 4);
+inline constexpr model_config dinov2_l14_reg4 = detail::dinov2(1024, 24, 4);
+inline constexpr model_config dinov2_g14_reg4 = detail::dinov2(1536, 40, 4);
+
+// Apple's MobileCLIP-B and MobileCLIP2-B [Vasu 2023]
+inline constexpr model_config mobileclip_b = detail::mobileclip();
+
 struct entry {
   std::string_view name;
   const model_config* config;
@@ -109,6 +182,15 @@ inline constexpr entry all[] = {
     {"siglip2_b16_256", &siglip2_b16_256},
     {"siglip2_so400m_14_224", &siglip2_so400m_14_224},
     {"siglip2_so400m_14_384", &siglip2_so400m_14_384},
+    {"dinov2_s14", &dinov2_s14},
+    {"dinov2_b14", &dinov2_b14},
+    {"dinov2_l14", &dinov2_l14},
+    {"dinov2_g14", &dinov2_g14},
+    {"dinov2_s14_reg4", &dinov2_s14_reg4},
+    {"dinov2_b14_reg4", &dinov2_b14_reg4},
+    {"dinov2_l14_reg4", &dinov2_l14_reg4},
+    {"dinov2_g14_reg4", &dinov2_g14_reg4},
+    {"mobileclip_b", &mobileclip_b},
 };
 
 }  // namespace presets

@@ -92,8 +92,13 @@ struct flash_counter {
 constexpr std::size_t flash_of(const vision_config& v, dtype type) noexcept {
   flash_counter f{type};
   const int c = v.encoder.width;
-  f.linear(c, v.patch * v.patch * 3, true);
-  if (type == dtype::s8) f.linear(c, v.patch * v.patch * 3, false);  // what the first matrix rounded off
+  if (v.conv_stem != 0) {
+    const int s = v.stem_width;
+    f.linear(s, 48), f.linear(s, 4 * s), f.linear(c, 4 * s);
+  } else {
+    f.linear(c, v.patch * v.patch * 3);
+    if (type == dtype::s8) f.linear(c, v.patch * v.patch * 3, false);  // what the first matrix rounded off
+  }
   if (v.class_token != 0) f.values(c);
   if (v.registers > 0) f.values(std::int64_t{v.registers} * c);
   const int class_rows = v.class_token != 0 && v.class_position != 0 ? 1 : 0;
@@ -172,7 +177,7 @@ class vision_tower {
                 "the image tower's width is no multiple of the MAP head's number of heads");
   static_assert(v.grid_h == v.image_h / v.patch && v.grid_w == v.image_w / v.patch,
                 "the position table has another grid than the image");
-  static_assert(v.embed == v.encoder.width || v.pool != pooling::map || v.embed > 0, "the embedding has no width");
+  static_assert(v.embed > 0, "the embedding has no width");
   static_assert(valid(Config), "the configuration makes no sense (models/config.hpp: valid)");
   static_assert(v.conv_stem == 0,
                 "a convolutional stem keeps f32 weights beside int8 ones: open the model at run time");
@@ -186,7 +191,8 @@ class vision_tower {
   /// Bytes of activations; beside them a call takes some KB of stack.
   static constexpr std::size_t arena_size =
       nn::vision_buffers{}.carve(nullptr, v, 1, tokens, tokens, 1, Weights == dtype::s8);
-  /// Bytes of the tower's weights in a packed file, at most for uneven layers; its header and its tables add some KB.
+  /// Bytes of the tower's weights in a packed file; its header and its tables add some KB. An upper bound for uneven
+  /// layers, and for a tower without a projection, which its configuration does not tell (DINOv2).
   static constexpr std::size_t flash_size = detail::flash_of(v, Weights);
 
   vision_tower() = default;
