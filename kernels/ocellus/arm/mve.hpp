@@ -11,6 +11,7 @@
 // Helium has no lane-wise dot product, so a tile walks down one column for up to four rows at once. Weights are
 // read as w + 128, so that both factors are unsigned: sum a w = sum a (w + 128) - 128 sum a, exact.
 // Overflow: sum a (w + 128) <= 255 * 255 * 32768 < 2^31.
+// Helium's floats flush denormals, so law 2 holds here but for values below 1.2e-38.
 // Registers: four scalar accumulators and four pointers to rows (gcc spills more than that); a row of A, one of W, the
 // gather's addresses and a constant in registers of 128 bits.
 #pragma once
