@@ -31,6 +31,15 @@ struct kernel_set {
   kernel_table table;
 };
 
+/// Emulators are slow: with OCELLUS_SPARSE=N in the environment, a test of many shapes takes every Nth of them.
+inline int sparse() {
+  static const int every = [] {
+    const char* text = std::getenv("OCELLUS_SPARSE");
+    return std::max(text == nullptr ? 1 : std::atoi(text), 1);
+  }();
+  return every;
+}
+
 inline std::vector<kernel_set> kernel_sets() {
   std::vector<kernel_set> sets;
   const cpu_features cpu = detect_cpu();
@@ -43,7 +52,7 @@ inline std::vector<kernel_set> kernel_sets() {
   return sets;
 }
 
-/// "kernel sets ran: a, b; skipped: c (not in this CPU)".
+/// "kernel sets ran: a, b; skipped: c (not in this CPU)", and of how many shapes if not of all.
 inline std::string coverage() {
   std::string ran = "kernel sets ran:", skipped;
   for (const kernel_set& s : kernel_sets()) {
@@ -53,7 +62,8 @@ inline std::string coverage() {
       skipped += (skipped.empty() ? "; skipped:" : "") + (" " + s.name);
     }
   }
-  return ran + (skipped.empty() ? "" : skipped + " (not in this CPU)");
+  if (!skipped.empty()) ran += skipped + " (not in this CPU)";
+  return sparse() > 1 ? ran + "; one shape of " + std::to_string(sparse()) : ran;
 }
 
 /// n elements that end where a page begins that nobody may touch: an over-read of more than `slack` elements
@@ -100,10 +110,16 @@ class guarded {
 
 using rng = std::mt19937;
 
+/// Nearly normal, by the sum of four uniform numbers: the same values from every standard library, and quick where
+/// std::normal_distribution calls logl for each number (libstdc++ by clang), in software on 64-bit Arm and RISC-V.
 template <class Buffer>
 void fill_normal(Buffer& b, rng& random, float scale = 1) {
-  std::normal_distribution<float> normal(0, scale);
-  for (float& x : b) x = normal(random);
+  constexpr float deviation = 37837.f;  // of the sum: 65536 * sqrt(4 / 12.)
+  for (float& x : b) {
+    const auto u = static_cast<std::uint32_t>(random()), v = static_cast<std::uint32_t>(random());
+    const int sum = static_cast<int>((u & 0xffff) + (u >> 16) + (v & 0xffff) + (v >> 16)) - 131070;
+    x = static_cast<float>(sum) / deviation * scale;
+  }
 }
 
 /// A matrix W[n, k] packed for one of the gemms, and what goes with it.
