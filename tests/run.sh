@@ -3,14 +3,14 @@
 # was skipped and how long each step took. A failing step does not stop the later ones: one run tells all.
 # Usage: tests/run.sh [STEP...]      (nothing given: all)
 #   install release quickstart asan fuzz                               this machine
-#   cortex-m55 cortex-m7 cortex-m4 aarch64 armv7 riscv64 wasm          others, in their emulators
+#   cortex-m55 wasm riscv64 aarch64 cortex-m4 armv7 cortex-m7          others, in their emulators
 # OCELLUS_TIME_LIMIT=SECONDS: steps of other machines that would begin later than that are skipped, and said so.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 jobs=$(nproc)
 export CTEST_PARALLEL_LEVEL=$jobs UBSAN_OPTIONS=print_stacktrace=1
 [ $# -gt 0 ] ||
-  set -- install release quickstart asan fuzz cortex-m55 aarch64 wasm cortex-m4 cortex-m7 armv7 riscv64
+  set -- install release quickstart asan fuzz cortex-m55 wasm riscv64 aarch64 cortex-m4 armv7 cortex-m7
 
 step_install() {
   tools/install_deps.sh test bench

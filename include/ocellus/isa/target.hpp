@@ -139,7 +139,20 @@ OCELLUS_INLINE float strict_product(float a, float b) noexcept {
 /// The correctly rounded square root, whatever the flags of the translation unit.
 OCELLUS_INLINE float strict_sqrt(float x) noexcept { return __builtin_sqrtf(x); }
 /// a * b + c rounded once, whatever the flags of the translation unit.
+#if defined(__wasm__)
+// wasi-libc's fmaf rounds subnormal results twice, for WebAssembly has no floating-point flags to tell it. In double,
+// rounded to odd [Boldo & Melquiond 2008]: the product is exact, the sum's error comes by Knuth's two-sum.
+OCELLUS_INLINE float strict_fma(float a, float b, float c) noexcept {
+  const double product = static_cast<double>(a) * static_cast<double>(b), addend = static_cast<double>(c);
+  const double sum = product + addend, part = sum - product;
+  const double error = (product - (sum - part)) + (addend - part);
+  auto bits = __builtin_bit_cast(long long, sum);
+  if (error < 0 || error > 0) bits = (bits - ((sum < 0) != (error < 0) ? 1 : 0)) | 1;
+  return static_cast<float>(__builtin_bit_cast(double, bits));
+}
+#else
 OCELLUS_INLINE float strict_fma(float a, float b, float c) noexcept { return __builtin_fmaf(a, b, c); }
+#endif
 /// a * b rounded, never fused into a sum.
 OCELLUS_INLINE float strict_product(float a, float b) noexcept { return a * b; }
 #endif
