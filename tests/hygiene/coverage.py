@@ -308,7 +308,7 @@ def table():
         "| **passes** | hand-written passes of resizing |",
         "| = avx2 | inherited: the code of that set, some of it compiled again for this one |",
         "| portable | the generic C++ of `generic/`, compiled with this set's flags |",
-        "| &dagger; | compiled, but run on no machine here |",
+        "| &dagger; | compiled, but no run is recorded |",
         "",
         "`scalar` is the generic code itself, for every target; it is the definition that all others are compared with, and runs wherever they do.",
     ]
@@ -328,7 +328,7 @@ def table():
         for s, name in zip(sets, head):
             runs = runs_of(s)
             where = "; ".join(sorted({f"{machine.replace('qemu, ', 'qemu as ')} ({date})" for date, _, machine, _ in runs}))
-            lines.append(f"| `{name}` | {where or 'compiled, not run: no machine or emulator here has it'} |")
+            lines.append(f"| `{name}` | {where or 'compiled; no run is recorded'} |")
     return "\n".join(lines) + "\n"
 
 
