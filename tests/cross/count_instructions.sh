@@ -24,9 +24,14 @@ table() {
 }
 
 echo "# tests/cross/count_instructions.sh: instructions counted in qemu, one product of 50 x 768 x 768, gcc 12 or clang 19 -O2; not times"
+portable=(-DOCELLUS_PORTABLE=1 -idirafter /usr/include)  # Highway is headers alone: the host's will do
+build aarch64-linux-gnu-g++ -march=armv8-a+crypto "${portable[@]}"
+table qemu-aarch64 max portable
 build aarch64-linux-gnu-g++
 table qemu-aarch64 max scalar neon dotprod fp16 i8mm sve
 table qemu-aarch64 a64fx,sve-default-vector-length=32 sve
+build arm-linux-gnueabihf-g++ -march=armv7-a -mfpu=neon-vfpv4 -mfp16-format=ieee "${portable[@]}"
+table qemu-arm cortex-a7 portable
 build arm-linux-gnueabihf-g++ -march=armv7-a -mfpu=neon-vfpv4
 table qemu-arm cortex-a7 scalar neon
 build clang++-19 --target=riscv64-linux-gnu -march=rv64gc
