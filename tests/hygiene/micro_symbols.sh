@@ -36,7 +36,7 @@ CPP
 
 # What the C library, libm and the compiler's runtime (integer division, soft double) may be asked for.
 allowed='memcpy|memmove|memset|memcmp|memchr|strlen|sqrtf|fmaf|floor|_GLOBAL_OFFSET_TABLE_|__stack_chk_fail'
-allowed+='|__(aeabi_|popcount|div|mod|udiv|umod|mul|add|sub|float|fix|gt|lt|ge|le|eq|ne)[a-z0-9_]*'
+allowed+='|__(aeabi_|popcount|ctz|clz|div|mod|udiv|umod|mul|add|sub|float|fix|gt|lt|ge|le|eq|ne)[a-z0-9_]*'
 flags="-std=c++20 -O2 -fno-exceptions -fno-rtti -fno-threadsafe-statics -Iinclude -Ikernels -c"
 
 check() {  # NAME LIMIT NM SIZE COMPILER...
@@ -61,6 +61,7 @@ if command -v arm-none-eabi-g++ >/dev/null; then
   arm="arm-none-eabi-g++ -mthumb -mfloat-abi=hard"
   # shellcheck disable=SC2086
   check "Cortex-M55" 65536 arm-none-eabi-nm arm-none-eabi-size $arm -mcpu=cortex-m55
+  check "Cortex-M0" 65536 arm-none-eabi-nm arm-none-eabi-size arm-none-eabi-g++ -mthumb -mcpu=cortex-m0
 else
   echo "skipped: no arm-none-eabi-g++"
 fi
