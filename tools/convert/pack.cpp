@@ -17,17 +17,33 @@ std::uint64_t fingerprint_of(const planned_tensor& t, std::span<const float> val
   return sum.state;
 }
 
-/// The patch embedding for pixels as they come, u8 and interleaved, with weights of sixteen bits in two int8 matrices: the
-/// first layer's error goes through all others, and its product is small. With x = (u8 / 255 - mean) / std the
-/// weights become w / (255 std) and the bias takes what the means contribute. The bias is computed from the
-/// weights as quantised, so that quantisation acts on the distance from the mean colour rather than on the
-/// brightness.
-outcome<void> add_u8_patches(packed_writer& out, const preprocess_config& pre, int n, int k,
-                             const std::vector<float>& w, const std::vector<float>& bias) {
-  std::vector<float> folded(w.size()), low(w.size()), scales(static_cast<std::size_t>(n)),
-      low_scales(static_cast<std::size_t>(n)), moved(static_cast<std::size_t>(n));
+/// Weights of the patch embedding for pixels as they come, from 0 to 255: with x = (u8 / 255 - mean) / std they become
+/// w / (255 std).
+std::vector<float> for_raw_pixels(const preprocess_config& pre, const std::vector<float>& w) {
+  std::vector<float> folded(w.size());
   for (std::size_t i = 0; i < w.size(); i++)
     folded[i] = static_cast<float>(static_cast<double>(w[i]) / (255.0 * static_cast<double>(pre.std[i % 3])));
+  return folded;
+}
+
+/// The bias that belongs to them: it takes what the means contribute, row by row `mean_part` = sum of weight * mean. That is
+/// summed over the weights as they were rounded, so that rounding acts on the distance from the mean colour rather than
+/// on the brightness.
+outcome<void> add_raw_pixel_bias(packed_writer& out, const std::vector<float>& bias, const std::vector<double>& mean_part) {
+  std::vector<float> moved(mean_part.size());
+  for (std::size_t row = 0; row < moved.size(); row++)
+    moved[row] = static_cast<float>(static_cast<double>(bias.empty() ? 0.f : bias[row]) - mean_part[row] * 255.0);
+  const std::uint32_t shape[] = {static_cast<std::uint32_t>(moved.size())};
+  return out.add_f32("vision.patch_embed_u8.bias", shape, moved);
+}
+
+/// The patch embedding for interleaved u8, with weights of sixteen bits in two int8 matrices: the first layer's error goes
+/// through all others, and its product is small.
+outcome<void> add_u8_patches(packed_writer& out, const preprocess_config& pre, int n, int k,
+                             const std::vector<float>& w, const std::vector<float>& bias) {
+  const std::vector<float> folded = for_raw_pixels(pre, w);
+  std::vector<float> low(w.size()), scales(static_cast<std::size_t>(n)), low_scales(static_cast<std::size_t>(n));
+  std::vector<double> mean_part(static_cast<std::size_t>(n));
   for (std::size_t row = 0; row < scales.size(); row++) {
     const float* f = folded.data() + row * static_cast<std::size_t>(k);
     float* l = low.data() + row * static_cast<std::size_t>(k);
@@ -36,14 +52,12 @@ outcome<void> add_u8_patches(packed_writer& out, const preprocess_config& pre, i
     scales[row] = most / 127.f;
     low_scales[row] = scales[row] / 254.f;  // what rounding leaves is at most half a step
     const float inverse = scales[row] > 1e-30f ? 1.f / scales[row] : 0.f;
-    double shift = 0;
     for (int i = 0; i < k; i++) {
       const double step = static_cast<double>(scales[row]), high = static_cast<double>(std::nearbyint(f[i] * inverse));
       l[i] = static_cast<float>(static_cast<double>(f[i]) - high * step);
       const double rest = inverse > 0.f ? std::nearbyint(static_cast<double>(l[i]) / (step / 254.0)) : 0.0;
-      shift += (high + rest / 254.0) * step * static_cast<double>(pre.mean[i % 3]);
+      mean_part[row] += (high + rest / 254.0) * step * static_cast<double>(pre.mean[i % 3]);
     }
-    moved[row] = static_cast<float>(static_cast<double>(bias.empty() ? 0.f : bias[row]) - shift * 255.0);
   }
   if (auto done =
           out.add_matrix("vision.patch_embed_u8.weight", ocellus::dtype::s8, n, k, folded.data(), scales);
@@ -53,29 +67,22 @@ outcome<void> add_u8_patches(packed_writer& out, const preprocess_config& pre, i
           out.add_matrix("vision.patch_embed_u8_low.weight", ocellus::dtype::s8, n, k, low.data(), low_scales);
       !done)
     return done;
-  const std::uint32_t shape[] = {static_cast<std::uint32_t>(n)};
-  return out.add_f32("vision.patch_embed_u8.bias", shape, moved);
+  return add_raw_pixel_bias(out, bias, mean_part);
 }
 
 /// The same with one matrix of bf16: sets that round activations to bf16 take the 256 values of a pixel as they are, and
 /// would lose half of the first layer's digits with normalised ones.
 outcome<void> add_bf16_patches(packed_writer& out, const preprocess_config& pre, int n, int k,
                                const std::vector<float>& w, const std::vector<float>& bias) {
-  std::vector<float> folded(w.size()), moved(static_cast<std::size_t>(n));
-  for (std::size_t row = 0; row < moved.size(); row++) {
-    double shift = 0;
-    for (std::size_t i = 0; i < static_cast<std::size_t>(k); i++) {
-      float& f = folded[row * static_cast<std::size_t>(k) + i];
-      f = static_cast<float>(static_cast<double>(w[row * static_cast<std::size_t>(k) + i]) /
-                             (255.0 * static_cast<double>(pre.std[i % 3])));
-      shift += static_cast<double>(to_f32(to_bf16(f))) * static_cast<double>(pre.mean[i % 3]);
-    }
-    moved[row] = static_cast<float>(static_cast<double>(bias.empty() ? 0.f : bias[row]) - shift * 255.0);
-  }
+  const std::vector<float> folded = for_raw_pixels(pre, w);
+  std::vector<double> mean_part(static_cast<std::size_t>(n));
+  const auto depth = static_cast<std::size_t>(k);
+  for (std::size_t row = 0; row < mean_part.size(); row++)
+    for (std::size_t i = 0; i < depth; i++)
+      mean_part[row] += static_cast<double>(to_f32(to_bf16(folded[row * depth + i]))) * static_cast<double>(pre.mean[i % 3]);
   if (auto done = out.add_matrix("vision.patch_embed_u8.weight", ocellus::dtype::bf16, n, k, folded.data()); !done)
     return done;
-  const std::uint32_t shape[] = {static_cast<std::uint32_t>(n)};
-  return out.add_f32("vision.patch_embed_u8.bias", shape, moved);
+  return add_raw_pixel_bias(out, bias, mean_part);
 }
 
 /// "vision.blocks.3.mlp.fc1.weight" -> "vision.blocks.mlp.fc1".

@@ -371,10 +371,8 @@ struct patch_embed : detail::plain<1, C> {
     nn::vision_weights& w = out.w;
     w.patch_u8 = b.has(detail::under(at, "patch_embed_u8.weight"));
     w.patch_embed = b.linear(detail::under(at, w.patch_u8 ? "patch_embed_u8" : "patch_embed"), C, depth);
-    if (w.patch_u8 && w.patch_embed.type != dtype::s8 && w.patch_embed.type != dtype::bf16)
-      b.fail(status::unsupported_dtype);
-    if (w.patch_u8 && w.patch_embed.type == dtype::s8)
-      w.patch_embed_low = b.linear(detail::under(at, "patch_embed_u8_low"), C, depth, false);
+    if (w.patch_u8 && !w.patch_bytes() && w.patch_embed.type != dtype::bf16) b.fail(status::unsupported_dtype);
+    if (w.patch_bytes()) w.patch_embed_low = b.linear(detail::under(at, "patch_embed_u8_low"), C, depth, false);
     if (ClassToken) w.class_token = b.values(detail::under(at, "class_token"), C);
     w.positions = b.values(detail::under(at, "positions"), std::int64_t{tokens} * C);
   }

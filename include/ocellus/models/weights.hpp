@@ -128,10 +128,8 @@ class weight_binder {
     } else {
       w.patch_u8 = has("vision.patch_embed_u8.weight");
       w.patch_embed = linear(w.patch_u8 ? "vision.patch_embed_u8" : "vision.patch_embed", c, k);
-      if (w.patch_u8 && w.patch_embed.type != dtype::s8 && w.patch_embed.type != dtype::bf16)
-        fail(status::unsupported_dtype);
-      if (w.patch_u8 && w.patch_embed.type == dtype::s8)
-        w.patch_embed_low = linear("vision.patch_embed_u8_low", c, k, false);
+      if (w.patch_u8 && !w.patch_bytes() && w.patch_embed.type != dtype::bf16) fail(status::unsupported_dtype);
+      if (w.patch_bytes()) w.patch_embed_low = linear("vision.patch_embed_u8_low", c, k, false);
     }
     if (v.class_token != 0) w.class_token = values("vision.class_token", c);
     if (v.registers > 0) w.registers = values("vision.registers", std::int64_t{v.registers} * c);

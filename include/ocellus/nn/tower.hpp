@@ -27,6 +27,7 @@ struct map_weights {
 struct vision_weights {
   linear_weights patch_embed;   ///< [C, P*P*3]
   bool patch_u8 = false;        ///< patch_embed reads pixels from 0 to 255: mean and std are folded in
+  bool patch_bytes() const noexcept { return patch_u8 && patch_embed.type == dtype::s8; }  ///< as u8, else as float
   linear_weights patch_embed_low;  ///< what int8 rounded off, in finer steps; added to patch_embed's product
   linear_weights stem[3];       ///< conv_stem instead of patch_embed: [S, 48], [S, 4 S], [C, 4 S]
   const float* class_token = nullptr;
@@ -130,7 +131,7 @@ inline void patch_rows(const vision_weights& w, const preprocess_config& pre, co
                        int image, int patch, bool nested, const operand& out, int first_row,
                        const float (*table)[256]) noexcept {
   const int gh = in.grid_h(image, patch), gw = in.grid_w(image, patch), k = patch * patch * 3;
-  const bool bytes = w.patch_u8 && w.patch_embed.type == dtype::s8;
+  const bool bytes = w.patch_bytes();
   const auto raw = [&pre](float x, int c) { return (x * pre.std[c] + pre.mean[c]) * 255.f; };
   const auto to_u8 = [&raw](float x, int c) {
     const float u = raw(x, c) + 0.5f;

@@ -144,7 +144,6 @@ struct mve : scalar {
     }
   };
 
-
 #include <ocellus/generic/unroll.inl>
 
   // gcc makes two gathers of the intrinsic (one loads, one moves the addresses) and indexes rows instead of moving

@@ -206,7 +206,6 @@ static OCELLUS_NOINLINE void pack_attention_s8(const attention_args& t, attentio
       vec::interleave4(vp + static_cast<std::size_t>(d / 16) * v_stride + static_cast<std::size_t>(j) * 16,
                        rows8 + d, rows8 + d_pad + d, rows8 + 2 * d_pad + d, rows8 + 3 * d_pad + d);
   }
-
 }
 
 #endif

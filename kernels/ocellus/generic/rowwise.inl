@@ -115,8 +115,8 @@ static void gate_rows(float* y, std::ptrdiff_t ldy, const float* x, std::ptrdiff
 /// in two passes, as the reference does in f32. `low` and `high`: each row's extremes and zero.
 template <int R>
 static OCELLUS_NOINLINE void normalise_rows(float* y, std::ptrdiff_t ldy, const float* x, std::ptrdiff_t ldx,
-                                          const float* gain, const float* bias, int c, float eps, float* low,
-                                          float* high) noexcept {
+                                            const float* gain, const float* bias, int c, float eps, float* low,
+                                            float* high) noexcept {
   vec s[R], mean[R], rstd[R];
   unroll<R>([&](auto r) OCELLUS_LAMBDA { s[r] = vec::zero(); });
   for (int i = 0; i < c; i += 16)
