@@ -100,7 +100,7 @@ TEST_CASE("relaxed: the tile by the dot gives scalar's sums, whether or not this
     x = static_cast<std::int8_t>(random() % 4 == 0 ? (any < 0 ? -127 : 127) : any);
   }
   std::int32_t expected[rows * 32], got[rows * 32];
-  kernels::scalar::tile_s8<rows, 2>(a.data(), ld, b.data(), 16 * k, k, expected, 32, nullptr);
+  kernels::scalar::tile_s8<rows, 2>(a.data(), ld, b.data(), 16 * k, k, expected, 32, {});
   kernels::relaxed::dot_tile_s8<rows, 2>(a.data(), ld, b.data(), 16 * k, k, got, 32);
   CHECK(std::memcmp(got, expected, sizeof(got)) == 0);
   const std::string how = kernels::relaxed::quick_dot() ? "quick here, used" : "slow here, simd128's tile is used";

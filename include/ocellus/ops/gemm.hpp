@@ -27,6 +27,20 @@ enum class activation : std::uint8_t {
   relu = 5,
 };
 
+/// Weights for a tile to fetch on its way, since they come next: of panel p from `at + p * panel_stride` on, `pace` bytes
+/// further at each depth (s8: at each four). The tiles of a block share what follows evenly: if the first one fetched
+/// all, memory would be the limit during that one, and idle during the others.
+struct prefetch_run {
+  const void* at = nullptr;
+  std::ptrdiff_t pace = 0;
+
+  /// The share of tile `i` of `tiles` in `bytes` of each panel, `row` bytes of which one tile alone would take at a time.
+  static prefetch_run share(const void* next, std::size_t bytes, int row, int i, int tiles) noexcept {
+    return {static_cast<const char*>(next) + bytes / static_cast<std::size_t>(tiles) * static_cast<std::size_t>(i),
+            ceil_div(row, tiles)};
+  }
+};
+
 /// One product. Strides are in elements. A rows are readable up to the padded depth (s8: K rounded up to 8;
 /// the padding meets zero weights, so its value does not matter).
 struct gemm_args {

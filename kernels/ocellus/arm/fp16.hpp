@@ -75,9 +75,10 @@ struct fp16 : dotprod {
   /// Calls the tile of `rows` rows (1..MR) and one or two panels.
   template <int MR = float_rows>
   static OCELLUS_INLINE void tiles_rounded(int rows, int panels, const f16* a, std::ptrdiff_t lda, const f16* b,
-                                           std::size_t stride, int depth, float* c, std::ptrdiff_t ldc) noexcept {
+                                           std::size_t stride, int depth, float* c, std::ptrdiff_t ldc,
+                                           prefetch_run next) noexcept {
     if constexpr (MR > 1) {
-      if (rows < MR) return tiles_rounded<MR - 1>(rows, panels, a, lda, b, stride, depth, c, ldc);
+      if (rows < MR) return tiles_rounded<MR - 1>(rows, panels, a, lda, b, stride, depth, c, ldc, next);
     }
     if (panels == 2) {
       tile_fp16<MR, 2>(a, lda, b, stride, depth, c, ldc);

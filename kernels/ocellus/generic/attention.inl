@@ -38,7 +38,7 @@ static void attention_f32(const attention_args& t) noexcept {
     for (int j = 0; j < keys; j += 32)
       tiles_float<float_rows, 2, float>(t.q + i * t.ldq, t.ldq,
                                         kt + static_cast<std::size_t>(j / 16) * k_stride, k_stride, t.d,
-                                        scores + j, tk_pad, 0, false, rows);
+                                        scores + j, tk_pad, {}, false, rows);
     float inv[float_rows];
     for (int r = 0; r < rows; r++) {
       const int seen = t.causal ? i + r + 1 + t.causal_offset : t.tk;
@@ -48,9 +48,9 @@ static void attention_f32(const attention_args& t) noexcept {
       const int panels = d + 16 < t.d ? 2 : 1;
       const float* v = vp + static_cast<std::size_t>(d / 16) * v_stride;
       if (panels == 2) {
-        tiles_float<float_rows, 2, float>(scores, tk_pad, v, v_stride, keys, out, 32, 0, false, rows);
+        tiles_float<float_rows, 2, float>(scores, tk_pad, v, v_stride, keys, out, 32, {}, false, rows);
       } else {
-        tiles_float<float_rows, 1, float>(scores, tk_pad, v, v_stride, keys, out, 32, 0, false, rows);
+        tiles_float<float_rows, 1, float>(scores, tk_pad, v, v_stride, keys, out, 32, {}, false, rows);
       }
       for (int r = 0; r < rows; r++)
         for (int p = 0; p < panels; p++)
@@ -217,7 +217,7 @@ static void attention_s8(const attention_args& t) noexcept {
   std::memset(q8, 1, static_cast<std::size_t>(d4));  // a query of ones: its products are the sums of the keys
   for (int j = 0; j < tk_pad; j += 32)
     tile_s8<1, 2>(q8, d_pad, kp + static_cast<std::size_t>(j / 16) * k_stride, k_stride, d4, k_sum + j, tk_pad,
-                  nullptr);
+                  {});
 
   static_assert(s8_rows <= attention_rows);
   alignas(64) std::int32_t out[s8_rows * 32];
@@ -231,7 +231,7 @@ static void attention_s8(const attention_args& t) noexcept {
       quantize_row_u8(q8 + r * d_pad, q_scale[r], q_zero[r], t.q + (i + r) * t.ldq, t.d);
     for (int j = 0; j < keys; j += 32)
       tiles_s8<s8_rows, 2>(q8, d_pad, kp + static_cast<std::size_t>(j / 16) * k_stride, k_stride, d4,
-                           scores + j, tk_pad, nullptr, rows);
+                           scores + j, tk_pad, {}, rows);
     for (int r = 0; r < rows; r++) q_weight[r] = t.scale * q_scale[r];
     quantize_softmax({scores, probs, tk_pad, k_sum, k_scale, v_scale, q_zero, q_weight, rows, keys,
                       t.causal ? i + 1 + t.causal_offset : t.tk, t.causal ? 1 : 0, factor});
@@ -240,9 +240,9 @@ static void attention_s8(const attention_args& t) noexcept {
       const int panels = d + 16 < t.d ? 2 : 1;
       const std::int8_t* v = vp + static_cast<std::size_t>(d / 16) * v_stride;
       if (panels == 2) {
-        tiles_s8<s8_rows, 2>(probs, tk_pad, v, v_stride, depth, out, 32, nullptr, rows);
+        tiles_s8<s8_rows, 2>(probs, tk_pad, v, v_stride, depth, out, 32, {}, rows);
       } else {
-        tiles_s8<s8_rows, 1>(probs, tk_pad, v, v_stride, depth, out, 32, nullptr, rows);
+        tiles_s8<s8_rows, 1>(probs, tk_pad, v, v_stride, depth, out, 32, {}, rows);
       }
       alignas(64) const std::int32_t none[16] = {};
       for (int r = 0; r < rows; r++)

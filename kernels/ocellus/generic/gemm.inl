@@ -2,11 +2,10 @@
 //   template <int MR, int P, class W> static void tile_float(const float* a, std::ptrdiff_t lda, const W* b,
 //       std::size_t panel_stride, int k, float* out, std::ptrdiff_t ldo)
 //   template <int MR, int P> static void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
-//       std::size_t panel_stride, int k, std::int32_t* out, std::ptrdiff_t ldo, const void* prefetch)
-// which compute MR rows times P adjacent panels over the whole depth and store the accumulators; `prefetch`, if not
-// null, is what b will be next, to be fetched at the same pace. A set with float_depth > 0 has a tile_float that takes
-// two more: `ahead` (what b will be next, in elements from b) and `onto` (whether out holds sums to go on from). The
-// epilogue runs from that small buffer (it stays in L1): one copy of its code serves all tile heights.
+//       std::size_t panel_stride, int k, std::int32_t* out, std::ptrdiff_t ldo, prefetch_run next)
+// which compute MR rows times P adjacent panels over the whole depth and store the accumulators; `next` is for sets
+// that fetch ahead. A set with float_depth > 0 has a tile_float that takes two more: `next`, and `onto` (whether out
+// holds sums to go on from). The epilogue runs from that small buffer (it stays in L1): one copy of its code serves all tile heights.
 //
 // Blocking: rows in blocks that keep A in half of L2; within a block, each pair of panels is read once from memory and
 // then met by every row tile while it lies in L1 or L2. Tile heights are evened out: 50 rows are five tiles of 10.
@@ -153,11 +152,11 @@ static constexpr bool is_lone = P == 1 && wide_rows > 0;
 /// Calls the tile of `rows` rows (1..MR): one function for all who need it, which jumps on to a tile's.
 template <int MR, int P, class W>
 static OCELLUS_NOINLINE void tiles_float(const float* a, std::ptrdiff_t lda, const W* b, std::size_t stride, int k,
-                                         float* out, std::ptrdiff_t ldo, std::size_t ahead, bool onto,
+                                         float* out, std::ptrdiff_t ldo, prefetch_run next, bool onto,
                                          int rows) noexcept {
   by_height<MR, is_lone<P>>(rows, [&](auto height, int r) OCELLUS_LAMBDA {
     if constexpr (float_depth > 0) {
-      tile_float<height, P, W>(a + r * lda, lda, b, stride, k, out + r * ldo, ldo, ahead, onto);
+      tile_float<height, P, W>(a + r * lda, lda, b, stride, k, out + r * ldo, ldo, next, onto);
     } else {
       tile_float<height, P, W>(a + r * lda, lda, b, stride, k, out + r * ldo, ldo);
     }
@@ -189,6 +188,7 @@ static void gemm_float(const gemm_args& g) noexcept {
   for (int i0 = 0, i1 = 0; i0 < g.m; i0 = i1) {
     i1 = i0 + (deep ? tile_rows(g.m - i0, block) : block);
     i1 = i1 < g.m ? i1 : g.m;
+    const int tiles = ceil_div(i1 - i0, float_rows);
     for (int p = g.panel_begin, panels = 0; p < g.panel_end; p += panels) {
       panels = tile_panels(g.panel_end - p, i1 - i0);
       const W* panel = b + static_cast<std::size_t>(p) * stride;
@@ -201,16 +201,18 @@ static void gemm_float(const gemm_args& g) noexcept {
                           ahead = last ? static_cast<std::size_t>(panels) * stride - done
                                        : static_cast<std::size_t>(depth) * panel_width;
         const W* const w = panel + done;
-        for (int i = i0; i < i1;) {
+        for (int i = i0, t = 0; i < i1; t++) {
           const int rows = tile_rows(i1 - i, float_rows);
+          const prefetch_run next = prefetch_run::share(w + ahead, sizeof(W) * panel_width * depth,
+                                                        sizeof(W) * panel_width, t, tiles);
           const float* x = a + i * g.lda + k0;
           float* sums = deep ? acc + (i - i0) * width : acc;
           if (panels == 2) {
-            tiles_float<float_rows, 2, W>(x, g.lda, w, stride, depth, sums, width, ahead, k0 > 0, rows);
+            tiles_float<float_rows, 2, W>(x, g.lda, w, stride, depth, sums, width, next, k0 > 0, rows);
           } else if (panels == 1) {
-            tiles_float<float_rows, 1, W>(x, g.lda, w, stride, depth, sums, width, ahead, k0 > 0, rows);
+            tiles_float<float_rows, 1, W>(x, g.lda, w, stride, depth, sums, width, next, k0 > 0, rows);
           } else if constexpr (wide_rows > 0) {
-            tiles_float<wide_rows, 4, W>(x, g.lda, w, stride, depth, sums, width, ahead, k0 > 0, rows);
+            tiles_float<wide_rows, 4, W>(x, g.lda, w, stride, depth, sums, width, next, k0 > 0, rows);
           }
           if (last) finish_float(g, sums, width, i, rows, col, cols);
           i += rows;
@@ -230,9 +232,9 @@ static void gemm_bf16(const gemm_args& g) noexcept { gemm_float<bf16>(g); }
 template <int MR, int P>
 static OCELLUS_NOINLINE void tiles_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
                                       std::size_t stride, int k, std::int32_t* out, std::ptrdiff_t ldo,
-                                      const void* prefetch, int rows) noexcept {
+                                      prefetch_run next, int rows) noexcept {
   by_height<MR, is_lone<P>>(rows, [&](auto height, int r) OCELLUS_LAMBDA {
-    tile_s8<height, P>(a + r * lda, lda, b, stride, k, out + r * ldo, ldo, prefetch);
+    tile_s8<height, P>(a + r * lda, lda, b, stride, k, out + r * ldo, ldo, next);
   });
 }
 
@@ -245,15 +247,16 @@ static void gemm_s8(const gemm_args& g) noexcept {
   const int block = fit < s8_rows ? s8_rows : fit;
   alignas(64) std::int32_t acc[s8_rows * 32 > wide_rows * 64 ? s8_rows * 32 : wide_rows * 64];
   for (int i0 = 0; i0 < g.m; i0 += block) {
-    const int i1 = i0 + block < g.m ? i0 + block : g.m;
+    const int i1 = i0 + block < g.m ? i0 + block : g.m, tiles = ceil_div(i1 - i0, s8_rows);
     for (int p = g.panel_begin, panels = 0; p < g.panel_end; p += panels) {
       panels = tile_panels(g.panel_end - p, i1 - i0);
       const std::int8_t* panel = b + static_cast<std::size_t>(p) * stride;
-      const std::int8_t* next = panel + static_cast<std::size_t>(panels) * stride;
       const int col = p * panel_width, width = panels * panel_width,
                 cols = g.n - col < width ? g.n - col : width;
-      for (int i = i0; i < i1;) {
+      for (int i = i0, t = 0; i < i1; t++) {
         const int rows = tile_rows(i1 - i, s8_rows);
+        const prefetch_run next =
+            prefetch_run::share(panel + static_cast<std::size_t>(panels) * stride, stride, 64, t, tiles);
         if (panels == 2) {
           tiles_s8<s8_rows, 2>(a + i * g.lda, g.lda, panel, stride, depth, acc, width, next, rows);
         } else if (panels == 1) {

@@ -4,7 +4,7 @@
 //   rounded_rows, rounded_depth       the block of A that lies rounded on the stack
 //   rounded_unit                      panels that a tile takes at least
 //   round_block(out, a, lda, rows, depth)
-//   tiles_rounded(rows, panels, a, lda, panel, stride, depth, c, ldc)   adds to C
+//   tiles_rounded(rows, panels, a, lda, panel, stride, depth, c, ldc, next)   adds to C
 //   gemm_exact(g)                     the set's way without rounding
 // Partial sums live in C, one block of depth after the other, so that no scratch is needed. What does not fit
 // that way (a ragged last panel, an activation whose residual is C itself) goes the exact way.
@@ -23,10 +23,11 @@ static void gemm_rounded(const gemm_args& g) noexcept {
   if (onto) part.residual = nullptr;
   constexpr dtype type = std::is_same_v<rounded_weight, bf16> ? dtype::bf16 : dtype::f16;
   const std::size_t stride = panel_elements(type, g.k);
+  constexpr int row = panel_width * sizeof(rounded_weight);
   const float* a = static_cast<const float*>(g.a);
   alignas(64) rounded_element rounded[rounded_rows * rounded_depth];
   for (int i0 = 0; i0 < g.m;) {
-    const int block = tile_rows(g.m - i0, rounded_rows), i1 = i0 + block;
+    const int block = tile_rows(g.m - i0, rounded_rows), i1 = i0 + block, tiles = ceil_div(block, float_rows);
     for (int k0 = 0; k0 < g.k; k0 += rounded_depth) {
       const int depth = g.k - k0 < rounded_depth ? g.k - k0 : rounded_depth;
       const bool first = k0 == 0 && !onto, last = k0 + depth == g.k;
@@ -37,14 +38,16 @@ static void gemm_rounded(const gemm_args& g) noexcept {
         panels = end - p >= 2 * rounded_unit ? 2 * rounded_unit : rounded_unit;
         const rounded_weight* panel = b + static_cast<std::size_t>(p) * stride;
         const int col = p * panel_width, cols = panels * panel_width;
-        for (int i = i0; i < i1;) {
+        for (int i = i0, t = 0; i < i1; t++) {
           const int rows = tile_rows(i1 - i, float_rows);
+          const prefetch_run next =
+              prefetch_run::share(panel + static_cast<std::size_t>(panels) * stride, row * depth, row, t, tiles);
           float* c = g.c + i * g.ldc + col;
           if (first)
             for (int r = 0; r < rows; r++)
               for (int j = 0; j < cols; j += 16) vec::zero().store(c + r * g.ldc + j);
           tiles_rounded(rows, panels, rounded + (i - i0) * rounded_depth, rounded_depth, panel, stride, depth,
-                        c, g.ldc);
+                        c, g.ldc, next);
           if (last) finish_float(part, c, g.ldc, i, rows, col, cols);
           i += rows;
         }

@@ -79,9 +79,9 @@ struct relaxed : simd128 {
   template <int MR, int P>
   static OCELLUS_INLINE void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
                                      std::size_t panel_stride, int k, std::int32_t* out, std::ptrdiff_t ldo,
-                                     const void*) noexcept {
+                                     prefetch_run) noexcept {
     if (quick_dot()) return dot_tile_s8<MR, P>(a, lda, b, panel_stride, k, out, ldo);
-    simd128::tile_s8<MR, P>(a, lda, b, panel_stride, k, out, ldo, nullptr);
+    simd128::tile_s8<MR, P>(a, lda, b, panel_stride, k, out, ldo, {});
   }
 
   /// The tile by the dot, quick or not.
@@ -89,7 +89,7 @@ struct relaxed : simd128 {
   static OCELLUS_NOINLINE void dot_tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
                                            std::size_t panel_stride, int k, std::int32_t* out,
                                            std::ptrdiff_t ldo) noexcept {
-    if (!right_dot()) return simd128::tile_s8<MR, P>(a, lda, b, panel_stride, k, out, ldo, nullptr);
+    if (!right_dot()) return simd128::tile_s8<MR, P>(a, lda, b, panel_stride, k, out, ldo, {});
     for (int half = 0; half < 2 * P; half++) {
       const std::int8_t* w = b + static_cast<std::size_t>(half / 2) * panel_stride + half % 2 * 32;
       v128_t low[MR][2], high[MR][2];  // sums over the lower seven bits, over the upper bit

@@ -156,7 +156,7 @@ struct avx512 : avx2 {
   template <int MR, int P, class W>
   static OCELLUS_NOINLINE void tile_float(const float* a, std::ptrdiff_t lda, const W* b,
                                           std::size_t panel_stride, int k, float* out, std::ptrdiff_t ldo,
-                                          std::size_t ahead, bool onto) noexcept {
+                                          prefetch_run next, bool onto) noexcept {
     __m512 acc[MR][P];
     if (onto) {
       unroll<MR>([&](auto r) OCELLUS_LAMBDA {
@@ -169,15 +169,17 @@ struct avx512 : avx2 {
     }
     const float* rows[(MR + 2) / 3];
     unroll<(MR + 2) / 3>([&](auto i) OCELLUS_LAMBDA { rows[i] = a + 3 * i * lda; });
+    const char* ahead = static_cast<const char*>(next.at != nullptr ? next.at : b);
     int d = 0;
     for (; d + step<W> <= k; d += step<W>) {
       unroll<P>([&](auto p) OCELLUS_LAMBDA {
-        _mm_prefetch(reinterpret_cast<const char*>(b + ahead + p * panel_stride), _MM_HINT_T1);
+        _mm_prefetch(ahead + p * panel_stride * sizeof(W), _MM_HINT_T1);
       });
       multiply_add<0>(acc, rows, lda, b, panel_stride);
       if constexpr (step<W> == 2) multiply_add<1>(acc, rows, lda, b, panel_stride);
       unroll<(MR + 2) / 3>([&](auto i) OCELLUS_LAMBDA { rows[i] += step<W>; });
       b += 16 * step<W>;
+      ahead += step<W> * next.pace;
     }
     if (d < k) multiply_add<0>(acc, rows, lda, b, panel_stride);
     unroll<MR>([&](auto r) OCELLUS_LAMBDA {
@@ -188,7 +190,7 @@ struct avx512 : avx2 {
   template <int MR, int P>
   static OCELLUS_NOINLINE void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
                                        std::size_t panel_stride, int k, std::int32_t* out, std::ptrdiff_t ldo,
-                                       const void*) noexcept {
+                                       prefetch_run) noexcept {
     __m512i acc[MR][P];
     unroll<MR>([&](auto r) OCELLUS_LAMBDA {
       unroll<P>([&](auto p) OCELLUS_LAMBDA { acc[r][p] = _mm512_setzero_si512(); });

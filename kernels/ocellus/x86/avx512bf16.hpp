@@ -32,19 +32,20 @@ struct avx512bf16 : avx512vnni {
   /// MR rows of 16-bit activations times P panels, added to `out`. `pairs` is the depth in pairs.
   template <int MR, int P>
   static OCELLUS_NOINLINE void tile_bf16(const std::uint16_t* a, std::ptrdiff_t lda, const bf16* b,
-                                         std::size_t panel_stride, int pairs, float* out,
-                                         std::ptrdiff_t ldo) noexcept {
+                                         std::size_t panel_stride, int pairs, float* out, std::ptrdiff_t ldo,
+                                         prefetch_run next) noexcept {
     __m512 acc[MR][P];
     unroll<MR>([&](auto r) OCELLUS_LAMBDA {
       unroll<P>([&](auto p) OCELLUS_LAMBDA { acc[r][p] = _mm512_loadu_ps(out + r * ldo + p * 16); });
     });
     const std::uint16_t* rows[(MR + 2) / 3];  // every third row; the others are one and two strides away
     unroll<(MR + 2) / 3>([&](auto i) OCELLUS_LAMBDA { rows[i] = a + 3 * i * lda; });
+    const char* ahead = static_cast<const char*>(next.at);
     for (int d = 0; d < pairs; d++) {
       __m512i w[P];
       unroll<P>([&](auto p) OCELLUS_LAMBDA {
         w[p] = _mm512_loadu_si512(b + p * panel_stride);
-        _mm_prefetch(reinterpret_cast<const char*>(b + (P + p) * panel_stride), _MM_HINT_T1);
+        _mm_prefetch(ahead + p * panel_stride * sizeof(bf16), _MM_HINT_T1);
       });
       unroll<MR>([&](auto r) OCELLUS_LAMBDA {
         std::int32_t two;
@@ -56,6 +57,7 @@ struct avx512bf16 : avx512vnni {
         });
       });
       b += 32;
+      ahead += 2 * next.pace;
     }
     unroll<MR>([&](auto r) OCELLUS_LAMBDA {
       unroll<P>([&](auto p) OCELLUS_LAMBDA { _mm512_storeu_ps(out + r * ldo + p * 16, acc[r][p]); });
@@ -65,10 +67,10 @@ struct avx512bf16 : avx512vnni {
   /// Calls the tile of `rows` rows (1..float_rows) and one or two panels.
   static OCELLUS_INLINE void tiles_rounded(int rows, int panels, const std::uint16_t* a, std::ptrdiff_t lda,
                                            const bf16* b, std::size_t stride, int depth, float* c,
-                                           std::ptrdiff_t ldc) noexcept {
+                                           std::ptrdiff_t ldc, prefetch_run next) noexcept {
     const auto tiles = [&](auto count) OCELLUS_LAMBDA {
       by_height<float_rows, count == 1>(rows, [&](auto height, int r) OCELLUS_LAMBDA {
-        tile_bf16<height, count>(a + r * lda, lda, b, stride, (depth + 1) / 2, c + r * ldc, ldc);
+        tile_bf16<height, count>(a + r * lda, lda, b, stride, (depth + 1) / 2, c + r * ldc, ldc, next);
       });
     };
     if (panels == 2) {

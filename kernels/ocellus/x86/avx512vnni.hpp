@@ -21,20 +21,19 @@ struct avx512vnni : avx512 {
   template <int MR, int P>
   static OCELLUS_NOINLINE void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
                                        std::size_t panel_stride, int k, std::int32_t* out, std::ptrdiff_t ldo,
-                                       const void* prefetch) noexcept {
+                                       prefetch_run next) noexcept {
     __m512i acc[MR][P];
     unroll<MR>([&](auto r) OCELLUS_LAMBDA {
       unroll<P>([&](auto p) OCELLUS_LAMBDA { acc[r][p] = _mm512_setzero_si512(); });
     });
-    const std::ptrdiff_t ahead = prefetch != nullptr ? static_cast<const std::int8_t*>(prefetch) - b : 0;
+    const char* ahead = static_cast<const char*>(next.at != nullptr ? next.at : b);
     const std::uint8_t* rows[(MR + 2) / 3];  // every third row; the others are one and two strides away
     unroll<(MR + 2) / 3>([&](auto i) OCELLUS_LAMBDA { rows[i] = a + 3 * i * lda; });
     for (int d = 0; d < k; d += 4) {
       __m512i w[P];
       unroll<P>([&](auto p) OCELLUS_LAMBDA {
-        const std::int8_t* at = b + p * panel_stride;
-        w[p] = _mm512_loadu_si512(at);
-        _mm_prefetch(reinterpret_cast<const char*>(at + ahead), _MM_HINT_T1);
+        w[p] = _mm512_loadu_si512(b + p * panel_stride);
+        _mm_prefetch(ahead + p * panel_stride, _MM_HINT_T1);
       });
       unroll<MR>([&](auto r) OCELLUS_LAMBDA {
         std::int32_t four;
@@ -46,6 +45,7 @@ struct avx512vnni : avx512 {
         });
       });
       b += 64;
+      ahead += next.pace;
     }
     unroll<MR>([&](auto r) OCELLUS_LAMBDA {
       unroll<P>([&](auto p) OCELLUS_LAMBDA { _mm512_storeu_si512(out + r * ldo + p * 16, acc[r][p]); });
