@@ -6,22 +6,35 @@
 // runs, and so between repetitions: `peak` is the best burst seen, `of_peak` what the kernel reaches of it, from its
 // fastest iteration, so that other work on the machine disturbs both alike or neither.
 // Rivals in the same program, each for SSE4, AVX2 and AVX-512 by flags of its file (rival.cpp): the portable kernel set, which
-// is Highway's instructions with our blocking; Highway's own contrib math and dot; Eigen's product; xsimd's math.
+// is Highway's instructions with our blocking; Highway's own contrib math and dot; Eigen's product and softmax;
+// xsimd's math; for top_k the standard library's partial_sort. None of them has a resize.
+// Rows of two threads split their work as towers do, by nn::runner; their peak is that of bursts on both.
 #include "peak.hpp"
 #include "rival.hpp"
 
+#include <ocellus/core/thread_pool.hpp>
+#include <ocellus/image/preprocess.hpp>
 #include <ocellus/isa/dispatch.hpp>
 #include <ocellus/models/presets.hpp>
+#include <ocellus/nn/layers.hpp>
 
 #include <benchmark/benchmark.h>
 
+#if defined(__linux__)
+#include <sched.h>
+#endif
+
 #include <algorithm>
 #include <chrono>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <numeric>
+#include <optional>
 #include <random>
 #include <string>
+#include <thread>
 #include <vector>
 
 namespace {
@@ -51,12 +64,32 @@ const peak::unit* unit_of(const std::string& set, dtype type) {
   return nullptr;
 }
 
-double burst(const peak::unit& u) {
-  constexpr long loops = 2000;
+/// Multiply-adds a second of the peak loop on each of `threads` at once; longer on several, for they do not
+/// begin at the same moment.
+double burst(const peak::unit& u, const executor& threads) {
+  const long loops = threads.concurrency > 1 ? 50000 : 2000;
   const double start = now();
-  u.run(loops);
-  return static_cast<double>(loops) * peak::chains * u.macs / (now() - start);
+  threads.for_each(threads.concurrency, [&](int) { u.run(loops); });
+  return static_cast<double>(loops * threads.concurrency) * peak::chains * u.macs / (now() - start);
 }
+
+/// A pool for more than one thread, whose idle worker sleeps while other rows are measured.
+struct crew {
+  explicit crew(int threads) {
+    if (threads > 1) exec = pool.emplace(threads).executor();
+  }
+  std::optional<thread_pool> pool;
+  executor exec;
+};
+
+/// A kernel policy as nn::runner wants it.
+struct products {
+  const bench_table& table;
+  void gemm_f32(const gemm_args& g) const { table.gemm[0](&g); }
+  void gemm_f16(const gemm_args& g) const { table.gemm[1](&g); }
+  void gemm_bf16(const gemm_args& g) const { table.gemm[2](&g); }
+  void gemm_s8(const gemm_args& g) const { table.gemm[3](&g); }
+};
 
 struct free_it {
   void operator()(void* p) const { std::free(p); }
@@ -71,7 +104,8 @@ std::size_t area(int a, int b) { return static_cast<std::size_t>(a) * static_cas
 
 /// Runs `work` as the benchmark says, and sets the counters from its fastest iteration.
 template <class Work>
-void measure(benchmark::State& state, const peak::unit* unit, double macs, double bytes, const Work& work) {
+void measure(benchmark::State& state, const peak::unit* unit, double macs, double bytes, const Work& work,
+             const executor& threads = {}) {
   double best = 1e30, peak = 0;  // the burst is outside the time that counts: UseManualTime
   for (auto _ : state) {
     const double start = now();
@@ -79,7 +113,7 @@ void measure(benchmark::State& state, const peak::unit* unit, double macs, doubl
     const double seconds = now() - start;
     best = std::min(best, seconds);
     state.SetIterationTime(seconds);
-    if (unit != nullptr) peak = std::max(peak, burst(*unit));
+    if (unit != nullptr) peak = std::max(peak, burst(*unit, threads));
   }
   state.counters["best_us"] = best * 1e6;
   if (macs > 0) state.counters["GMAC/s"] = macs / best * 1e-9;
@@ -123,33 +157,30 @@ std::vector<gemm_shape> model_shapes() {
   return shapes;
 }
 
-void bench_gemm(benchmark::State& state, std::string set, bench_table table, dtype type, gemm_shape s) {
-  const int lda = type == dtype::s8 ? round_up(s.k, 64) + 64 : s.k + 16;
-  const auto a = buffer<float>(area(s.m, lda));
+void bench_gemm(benchmark::State& state, std::string set, bench_table table, dtype type, gemm_shape s,
+                int threads) {
+  nn::operand x;
+  x.ld = s.k + 16;
+  x.ld8 = round_up(s.k, 64) + 64;
+  const std::ptrdiff_t lda = type == dtype::s8 ? x.ld8 : x.ld;
+  const auto a = buffer<float>(area(s.m, static_cast<int>(lda)));
   const auto c = buffer<float>(area(s.m, s.n));
   const auto vectors = buffer<float>(area(3, s.n));
   const auto scale = buffer<float>(area(s.m, 1));
   const auto sums = buffer<std::int32_t>(area(s.n, 1)), zero = buffer<std::int32_t>(area(s.m, 1));
   const auto b = buffer<char>(packed_elements(type, s.n, s.k) * size_of(type));
-  gemm_args g;
-  g.a = a.get();
-  g.lda = lda;
-  g.a_scale = scale.get();
-  g.a_zero = zero.get();
-  g.b = b.get();
-  g.b_scale = g.bias = vectors.get();
-  g.b_sum = sums.get();
-  g.c = c.get();
-  g.ldc = s.n;
-  g.m = s.m;
-  g.n = s.n;
-  g.k = s.k;
-  g.panel_end = ceil_div(s.n, panel_width);
-  g.act = s.act;
+  x.f32 = a.get();
+  x.u8 = reinterpret_cast<std::uint8_t*>(a.get());
+  x.scale = scale.get();
+  x.zero = zero.get();
+  const nn::linear_weights w{b.get(), vectors.get(), sums.get(), vectors.get(), s.n, s.k, type};
+  const crew workers(threads);
+  const products kernels{table};
+  const nn::runner<products> run{kernels, workers.exec};
   const double bytes = static_cast<double>(packed_elements(type, s.n, s.k) * size_of(type));
-  measure(state, unit_of(set, type), static_cast<double>(area(s.m, s.n)) * s.k, bytes, [&] {
-    table.gemm[static_cast<int>(type)](&g);
-  });
+  measure(
+      state, unit_of(set, type), static_cast<double>(area(s.m, s.n)) * s.k, bytes,
+      [&] { run.linear(w, x, s.m, c.get(), s.n, s.act); }, workers.exec);
 }
 
 void bench_eigen(benchmark::State& state, std::string set, highway_rival rival, gemm_shape s) {
@@ -234,27 +265,125 @@ void bench_rows(benchmark::State& state, bench_table table, std::string op, int 
   });
 }
 
-/// One query against a million bytes or more of stored embeddings: more than any cache but the last.
-void bench_dot_rows(benchmark::State& state, bench_table table, dtype type) {
-  const int c = presets::clip_vit_b32.vision.embed, n = 64 * 1024;
-  const auto rows = buffer<char>(area(n, c) * size_of(type));
-  const auto query = buffer<float>(area(c, 1)), scores = buffer<float>(area(n, 1));
-  dot_rows_args a;
-  a.query = query.get();
-  a.rows = rows.get();
-  a.ld = a.c = c;
-  a.n = n;
-  a.scores = scores.get();
-  measure(state, nullptr, 0, static_cast<double>(area(n, c) * size_of(type)), [&] {
-    table.dot_rows[type == dtype::f32 ? 0 : type == dtype::f16 ? 1 : 2](&a);
+/// Softmax of all heads of an image, sixteen rows of scores at a time as attention has them: in the
+/// first-level cache. f32: from scores to exponentials in place; u8: from sums of products to quantised
+/// probabilities.
+void bench_softmax(benchmark::State& state, bench_table table, bool u8, const vision_config& v) {
+  constexpr int block = 16;
+  const int keys = v.grid_h * v.grid_w + v.class_token, ld = round_up(keys, 32),
+            rows = v.encoder.heads * keys;
+  const auto scores = buffer<float>(area(block, ld)), scales = buffer<float>(area(2, ld));
+  const auto sums = buffer<std::int32_t>(area(1, ld)), zero = buffer<std::int32_t>(block);
+  const auto weight = buffer<float>(block), factor = buffer<float>(block);
+  const auto probs = buffer<std::uint8_t>(area(block, ld));
+  std::mt19937 random(1);
+  std::normal_distribution<float> normal;
+  for (std::size_t i = 0; i < area(block, ld); i++) scores[i] = normal(random);
+  std::fill_n(scales.get(), area(2, ld), 1.f);
+  // Weights are zero, or else each turn's probabilities would be the next one's scores, larger and larger.
+  kernels::scalar::softmax_rows rows_u8{reinterpret_cast<std::int32_t*>(scores.get()),
+                                        probs.get(),
+                                        ld,
+                                        sums.get(),
+                                        scales.get(),
+                                        scales.get() + ld,
+                                        zero.get(),
+                                        weight.get(),
+                                        block,
+                                        keys,
+                                        keys,
+                                        0,
+                                        factor.get()};
+  const double bytes = static_cast<double>(area(rows, keys)) * (u8 ? 5 : 8);
+  measure(state, nullptr, 0, bytes, [&] {
+    for (int r = 0; r < rows; r += block) {
+      rows_u8.rows = std::min(rows - r, block);
+      if (u8) {
+        table.softmax_u8(&rows_u8);
+      } else {
+        for (int i = 0; i < rows_u8.rows; i++)
+          factor[static_cast<std::size_t>(i)] =
+              1.f / table.softmax_row(scores.get() + i * ld, keys, ld, 0.125f);
+      }
+    }
   });
 }
 
+/// One query against a million bytes or more of stored embeddings: more than any cache but the last.
+void bench_dot_rows(benchmark::State& state, bench_table table, dtype type, int threads) {
+  const int c = presets::clip_vit_b32.vision.embed, n = 64 * 1024;
+  const auto rows = buffer<char>(area(n, c) * size_of(type));
+  const auto query = buffer<float>(area(c, 1)), scores = buffer<float>(area(n, 1));
+  const crew workers(threads);
+  const products kernels{table};
+  const nn::runner<products> run{kernels, workers.exec};
+  const auto scan = [&](int begin, int end) {
+    dot_rows_args a;
+    a.query = query.get();
+    a.rows = rows.get() + area(begin, c) * size_of(type);
+    a.ld = a.c = c;
+    a.n = end - begin;
+    a.scores = scores.get() + begin;
+    table.dot_rows[type == dtype::f32 ? 0 : type == dtype::f16 ? 1 : 2](&a);
+  };
+  measure(
+      state, nullptr, 0, static_cast<double>(area(n, c) * size_of(type)), [&] { run.split(n, 1024, scan); },
+      workers.exec);
+}
+
+/// The best k of n scores: ours, or the standard library's partial_sort of their indices. Scores that ascend
+/// are the worst order, each one being the best so far.
+void bench_top_k(benchmark::State& state, bool ours, int n, int k, bool ascending) {
+  const auto scores = buffer<float>(area(n, 1));
+  std::mt19937 random(1);
+  std::uniform_real_distribution<float> uniform;
+  for (int i = 0; i < n; i++)
+    scores[static_cast<std::size_t>(i)] = ascending ? static_cast<float>(i) : uniform(random);
+  std::vector<ranked> best(static_cast<std::size_t>(k));
+  std::vector<int> order(static_cast<std::size_t>(n));
+  measure(state, nullptr, 0, static_cast<double>(area(n, sizeof(float))), [&] {
+    if (ours) {
+      benchmark::DoNotOptimize(top_k(scores.get(), n, best.data(), k));
+    } else {
+      std::iota(order.begin(), order.end(), 0);
+      std::partial_sort(order.begin(), order.begin() + k, order.end(), [&](int a, int b) {
+        return ranks_before({a, scores[static_cast<std::size_t>(a)]},
+                            {b, scores[static_cast<std::size_t>(b)]});
+      });
+    }
+    benchmark::ClobberMemory();
+  });
+}
+
+/// A photo to what CLIP reads, 224 x 224 of its middle, with the making of the weights. GB/s counts the part
+/// of the photo that is needed.
+void bench_resize(benchmark::State& state, resample_kernels kernels, int width, int height) {
+  const auto pixels = buffer<std::uint8_t>(area(width, height) * 3);
+  for (std::size_t i = 0; i < area(width, height) * 3; i++)
+    pixels[i] = static_cast<std::uint8_t>(i * 151 >> 3);
+  const preprocess_config clip;
+  const result<preprocess_shape> shape = preprocess_shape_of(clip, width, height);
+  if (!shape) return state.SkipWithError(to_string(shape.error()));
+  const resize_window& w = shape->window;
+  const auto target = buffer<std::uint8_t>(area(w.w, w.h) * 3);
+  status done = status::ok;
+  measure(state, nullptr, 0,
+          static_cast<double>(area(width, height)) * 3 * w.w / w.resized_w * w.h / w.resized_h, [&] {
+            done =
+                preprocess_into(target.get(), image_view(pixels.get(), width, height), clip, *shape, kernels);
+          });
+  if (done != status::ok) state.SkipWithError(to_string(done));
+}
+
 template <class... Args>
-void add(const std::string& name, Args... args) {
-  benchmark::RegisterBenchmark((name + "/1").c_str(), args...)
+void enroll(const std::string& name, int threads, Args... args) {
+  benchmark::RegisterBenchmark((name + "/" + std::to_string(threads)).c_str(), args...)
       ->Unit(benchmark::kMicrosecond)
       ->UseManualTime();
+}
+template <class... Args>
+void add(const std::string& name, Args... args) {
+  enroll(name, 1, args...);
 }
 
 std::string sized(const gemm_shape& s) {
@@ -270,10 +399,22 @@ constexpr named towers[] = {{"clip_vit_b32", &presets::clip_vit_b32.vision},
                             {"clip_vit_l14", &presets::clip_vit_l14.vision},
                             {"siglip_so400m_14_384", &presets::siglip_so400m_14_384.vision}};
 
+/// Whether this process may use two CPUs: on one, two threads only get in each other's way.
+bool two_threads() {
+#if defined(__linux__)  // std::thread::hardware_concurrency does not know of taskset
+  cpu_set_t mine;
+  if (sched_getaffinity(0, sizeof(mine), &mine) == 0) return CPU_COUNT(&mine) > 1;
+#endif
+  return std::thread::hardware_concurrency() > 1;
+}
+
 void add_set(const std::string& set, const bench_table& table) {
-  for (const gemm_shape& s : model_shapes())
-    for (const dtype type : {dtype::f32, dtype::f16, dtype::bf16, dtype::s8})
-      add("gemm_" + std::string(to_string(type)) + "/" + set + "/" + sized(s), bench_gemm, set, table, type, s);
+  for (const int threads : {1, 2})
+    for (const gemm_shape& s : model_shapes())
+      for (const dtype type : {dtype::f32, dtype::f16, dtype::bf16, dtype::s8})
+        if (threads == 1 || (two_threads() && s.name.starts_with("clip_vit_b32")))
+          enroll("gemm_" + std::string(to_string(type)) + "/" + set + "/" + sized(s), threads, bench_gemm,
+                 set, table, type, s, threads);
   for (const named& tower : towers) {
     add("attention_f32/" + set + "/" + tower.name, bench_attention, set, table, false, *tower.v);
     add("attention_s8/" + set + "/" + tower.name, bench_attention, set, table, true, *tower.v);
@@ -284,9 +425,27 @@ void add_set(const std::string& set, const bench_table& table) {
     for (const char* op : {"gelu", "quick_gelu", "gelu_tanh"})
       add(std::string(op) + "/" + set + "/" + tower.name, bench_rows, table, std::string(op), tokens,
           tower.v->encoder.mlp);
+    add("softmax_f32/" + set + "/" + tower.name, bench_softmax, table, false, *tower.v);
+    add("softmax_u8/" + set + "/" + tower.name, bench_softmax, table, true, *tower.v);
   }
-  for (const dtype type : {dtype::f32, dtype::f16, dtype::s8})
-    add("dot_rows_" + std::string(to_string(type)) + "/" + set + "/65536x512", bench_dot_rows, table, type);
+  for (const int threads : {1, 2})
+    for (const dtype type : {dtype::f32, dtype::f16, dtype::s8})
+      if (threads == 1 || two_threads())
+        enroll("dot_rows_" + std::string(to_string(type)) + "/" + set + "/65536x512", threads, bench_dot_rows,
+               table, type, threads);
+}
+
+/// What is no kernel of a set: the choice of the best scores. And resize, which no rival has.
+void add_top_k() {
+  for (const bool ours : {true, false}) {
+    const std::string name = std::string("top_k/") + (ours ? "ocellus" : "std") + "/65536_k";
+    for (const int k : {10, 1000}) add(name + std::to_string(k), bench_top_k, ours, 65536, k, false);
+    add(name + "10_ascending", bench_top_k, ours, 65536, 10, true);
+  }
+}
+void add_resize(const std::string& set, const resample_kernels& kernels) {
+  add("resize_bicubic/" + set + "/4000x3000_to_224", bench_resize, kernels, 4000, 3000);
+  add("resize_bicubic/" + set + "/640x480_to_224", bench_resize, kernels, 640, 480);
 }
 
 /// The libraries' own functions, where they have one for the operation.
@@ -306,9 +465,20 @@ void add_rival(const highway_rival& rival) {
             tower.v->grid_h * tower.v->grid_w + tower.v->class_token, tower.v->encoder.mlp);
       }
   }
+  for (const auto& [library, softmax_row] :
+       {std::pair{"highwaymath_", rival.highway_softmax_row}, std::pair{"xsimd_", rival.xsimd_softmax_row},
+        std::pair{"eigen_", rival.eigen_softmax_row}}) {
+    bench_table table = rival.table;
+    table.softmax_row = softmax_row;
+    for (const named& tower : towers)
+      add("softmax_f32/" + (library + isa) + "/" + tower.name, bench_softmax, table, false, *tower.v);
+  }
   bench_table dot = rival.table;
   dot.dot_rows[0] = rival.highway_dot_rows;
-  add("dot_rows_f32/highwaydot_" + isa + "/65536x512", bench_dot_rows, dot, dtype::f32);
+  for (const int threads : {1, 2})
+    if (threads == 1 || two_threads())
+      enroll("dot_rows_f32/highwaydot_" + isa + "/65536x512", threads, bench_dot_rows, dot, dtype::f32,
+             threads);
 }
 
 }  // namespace
@@ -318,7 +488,10 @@ int main(int argc, char** argv) {
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
   const cpu_features cpu = detect_cpu();
 #define OCELLUS_KERNEL_SET(name, available) \
-  if (available) add_set(#name, bench_table_of<kernels::name>());
+  if (available) { \
+    add_set(#name, bench_table_of<kernels::name>()); \
+    add_resize(#name, resample_for<kernels::name>()); \
+  }
 #include <ocellus/list.def>
 #undef OCELLUS_KERNEL_SET
 #if defined(__x86_64__)
@@ -326,6 +499,9 @@ int main(int argc, char** argv) {
   if (cpu.avx2) add_rival(rival_avx2());
   if (cpu.avx512) add_rival(rival_avx512());
 #endif
+  add_top_k();
+  if (!two_threads())
+    std::fputs("bench_kernels: rows of two threads left out: this process may use one CPU\n", stderr);
   benchmark::RunSpecifiedBenchmarks();
   benchmark::Shutdown();
 }

@@ -7,7 +7,8 @@ never slower than Highway for the same instructions.
   python3 bench/kernels_report.py                                                     tables of that file (Markdown)
 
 Rates compare the best iteration with the best of interleaved repetitions. A cell: time in us, % of the peak of the
-unit (for products), x the parent, x Highway. What does not earn its place is listed at the end.
+unit (for products) or GB/s, x the parent, x Highway. A row of two threads: x the same set's one thread instead, and % of
+the peak of both. What does not earn its place on one thread is listed at the end.
 """
 import argparse
 import json
@@ -41,17 +42,17 @@ def shrink(path):
 
 
 def read(path):
-    """op -> shape -> set -> its best counters."""
+    """op -> (shape, threads) -> set -> its best counters."""
     with open(path) as f:
         runs = json.load(f)["benchmarks"]
     table = {}
     for r in runs:
-        if r.get("run_type") != "iteration":
+        if r.get("run_type") != "iteration" or "best_us" not in r:
             continue
-        op, name, shape = r["name"].split("/")[:3]
-        cell = table.setdefault(op, {}).setdefault(shape, {}).get(name)
-        if cell is None or r["best_us"] < cell["best_us"]:
-            table[op][shape][name] = r
+        op, name, shape, threads = r["name"].split("/")[:4]
+        cells = table.setdefault(op, {}).setdefault((shape, int(threads)), {})
+        if name not in cells or r["best_us"] < cells[name]["best_us"]:
+            cells[name] = r
     return table
 
 
@@ -67,7 +68,7 @@ def report(table):
     for op, shapes in table.items():
         names = list(dict.fromkeys(name for cells in shapes.values() for name in cells))
         print(f"\n### {op}\n\n| shape | " + " | ".join(names) + " |\n|---|" + "--:|" * len(names))
-        for shape, cells in shapes.items():
+        for (shape, threads), cells in shapes.items():
             texts = []
             for name in names:
                 c = cells.get(name)
@@ -79,7 +80,10 @@ def report(table):
                     text += f" {100 * c['of_peak']:.0f} %"
                 elif "GB/s" in c and not op.startswith("gemm"):
                     text += f" {c['GB/s']:.1f} GB/s"
-                own = name in PARENT and (name not in OWN or op in OWN[name])
+                alone = shapes.get((shape, 1), {}).get(name)
+                if threads > 1 and alone:
+                    text += f" {alone['best_us'] / c['best_us']:.2f}x of 1"
+                own = threads == 1 and name in PARENT and (name not in OWN or op in OWN[name])
                 if own and PARENT[name] in cells:
                     x = cells[PARENT[name]]["best_us"] / c["best_us"]
                     ratios.setdefault((name, op, PARENT[name]), []).append((x, shape))
@@ -89,7 +93,8 @@ def report(table):
                     ratios.setdefault((name, op, rival_name), []).append((rival / c["best_us"], shape))
                     text += f" hwy {rival / c['best_us']:.2f}x"
                 texts.append(text)
-            print(f"| {shape} | " + " | ".join(texts) + " |")
+            label = shape if threads == 1 else f"{shape}, {threads} threads"
+            print(f"| {label} | " + " | ".join(texts) + " |")
     print("\n### Law 5\n\n| set | op | against | worst | at | best |\n|---|---|---|--:|---|--:|")
     for (name, op, against), found in ratios.items():
         worst, best = min(found), max(found)

@@ -14,6 +14,9 @@ struct bench_table {
   void (*layer_norm_u8)(const void* layer_norm_args);
   void (*quantize_u8)(const void* quantize_args);
   void (*activate)(float* y, const float* x, int rows, int c, int activation);
+  /// One row of f32 attention: s[j] = exp((s[j] - max s) * scale), zero from n to n_padded; returns the sum.
+  float (*softmax_row)(float* s, int n, int n_padded, float scale);
+  void (*softmax_u8)(const void* softmax_rows);    // s8 attention's (generic/attention.inl)
   void (*dot_rows[3])(const void* dot_rows_args);  // f32, f16, s8
 };
 
@@ -23,6 +26,9 @@ struct highway_rival {
   /// quick_gelu by exp, gelu_tanh by tanh, gelu by erf (xsimd alone has that)
   void (*highway_activate)(float* y, const float* x, int rows, int c, int activation);
   void (*xsimd_activate)(float* y, const float* x, int rows, int c, int activation);
+  float (*highway_softmax_row)(float* s, int n, int n_padded, float scale);
+  float (*xsimd_softmax_row)(float* s, int n, int n_padded, float scale);
+  float (*eigen_softmax_row)(float* s, int n, int n_padded, float scale);
   void (*highway_dot_rows)(const void* dot_rows_args);
   /// c[m, n] = a[m, k] * w[n, k]^T
   void (*eigen_gemm)(float* c, const float* a, const float* w, int m, int n, int k);
@@ -42,8 +48,8 @@ void call(const void* args) {
 template <class Set>
 bench_table bench_table_of() {
   using namespace ocellus;
-  return {{&call<&Set::gemm_f32, gemm_args>, &call<&Set::gemm_f16, gemm_args>, &call<&Set::gemm_bf16, gemm_args>,
-           &call<&Set::gemm_s8, gemm_args>},
+  return {{&call<&Set::gemm_f32, gemm_args>, &call<&Set::gemm_f16, gemm_args>,
+           &call<&Set::gemm_bf16, gemm_args>, &call<&Set::gemm_s8, gemm_args>},
           {&call<&Set::attention_f32, attention_args>, &call<&Set::attention_s8, attention_args>},
           &call<&Set::layer_norm, layer_norm_args>,
           &call<&Set::layer_norm_u8, layer_norm_args>,
@@ -51,6 +57,8 @@ bench_table bench_table_of() {
           [](float* y, const float* x, int rows, int c, int act) {
             Set::activate_rows(y, c, x, c, rows, c, static_cast<activation>(act));
           },
+          &Set::softmax_row,
+          &call<&Set::quantize_softmax, typename Set::softmax_rows>,
           {&call<&Set::dot_rows_f32, dot_rows_args>, &call<&Set::dot_rows_f16, dot_rows_args>,
            &call<&Set::dot_rows_s8, dot_rows_args>}};
 }
