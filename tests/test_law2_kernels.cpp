@@ -5,6 +5,8 @@
 
 #include <doctest/doctest.h>
 
+#include <cmath>
+
 using namespace kernel_testing;
 
 namespace {
@@ -158,6 +160,36 @@ TEST_CASE("gemm: denormal, huge and negative-zero operands keep the scalar set's
     g.ldc = n;
     g.c = expected.data();
     run_gemm(scalar_table, type, g);
+    for (const kernel_set& set : kernel_sets()) {
+      if (!set.available || !exact(set, type)) continue;
+      g.c = got.data();
+      run_gemm(set.table, type, g);
+      CHECK_MESSAGE(first_difference(got.data(), expected.data(), got.size()) < 0,
+                    "gemm_" << std::string(to_string(type)) << " " << set.name);
+    }
+  }
+}
+
+TEST_CASE("gemm: infinite operands and sums that overflow stay infinite, as the scalar set's do") {
+  const fp_env strict;
+  rng random(10);
+  for (const dtype type : {dtype::f32, dtype::f16, dtype::bf16}) {
+    const int m = 13, n = 48, k = 24;
+    weights w(type, n, k, random);
+    inputs x(m, k, random);
+    for (int i = 0; i < m; i++) {  // one infinity a row, or finite terms alone: neither sums to NaN
+      float* row = x.a.data() + i * x.ld;
+      if (i % 3 == 0) row[i % k] = i % 2 == 0 ? HUGE_VALF : -HUGE_VALF;
+      if (i % 3 == 1) row[i % k] = row[(i + 7) % k] = 3e38f;
+    }
+    std::vector<float> expected(static_cast<std::size_t>(m * n)), got(expected.size());
+    gemm_args g = make_gemm(x, w);
+    g.ldc = n;
+    g.c = expected.data();
+    run_gemm(scalar_table, type, g);
+    CHECK(std::count(expected.begin(), expected.end(), HUGE_VALF) > n);
+    CHECK(std::count(expected.begin(), expected.end(), -HUGE_VALF) > n);
+    CHECK(std::count_if(expected.begin(), expected.end(), [](float v) { return std::isnan(v); }) == 0);
     for (const kernel_set& set : kernel_sets()) {
       if (!set.available || !exact(set, type)) continue;
       g.c = got.data();
