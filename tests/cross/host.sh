@@ -14,5 +14,8 @@ for type in s8 f32; do
   if [ build/ocellus-convert -nt "$model" ]; then
     build/ocellus-convert -q examples/demo/demo.pt -o "$model" --dtype "$type" --tokenizer examples/demo/bpe_demo.txt.gz
   fi
-  if [ "$model" -nt "$bits" ] || [ build/embed-bits -nt "$bits" ]; then build/embed-bits "$model" >"$bits"; fi
+  if [ "$model" -nt "$bits" ] || [ build/embed-bits -nt "$bits" ]; then
+    build/embed-bits "$model" >"$bits.part"  # if a kernel set fails here, the next run must try again
+    mv "$bits.part" "$bits"
+  fi
 done
