@@ -20,8 +20,8 @@ for set in "${@:-build}"; do
     build) wanted+=("${build[@]}") ;;
     test) wanted+=("${build[@]}" "${test[@]}") ;;
     bench) wanted+=("${build[@]}" "${bench[@]}") ;;
-    cross) wanted+=("${build[@]}" doctest-dev "${cross[@]}") ;;
-    web) wanted+=("${build[@]}" doctest-dev python3 "${web[@]}") ;;
+    cross) wanted+=("${build[@]}" doctest-dev libeigen3-dev "${cross[@]}") ;;
+    web) wanted+=("${build[@]}" doctest-dev libeigen3-dev python3 "${web[@]}") ;;
     *) sed -n '2,5s/^# //p' "$0"; exit 2 ;;
   esac
 done

@@ -249,7 +249,7 @@ async function inChromium() {
           prompts, labels);
       }`, kernels, pictures, prompts, labels);
       compare(found, expected, `${version}, ${kernels}`);
-      const test = await chromium.call(runInPage, `${base}/law2-kernels-${kernels}.wasm`, ['law2-kernels', '--no-version', '--no-colors']);
+      const test = await chromium.call(runInPage, `${base}/kernel-tests-${kernels}.wasm`, ['kernel-tests', '--no-version', '--no-colors']);
       assert.equal(test.code, 0, test.output);
       assert.match(test.output, /Status: SUCCESS/);
       console.log(`${version}: ${test.output.match(/kernel sets ran: .*/)[0]}; ${test.output.match(/test cases.*/)[0]}`);

@@ -261,7 +261,7 @@ def record(logs):
             if kind == "kernels" and target == "wasm":
                 sets, machine = [name], "node"  # a module is for one set: what best_kernels takes
             elif kind == "kernels":
-                machine = f"qemu, {name}"
+                machine = f"qemu, {name}" + " (one lane)" * (target == "ppc64le")  # of Highway 1.0.3: no vectors there
             elif kind == "firmware":
                 machine = "qemu, " + re.search(r"^-- (mps\S+)", entry, re.M)[1]
             else:
