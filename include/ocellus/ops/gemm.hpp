@@ -27,17 +27,16 @@ enum class activation : std::uint8_t {
   relu = 5,
 };
 
-/// Weights for a tile to fetch on its way, since they come next: of panel p from `at + p * panel_stride` on, `pace` bytes
-/// further at each depth (s8: at each four). The tiles of a block share what follows evenly: if the first one fetched
-/// all, memory would be the limit during that one, and idle during the others.
+/// Weights for a tile to fetch on its way, since they come next: of panel p from `at + p * panel_stride` on, `pace`
+/// bytes further at each depth (s8: at each four). The tiles of a block share what follows evenly: if the first one
+/// fetched all, memory would be the limit during that one, and idle during the others.
 struct prefetch_run {
-  const void* at = nullptr;
+  const char* at = nullptr;
   std::ptrdiff_t pace = 0;
 
-  /// The share of tile `i` of `tiles` in `bytes` of each panel, `row` bytes of which one tile alone would take at a time.
-  static prefetch_run share(const void* next, std::size_t bytes, int row, int i, int tiles) noexcept {
-    return {static_cast<const char*>(next) + bytes / static_cast<std::size_t>(tiles) * static_cast<std::size_t>(i),
-            ceil_div(row, tiles)};
+  /// The share of the first of so many tiles, where one alone would fetch `row` bytes of each panel at a time.
+  static prefetch_run first(const void* next, int row, int tiles) noexcept {
+    return {static_cast<const char*>(next), ceil_div(row, tiles)};
   }
 };
 

@@ -5,7 +5,8 @@
 //       std::size_t panel_stride, int k, std::int32_t* out, std::ptrdiff_t ldo, prefetch_run next)
 // which compute MR rows times P adjacent panels over the whole depth and store the accumulators; `next` is for sets
 // that fetch ahead. A set with float_depth > 0 has a tile_float that takes two more: `next`, and `onto` (whether out
-// holds sums to go on from). The epilogue runs from that small buffer (it stays in L1): one copy of its code serves all tile heights.
+// holds sums to go on from). The epilogue runs from that small buffer (it stays in L1): one copy of its code serves all
+// tile heights.
 //
 // Blocking: rows in blocks that keep A in half of L2; within a block, each pair of panels is read once from memory and
 // then met by every row tile while it lies in L1 or L2. Tile heights are evened out: 50 rows are five tiles of 10.
@@ -34,14 +35,25 @@ static OCELLUS_INLINE void finish_panels(const gemm_args& g, int i, int rows, in
   unroll<P>([&](auto p) OCELLUS_LAMBDA { bias[p] = vec::load(g.bias + col + p * 16); });
   float* c = g.c + i * g.ldc + col;
   const float* residual = Residual ? g.residual + i * g.ldr + col : nullptr;
-  for (int r = 0; r < rows; r++, c += g.ldc) {
+  constexpr bool costly = Act != activation::none && Act != activation::relu;
+  constexpr int together = costly ? epilogue_rows : 1;
+  int r = 0;
+  if constexpr (together > 1)
+    for (; r + together <= rows; r += together) {
+      several<together * P> v;
+      unroll<together * P>([&](auto i) OCELLUS_LAMBDA {
+        constexpr constant<int, i % P> p = {};
+        v.v[i] = y(r + i / P, p) + bias[p];
+      });
+      v = activate<Act>(v);
+      unroll<together * P>([&](auto i) OCELLUS_LAMBDA { v.v[i].store(c + (r + i / P) * g.ldc + i % P * 16); });
+    }
+  for (; r < rows; r++)
     unroll<P>([&](auto p) OCELLUS_LAMBDA {
       vec v = activate<Act>(y(r, p) + bias[p]);
-      if constexpr (Residual) v = vec::load(residual + p * 16) + v;
-      v.store(c + p * 16);
+      if constexpr (Residual) v = vec::load(residual + r * g.ldr + p * 16) + v;
+      v.store(c + r * g.ldc + p * 16);
     });
-    if constexpr (Residual) residual += g.ldr;
-  }
 }
 
 /// Scaled sums of an s8 product. The accumulators are [rows, P * 16], one row after the other.
@@ -180,6 +192,7 @@ static void gemm_float(const gemm_args& g) noexcept {
   const std::size_t stride = panel_elements(type, g.k);
   const W* b = static_cast<const W*>(g.b);
   const float* a = static_cast<const float*>(g.a);
+  constexpr int row_bytes = panel_width * static_cast<int>(sizeof(W));
   const bool deep = float_depth > 0 && g.k > float_depth;
   const int fit = static_cast<int>(block_bytes / (static_cast<std::size_t>(g.k) * sizeof(float)));
   const int block = deep ? deep_rows : fit < float_rows ? float_rows : fit;
@@ -201,10 +214,9 @@ static void gemm_float(const gemm_args& g) noexcept {
                           ahead = last ? static_cast<std::size_t>(panels) * stride - done
                                        : static_cast<std::size_t>(depth) * panel_width;
         const W* const w = panel + done;
-        for (int i = i0, t = 0; i < i1; t++) {
+        prefetch_run next = prefetch_run::first(w + ahead, row_bytes, tiles);
+        for (int i = i0; i < i1; next.at += depth * row_bytes / tiles) {
           const int rows = tile_rows(i1 - i, float_rows);
-          const prefetch_run next = prefetch_run::share(w + ahead, sizeof(W) * panel_width * depth,
-                                                        sizeof(W) * panel_width, t, tiles);
           const float* x = a + i * g.lda + k0;
           float* sums = deep ? acc + (i - i0) * width : acc;
           if (panels == 2) {
@@ -253,10 +265,10 @@ static void gemm_s8(const gemm_args& g) noexcept {
       const std::int8_t* panel = b + static_cast<std::size_t>(p) * stride;
       const int col = p * panel_width, width = panels * panel_width,
                 cols = g.n - col < width ? g.n - col : width;
-      for (int i = i0, t = 0; i < i1; t++) {
+      prefetch_run next =
+          prefetch_run::first(panel + static_cast<std::size_t>(panels) * stride, 4 * panel_width, tiles);
+      for (int i = i0; i < i1; next.at += depth * panel_width / tiles) {
         const int rows = tile_rows(i1 - i, s8_rows);
-        const prefetch_run next =
-            prefetch_run::share(panel + static_cast<std::size_t>(panels) * stride, stride, 64, t, tiles);
         if (panels == 2) {
           tiles_s8<s8_rows, 2>(a + i * g.lda, g.lda, panel, stride, depth, acc, width, next, rows);
         } else if (panels == 1) {

@@ -23,7 +23,7 @@ static void gemm_rounded(const gemm_args& g) noexcept {
   if (onto) part.residual = nullptr;
   constexpr dtype type = std::is_same_v<rounded_weight, bf16> ? dtype::bf16 : dtype::f16;
   const std::size_t stride = panel_elements(type, g.k);
-  constexpr int row = panel_width * sizeof(rounded_weight);
+  constexpr int row_bytes = panel_width * static_cast<int>(sizeof(rounded_weight));
   const float* a = static_cast<const float*>(g.a);
   alignas(64) rounded_element rounded[rounded_rows * rounded_depth];
   for (int i0 = 0; i0 < g.m;) {
@@ -38,10 +38,10 @@ static void gemm_rounded(const gemm_args& g) noexcept {
         panels = end - p >= 2 * rounded_unit ? 2 * rounded_unit : rounded_unit;
         const rounded_weight* panel = b + static_cast<std::size_t>(p) * stride;
         const int col = p * panel_width, cols = panels * panel_width;
-        for (int i = i0, t = 0; i < i1; t++) {
+        prefetch_run next =
+            prefetch_run::first(panel + static_cast<std::size_t>(panels) * stride, row_bytes, tiles);
+        for (int i = i0; i < i1; next.at += depth * row_bytes / tiles) {
           const int rows = tile_rows(i1 - i, float_rows);
-          const prefetch_run next =
-              prefetch_run::share(panel + static_cast<std::size_t>(panels) * stride, row * depth, row, t, tiles);
           float* c = g.c + i * g.ldc + col;
           if (first)
             for (int r = 0; r < rows; r++)

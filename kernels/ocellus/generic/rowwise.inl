@@ -2,16 +2,60 @@
 // Contracts: <ocellus/ops/rowwise.hpp>. Multiply and add are rounded separately throughout; constants are derived by
 // tests/goldens/fit_activations.py, which also prints their errors.
 
+/// N vecs that take each step together. A chain of thirty dependent operations waits for each of them, and a CPU's
+/// schedulers hold few such chains in the order they were written: interleaved, they run side by side.
+template <int N>
+struct several {
+  vec v[N];
+
+  template <class F>
+  static OCELLUS_INLINE several each(const F& f) noexcept {
+    several r;
+    unroll<N>([&](auto i) OCELLUS_LAMBDA { r.v[i] = f(i); });
+    return r;
+  }
+  OCELLUS_INLINE several operator+(vec b) const noexcept {
+    return each([&](auto i) OCELLUS_LAMBDA { return v[i] + b; });
+  }
+  OCELLUS_INLINE several operator-(vec b) const noexcept {
+    return each([&](auto i) OCELLUS_LAMBDA { return v[i] - b; });
+  }
+  OCELLUS_INLINE several operator*(vec b) const noexcept {
+    return each([&](auto i) OCELLUS_LAMBDA { return v[i] * b; });
+  }
+  OCELLUS_INLINE several operator+(const several& b) const noexcept {
+    return each([&](auto i) OCELLUS_LAMBDA { return v[i] + b.v[i]; });
+  }
+  OCELLUS_INLINE several operator-(const several& b) const noexcept {
+    return each([&](auto i) OCELLUS_LAMBDA { return v[i] - b.v[i]; });
+  }
+  OCELLUS_INLINE several operator*(const several& b) const noexcept {
+    return each([&](auto i) OCELLUS_LAMBDA { return v[i] * b.v[i]; });
+  }
+  OCELLUS_INLINE several operator/(const several& b) const noexcept {
+    return each([&](auto i) OCELLUS_LAMBDA { return v[i] / b.v[i]; });
+  }
+  static OCELLUS_INLINE several min(const several& a, vec b) noexcept {
+    return each([&](auto i) OCELLUS_LAMBDA { return vec::min(a.v[i], b); });
+  }
+  static OCELLUS_INLINE several max(const several& a, vec b) noexcept {
+    return each([&](auto i) OCELLUS_LAMBDA { return vec::max(a.v[i], b); });
+  }
+  static OCELLUS_INLINE several add_exponent(const several& p, const several& t) noexcept {
+    return each([&](auto i) OCELLUS_LAMBDA { return vec::add_exponent(p.v[i], t.v[i]); });
+  }
+};
+
 /// exp(x) for x in [-87.3, 88.3]: x = n ln2 + r with n by the magic-number rounding, e^r by a polynomial
 /// 1 + r + r^2 P(r), the power of two added to the exponent field. One part of ln2 is enough for what sums or sigmoids
 /// make of it: the relative error grows by 6e-8 |x|, the absolute one stays below 1e-7 for x <= 0.
 /// Degree 5 errs by 1.1e-7 and its roundings, degree 3 by 1.2e-4: a thirtieth of a step of u8 probabilities.
-template <int Degree>
-static OCELLUS_INLINE vec exp_within(vec x) noexcept {
+template <int Degree, class V>
+static OCELLUS_INLINE V exp_within(V x) noexcept {
   const vec magic = vec::set(12582912.f);  // 1.5 * 2^23: adding it rounds to an integer, half to even
-  const vec t = x * vec::set(1.44269504f) + magic;
-  const vec r = x - (t - magic) * vec::set(0.693147182f);
-  vec p;
+  const V t = x * vec::set(1.44269504f) + magic;
+  const V r = x - (t - magic) * vec::set(0.693147182f);
+  V p;
   if constexpr (Degree == 3) {
     p = r * vec::set(0.166628107f) + vec::set(0.503941f);
   } else {
@@ -20,29 +64,30 @@ static OCELLUS_INLINE vec exp_within(vec x) noexcept {
     p = p * r + vec::set(0.499992311f);
   }
   p = (p * r) * r + r;
-  return vec::add_exponent(p + vec::set(1.f), t);
+  return V::add_exponent(p + vec::set(1.f), t);
 }
-static OCELLUS_INLINE vec exp(vec x) noexcept {
-  return exp_within<5>(vec::min(vec::max(x, vec::set(-87.3f)), vec::set(88.3f)));
+template <class V>
+static OCELLUS_INLINE V exp(V x) noexcept {
+  return exp_within<5>(V::min(V::max(x, vec::set(-87.3f)), vec::set(88.3f)));
 }
 
 /// x sigmoid(a x), given -a x.
-static OCELLUS_INLINE vec times_sigmoid(vec x, vec minus) noexcept {
-  return x / (vec::set(1.f) + exp(minus));
+template <class V>
+static OCELLUS_INLINE V times_sigmoid(V x, V minus) noexcept {
+  return x / (exp(minus) + vec::set(1.f));
 }
 
 /// erf(x), absolute error below 4e-7: x P(x^2) / Q(x^2) on |x| <= 3.95 (beyond, erf is 1 to 2.4e-8).
-static OCELLUS_INLINE vec erf(vec x) noexcept {
-  x = vec::min(vec::max(x, vec::set(-3.95f)), vec::set(3.95f));
-  const vec t = x * x;
-  vec p = vec::set(2.01164094e-6f);
-  p = p * t + vec::set(2.87579430e-4f);
+template <class V>
+static OCELLUS_INLINE V erf(V x) noexcept {
+  x = V::min(V::max(x, vec::set(-3.95f)), vec::set(3.95f));
+  const V t = x * x;
+  V p = t * vec::set(2.01164094e-6f) + vec::set(2.87579430e-4f);
   p = p * t + vec::set(0.00391694040f);
   p = p * t + vec::set(0.0532059090f);
   p = p * t + vec::set(0.194028677f);
   p = p * t + vec::set(1.12837901f);
-  vec q = vec::set(3.78375228e-5f);
-  q = q * t + vec::set(0.00119808431f);
+  V q = t * vec::set(3.78375228e-5f) + vec::set(0.00119808431f);
   q = q * t + vec::set(0.0152699772f);
   q = q * t + vec::set(0.115587645f);
   q = q * t + vec::set(0.505284931f);
@@ -50,20 +95,20 @@ static OCELLUS_INLINE vec erf(vec x) noexcept {
   return (x * p) / q;
 }
 
-template <activation Act>
-static OCELLUS_INLINE vec activate(vec x) noexcept {
+template <activation Act, class V>
+static OCELLUS_INLINE V activate(V x) noexcept {
   if constexpr (Act == activation::quick_gelu) {
     return times_sigmoid(x, x * vec::set(-1.702f));
   } else if constexpr (Act == activation::gelu) {
-    return (x * vec::set(0.5f)) * (vec::set(1.f) + erf(x * vec::set(0.707106781f)));
+    return (x * vec::set(0.5f)) * (erf(x * vec::set(0.707106781f)) + vec::set(1.f));
   } else if constexpr (Act == activation::gelu_tanh) {
     // tanh(u) = 2 sigmoid(2u) - 1, hence x/2 (1 + tanh u) = x sigmoid(2u), 2u = 2 sqrt(2/pi) (x + 0.044715 x^3)
-    const vec x3 = (x * x) * x;
+    const V x3 = (x * x) * x;
     return times_sigmoid(x, (x + x3 * vec::set(0.044715f)) * vec::set(-1.59576912f));
   } else if constexpr (Act == activation::silu) {
     return times_sigmoid(x, x * vec::set(-1.f));
   } else if constexpr (Act == activation::relu) {
-    return vec::max(x, vec::zero());
+    return V::max(x, vec::zero());
   } else {
     return x;
   }

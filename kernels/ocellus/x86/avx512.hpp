@@ -110,6 +110,7 @@ struct avx512 : avx2 {
   }
 
   static constexpr int epilogue_panels = 2;
+  static constexpr int epilogue_rows = 2;
   static constexpr int float_rows = 12;
   static constexpr int s8_rows = 8;
   static constexpr int wide_rows = 3;
@@ -169,7 +170,7 @@ struct avx512 : avx2 {
     }
     const float* rows[(MR + 2) / 3];
     unroll<(MR + 2) / 3>([&](auto i) OCELLUS_LAMBDA { rows[i] = a + 3 * i * lda; });
-    const char* ahead = static_cast<const char*>(next.at != nullptr ? next.at : b);
+    const char* ahead = next.at != nullptr ? next.at : reinterpret_cast<const char*>(b);
     int d = 0;
     for (; d + step<W> <= k; d += step<W>) {
       unroll<P>([&](auto p) OCELLUS_LAMBDA {

@@ -40,7 +40,7 @@ struct avx512bf16 : avx512vnni {
     });
     const std::uint16_t* rows[(MR + 2) / 3];  // every third row; the others are one and two strides away
     unroll<(MR + 2) / 3>([&](auto i) OCELLUS_LAMBDA { rows[i] = a + 3 * i * lda; });
-    const char* ahead = static_cast<const char*>(next.at);
+    const char* ahead = next.at;
     for (int d = 0; d < pairs; d++) {
       __m512i w[P];
       unroll<P>([&](auto p) OCELLUS_LAMBDA {

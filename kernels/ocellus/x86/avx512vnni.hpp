@@ -26,7 +26,7 @@ struct avx512vnni : avx512 {
     unroll<MR>([&](auto r) OCELLUS_LAMBDA {
       unroll<P>([&](auto p) OCELLUS_LAMBDA { acc[r][p] = _mm512_setzero_si512(); });
     });
-    const char* ahead = static_cast<const char*>(next.at != nullptr ? next.at : b);
+    const char* ahead = next.at != nullptr ? next.at : reinterpret_cast<const char*>(b);
     const std::uint8_t* rows[(MR + 2) / 3];  // every third row; the others are one and two strides away
     unroll<(MR + 2) / 3>([&](auto i) OCELLUS_LAMBDA { rows[i] = a + 3 * i * lda; });
     for (int d = 0; d < k; d += 4) {
