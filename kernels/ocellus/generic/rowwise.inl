@@ -350,16 +350,20 @@ static OCELLUS_INLINE vec load_wide(const T* p, int n) noexcept {
 template <class T>
 static OCELLUS_INLINE void dot_rows(const dot_rows_args& a) noexcept {
   const T* row = static_cast<const T*>(a.rows);
-  const int whole = a.c / 16 * 16;
   for (int i = 0; i < a.n; i++, row += a.ld) {
     // One stream at a time, asked for two pages ahead: memory is the limit, and several rows at once read it slower.
-    vec s = vec::zero();
-    for (int c = 0; c < whole; c += 16) {
-      __builtin_prefetch(reinterpret_cast<const char*>(row + c) + 8192);
-      s = s + vec::load(a.query + c) * load_wide(row + c, 16);
-    }
-    if (whole < a.c) s = s + vec::load_n(a.query + whole, a.c - whole) * load_wide(row + whole, a.c - whole);
-    a.scores[i] = a.scale != nullptr ? a.scale[i] * s.sum() : s.sum();
+    // Four sums, since the additions of one would be slower than memory.
+    vec sums[4];
+    unroll<4>([&](auto j) OCELLUS_LAMBDA { sums[j] = vec::zero(); });
+    int c = 0;
+    for (; c + 64 <= a.c; c += 64)
+      unroll<4>([&](auto j) OCELLUS_LAMBDA {
+        __builtin_prefetch(reinterpret_cast<const char*>(row + c + j * 16) + 8192);
+        sums[j] = sums[j] + vec::load(a.query + c + j * 16) * load_wide(row + c + j * 16, 16);
+      });
+    for (; c < a.c; c += 16) sums[0] = sums[0] + load_tail(a.query, c, a.c) * load_wide(row + c, a.c - c);
+    const float s = ((sums[0] + sums[1]) + (sums[2] + sums[3])).sum();
+    a.scores[i] = a.scale != nullptr ? a.scale[i] * s : s;
   }
 }
 static void dot_rows_f32(const dot_rows_args& a) noexcept { dot_rows<float>(a); }
