@@ -147,7 +147,7 @@ struct armv7_tiles : scalar {
   template <int MR, int P>
   static void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
                       std::size_t panel_stride, int k, std::int32_t* out, std::ptrdiff_t ldo,
-                      prefetch_run) noexcept {
+                      const prefetch_run&) noexcept {
     tile_shifted<MR, P>(a, lda, b, panel_stride, k, out, ldo);
     for (int p = 0; p < P; p++)
       for (int c = 0; c < 16; c += 4) {
@@ -171,7 +171,7 @@ struct armv7_shifted : armv7_tiles {
   template <int MR, int P>
   static void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
                       std::size_t panel_stride, int k, std::int32_t* out, std::ptrdiff_t ldo,
-                      prefetch_run) noexcept {
+                      const prefetch_run&) noexcept {
     tile_shifted<MR, P>(a, lda, b, panel_stride, k, out, ldo);
   }
 

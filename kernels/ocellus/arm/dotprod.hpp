@@ -74,7 +74,7 @@ struct dotprod_tiles : neon {
   template <int MR, int P>
   static void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
                       std::size_t panel_stride, int k, std::int32_t* out, std::ptrdiff_t ldo,
-                      prefetch_run) noexcept {
+                      const prefetch_run&) noexcept {
     tile_shifted<MR, P>(a, lda, b, panel_stride, k, out, ldo);
     for (int p = 0; p < P; p++)
       add_lacking<MR>(b + static_cast<std::size_t>(p) * panel_stride, k, out + p * 16, ldo);
@@ -89,7 +89,7 @@ struct dotprod_shifted : dotprod_tiles {
   template <int MR, int P>
   static void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
                       std::size_t panel_stride, int k, std::int32_t* out, std::ptrdiff_t ldo,
-                      prefetch_run) noexcept {
+                      const prefetch_run&) noexcept {
     tile_shifted<MR, P>(a, lda, b, panel_stride, k, out, ldo);
   }
 

@@ -76,7 +76,7 @@ struct dsp : scalar {
   template <int MR, int P>
   static OCELLUS_NOINLINE void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
                                        std::size_t panel_stride, int k, std::int32_t* out, std::ptrdiff_t ldo,
-                                       prefetch_run) noexcept {
+                                       const prefetch_run&) noexcept {
     for (int p = 0; p < P; p++)
       for (int c = 0; c < 16; c += 2) {
         const std::int8_t* w = b + static_cast<std::size_t>(p) * panel_stride + c * 4;

@@ -76,7 +76,7 @@ struct fp16 : dotprod {
   template <int MR = float_rows>
   static OCELLUS_INLINE void tiles_rounded(int rows, int panels, const f16* a, std::ptrdiff_t lda, const f16* b,
                                            std::size_t stride, int depth, float* c, std::ptrdiff_t ldc,
-                                           prefetch_run next) noexcept {
+                                           const prefetch_run& next) noexcept {
     if constexpr (MR > 1) {
       if (rows < MR) return tiles_rounded<MR - 1>(rows, panels, a, lda, b, stride, depth, c, ldc, next);
     }

@@ -186,7 +186,7 @@ struct mve : scalar {
   template <int MR, int P>
   static OCELLUS_NOINLINE void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
                                        std::size_t panel_stride, int k, std::int32_t* out, std::ptrdiff_t ldo,
-                                       prefetch_run) noexcept {
+                                       const prefetch_run&) noexcept {
     const std::uint8_t* rows[MR];
     std::uint32_t start[MR];  // -128 sum a
     for (int r = 0; r < MR; r++) {

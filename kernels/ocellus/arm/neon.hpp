@@ -325,7 +325,7 @@ struct neon_tiles : scalar {
   template <int MR, int P>
   static void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
                       std::size_t panel_stride, int k, std::int32_t* out, std::ptrdiff_t ldo,
-                      prefetch_run) noexcept {
+                      const prefetch_run&) noexcept {
     for (int p = 0; p < P; p++) {
       const std::int8_t* panel = b + static_cast<std::size_t>(p) * panel_stride;
       tile_shifted<MR>(a, lda, panel, k, out + p * 16, ldo);
@@ -344,7 +344,7 @@ struct neon_shifted : neon_tiles {
   template <int MR, int P>
   static void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
                       std::size_t panel_stride, int k, std::int32_t* out, std::ptrdiff_t ldo,
-                      prefetch_run) noexcept {
+                      const prefetch_run&) noexcept {
     for (int p = 0; p < P; p++)
       tile_shifted<MR>(a, lda, b + static_cast<std::size_t>(p) * panel_stride, k, out + p * 16, ldo);
   }

@@ -2,7 +2,7 @@
 //   template <int MR, int P, class W> static void tile_float(const float* a, std::ptrdiff_t lda, const W* b,
 //       std::size_t panel_stride, int k, float* out, std::ptrdiff_t ldo)
 //   template <int MR, int P> static void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
-//       std::size_t panel_stride, int k, std::int32_t* out, std::ptrdiff_t ldo, prefetch_run next)
+//       std::size_t panel_stride, int k, std::int32_t* out, std::ptrdiff_t ldo, const prefetch_run& next)
 // which compute MR rows times P adjacent panels over the whole depth and store the accumulators; `next` is for sets
 // that fetch ahead. A set with float_depth > 0 has a tile_float that takes two more: `next`, and `onto` (whether out
 // holds sums to go on from). The epilogue runs from that small buffer (it stays in L1): one copy of its code serves all
@@ -125,7 +125,7 @@ static OCELLUS_INLINE bool finish_whole(const gemm_args& g, int cols, const F& p
       case activation::quick_gelu: all(constant<activation, activation::quick_gelu>{}, alone); break;
       case activation::gelu: all(constant<activation, activation::gelu>{}, alone); break;
       case activation::gelu_tanh: all(constant<activation, activation::gelu_tanh>{}, alone); break;
-      case activation::silu: all(constant<activation, activation::silu>{}, alone); break;
+      case activation::silu: return false;  // gated units apply theirs behind the product (gate_rows)
       case activation::relu: all(constant<activation, activation::relu>{}, alone); break;
     }
     return true;
@@ -164,7 +164,7 @@ static constexpr bool is_lone = P == 1 && wide_rows > 0;
 /// Calls the tile of `rows` rows (1..MR): one function for all who need it, which jumps on to a tile's.
 template <int MR, int P, class W>
 static OCELLUS_NOINLINE void tiles_float(const float* a, std::ptrdiff_t lda, const W* b, std::size_t stride, int k,
-                                         float* out, std::ptrdiff_t ldo, prefetch_run next, bool onto,
+                                         float* out, std::ptrdiff_t ldo, const prefetch_run& next, bool onto,
                                          int rows) noexcept {
   by_height<MR, is_lone<P>>(rows, [&](auto height, int r) OCELLUS_LAMBDA {
     if constexpr (float_depth > 0) {
@@ -244,7 +244,7 @@ static void gemm_bf16(const gemm_args& g) noexcept { gemm_float<bf16>(g); }
 template <int MR, int P>
 static OCELLUS_NOINLINE void tiles_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
                                       std::size_t stride, int k, std::int32_t* out, std::ptrdiff_t ldo,
-                                      prefetch_run next, int rows) noexcept {
+                                      const prefetch_run& next, int rows) noexcept {
   by_height<MR, is_lone<P>>(rows, [&](auto height, int r) OCELLUS_LAMBDA {
     tile_s8<height, P>(a + r * lda, lda, b, stride, k, out + r * ldo, ldo, next);
   });

@@ -45,7 +45,7 @@ static OCELLUS_NOINLINE void tile_fp16(const std::uint32_t* a, std::ptrdiff_t ld
 /// Calls the tile of `rows` rows (1..float_rows) and two or four panels.
 static OCELLUS_INLINE void tiles_rounded(int rows, int panels, const std::uint32_t* a, std::ptrdiff_t lda,
                                          const f16* b, std::size_t stride, int depth, float* c,
-                                         std::ptrdiff_t ldc, prefetch_run) noexcept {
+                                         std::ptrdiff_t ldc, const prefetch_run&) noexcept {
   const auto tiles = [&](auto pairs) OCELLUS_LAMBDA {
     by_height<float_rows, pairs == 1>(rows, [&](auto height, int r) OCELLUS_LAMBDA {
       tile_fp16<height, pairs>(a + r * lda, lda, b, stride, depth, c + r * ldc, ldc);

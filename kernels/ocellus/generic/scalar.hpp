@@ -210,7 +210,7 @@ struct scalar {
   template <int MR, int P>
   static void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
                       std::size_t panel_stride, int k, std::int32_t* out, std::ptrdiff_t ldo,
-                      prefetch_run) noexcept {
+                      const prefetch_run&) noexcept {
     std::int32_t acc[MR][P * 16] = {};
     for (int d = 0; d < k; d += 4)
       for (int p = 0; p < P; p++) {

@@ -261,7 +261,7 @@ struct portable : scalar {
   template <int MR, int P>
   static OCELLUS_NOINLINE void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
                                        std::size_t panel_stride, int k, std::int32_t* out, std::ptrdiff_t ldo,
-                                       prefetch_run) noexcept {
+                                       const prefetch_run&) noexcept {
     using d16 = hn::Repartition<std::int16_t, di32>;
     using du16 = hn::Repartition<std::uint16_t, di32>;
     using d8 = hn::Repartition<std::int8_t, di32>;

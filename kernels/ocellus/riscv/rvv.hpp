@@ -370,7 +370,7 @@ struct rvv : scalar {
   template <int MR, int P>
   static OCELLUS_NOINLINE void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
                                        std::size_t panel_stride, int k, std::int32_t* out, std::ptrdiff_t ldo,
-                                       prefetch_run) noexcept {
+                                       const prefetch_run&) noexcept {
     const std::size_t floats = register_floats();
     if (floats >= 16) return parts_s8<group1, MR, P>(a, lda, b, panel_stride, k, out, ldo);
     if (floats >= 8) return parts_s8<group2, MR, P>(a, lda, b, panel_stride, k, out, ldo);

@@ -79,7 +79,7 @@ struct relaxed : simd128 {
   template <int MR, int P>
   static OCELLUS_INLINE void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
                                      std::size_t panel_stride, int k, std::int32_t* out, std::ptrdiff_t ldo,
-                                     prefetch_run) noexcept {
+                                     const prefetch_run&) noexcept {
     if (quick_dot()) return dot_tile_s8<MR, P>(a, lda, b, panel_stride, k, out, ldo);
     simd128::tile_s8<MR, P>(a, lda, b, panel_stride, k, out, ldo, {});
   }

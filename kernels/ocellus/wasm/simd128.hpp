@@ -232,7 +232,7 @@ struct simd128 : scalar {
   template <int MR, int P>
   static OCELLUS_NOINLINE void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
                                        std::size_t panel_stride, int k, std::int32_t* out, std::ptrdiff_t ldo,
-                                       prefetch_run) noexcept {
+                                       const prefetch_run&) noexcept {
     if constexpr (P == 2) {
       tile_s8<MR, 1>(a, lda, b, panel_stride, k, out, ldo, {});
       tile_s8<MR, 1>(a, lda, b + panel_stride, panel_stride, k, out + 16, ldo, {});

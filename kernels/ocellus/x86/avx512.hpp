@@ -157,7 +157,7 @@ struct avx512 : avx2 {
   template <int MR, int P, class W>
   static OCELLUS_NOINLINE void tile_float(const float* a, std::ptrdiff_t lda, const W* b,
                                           std::size_t panel_stride, int k, float* out, std::ptrdiff_t ldo,
-                                          prefetch_run next, bool onto) noexcept {
+                                          const prefetch_run& next, bool onto) noexcept {
     __m512 acc[MR][P];
     if (onto) {
       unroll<MR>([&](auto r) OCELLUS_LAMBDA {
@@ -191,7 +191,7 @@ struct avx512 : avx2 {
   template <int MR, int P>
   static OCELLUS_NOINLINE void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
                                        std::size_t panel_stride, int k, std::int32_t* out, std::ptrdiff_t ldo,
-                                       prefetch_run) noexcept {
+                                       const prefetch_run&) noexcept {
     __m512i acc[MR][P];
     unroll<MR>([&](auto r) OCELLUS_LAMBDA {
       unroll<P>([&](auto p) OCELLUS_LAMBDA { acc[r][p] = _mm512_setzero_si512(); });

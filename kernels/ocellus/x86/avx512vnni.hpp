@@ -21,7 +21,7 @@ struct avx512vnni : avx512 {
   template <int MR, int P>
   static OCELLUS_NOINLINE void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
                                        std::size_t panel_stride, int k, std::int32_t* out, std::ptrdiff_t ldo,
-                                       prefetch_run next) noexcept {
+                                       const prefetch_run& next) noexcept {
     __m512i acc[MR][P];
     unroll<MR>([&](auto r) OCELLUS_LAMBDA {
       unroll<P>([&](auto p) OCELLUS_LAMBDA { acc[r][p] = _mm512_setzero_si512(); });

@@ -233,7 +233,7 @@ struct sse41 : scalar {
   template <int MR, int P>
   static OCELLUS_NOINLINE void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
                                        std::size_t panel_stride, int k, std::int32_t* out, std::ptrdiff_t ldo,
-                                       prefetch_run) noexcept {
+                                       const prefetch_run&) noexcept {
     if constexpr (P > 1) {
       unroll<P>([&](auto p) OCELLUS_LAMBDA {
         tile_s8<MR, 1>(a, lda, b + p * panel_stride, panel_stride, k, out + p * 16, ldo, {});
