@@ -28,8 +28,8 @@ static void gemm_rounded(const gemm_args& g) noexcept {
   alignas(64) rounded_element rounded[rounded_rows * rounded_depth];
   for (int i0 = 0; i0 < g.m;) {
     const int block = tile_rows(g.m - i0, rounded_rows), i1 = i0 + block, tiles = ceil_div(block, float_rows);
-    for (int k0 = 0; k0 < g.k; k0 += rounded_depth) {
-      const int depth = g.k - k0 < rounded_depth ? g.k - k0 : rounded_depth;
+    for (int k0 = 0, depth = 0; k0 < g.k; k0 += depth) {
+      depth = part_depth(g.k - k0, rounded_depth);
       const bool first = k0 == 0 && !onto, last = k0 + depth == g.k;
       round_block(rounded, a + i0 * g.lda + k0, g.lda, block, depth);
       const rounded_weight* b =
