@@ -17,11 +17,94 @@ namespace {
 
 constexpr std::size_t most_pictures = 64;
 
-const char* const subjects[] = {"cat",          "dog on the beach", "red car",         "bowl of fruit",   "mountain lake",
-                                "city at night", "child with a kite", "handwritten note", "map of Europe", "screenshot",
-                                "wooden chair", "plane in the sky", "old bridge",      "bar chart",       "tree in autumn",
-                                "plate of pasta", "horse",          "football match",  "street sign",     "violin"};
-const char* const patterns[] = {"a photo of a ", "a blurry drawing of a "};
+const char* const subjects[] = {
+    "cat", "dog on the beach", "red car", "bowl of fruit", "mountain lake", "city at night", "child with a kite",
+    "handwritten note", "map of Europe", "screenshot", "wooden chair", "plane in the sky", "old bridge", "bar chart",
+    "tree in autumn", "plate of pasta", "horse", "football match", "street sign", "violin", "laptop computer",
+    "pair of shoes", "coffee mug", "snake", "spider web", "church", "sailing boat", "fire engine", "ballpoint pen",
+    "traffic light", "mushroom", "castle", "desk lamp", "electric guitar", "washing machine", "tiger", "goldfish",
+    "sandy desert", "waterfall", "butterfly"};
+const char* const patterns[] = {"a photo of a ",         "a blurry drawing of a ",    "",
+                                "the ",                  "a bad photo of many ",      "an old painting with a ",
+                                "a close-up of my "};
+
+/// Pictures drawn from random numbers. Of real ones they have the spectrum, which falls with frequency, and things of all
+/// sizes before one another (the dead leaves of [Lee 2001, "Occlusion models for natural images"]).
+struct painter {
+  static constexpr int side = 256;
+  using field = std::vector<float>;  // [side, side]
+  std::uint32_t state = 1;
+
+  /// In [0, 1).
+  float random() {
+    state = state * 1664525u + 1013904223u;
+    return static_cast<float>(state >> 8) / 16777216.f;
+  }
+  float within(float low, float high) { return low + (high - low) * random(); }
+
+  /// Octaves of smooth noise, each `fall` times as strong as the one of twice its grain.
+  field noise(float fall) {
+    field f(static_cast<std::size_t>(side) * side, 0.f);
+    float strength = 1;
+    for (int cell = side / 2; cell >= 2; cell /= 2, strength *= fall) {
+      const int n = side / cell + 2;
+      field grid(static_cast<std::size_t>(n) * static_cast<std::size_t>(n));
+      for (float& v : grid) v = within(-1, 1);
+      for (int y = 0; y < side; y++)
+        for (int x = 0; x < side; x++) {
+          const auto smooth = [](float t) { return t * t * (3 - 2 * t); };
+          const float u = smooth(static_cast<float>(x % cell) / static_cast<float>(cell));
+          const float v = smooth(static_cast<float>(y % cell) / static_cast<float>(cell));
+          const float* at = grid.data() + y / cell * n + x / cell;
+          f[static_cast<std::size_t>(y * side + x)] +=
+              strength * ((at[0] * (1 - u) + at[1] * u) * (1 - v) + (at[n] * (1 - u) + at[n + 1] * u) * v);
+        }
+    }
+    return f;
+  }
+
+  /// Lays `things` shapes (0: the background alone) over a background, all with texture and a colour of their own.
+  result<image> paint(int things) {
+    field canvas(static_cast<std::size_t>(3 * side * side));
+    const float fall = within(0.35f, 0.7f);
+    const field light = noise(fall), tint = noise(0.4f), edge = noise(0.5f);
+    const float usual[3] = {within(50, 200), within(50, 200), within(50, 200)};
+    for (int thing = 0; thing <= things; thing++) {
+      // sizes by a power law: many small things, few large ones
+      const float size = side / 2.5f / std::sqrt(1 + random() * (things > 20 ? 400.f : 20.f));
+      const float cx = within(0, side), cy = within(0, side), turn = within(0, 3.14f), flat = within(0.4f, 1.6f);
+      const float c = std::cos(turn), s = std::sin(turn), ragged = within(0, 0.5f);
+      const bool box = random() < 0.3f;
+      const float contrast = within(10, 70), colourful = within(0, 30), slope = within(-80, 60);
+      const int shift = static_cast<int>(random() * side * side);
+      float colour[3];
+      for (int i = 0; i < 3; i++) colour[i] = 0.5f * usual[i] + within(0, 128);
+      for (int y = 0; y < side; y++)
+        for (int x = 0; x < side; x++) {
+          const int at = y * side + x;
+          float cover = 1;
+          if (thing > 0) {
+            const float dx = static_cast<float>(x) - cx, dy = static_cast<float>(y) - cy;
+            const float u = std::fabs(dx * c + dy * s) / size, v = std::fabs(dy * c - dx * s) / size / flat;
+            const float r = box ? std::max(u, v) : std::sqrt(u * u + v * v);
+            cover = std::clamp((1 - r + ragged * edge[static_cast<std::size_t>(at)]) * size / 2, 0.f, 1.f);
+          }
+          if (cover <= 0) continue;
+          const auto texel = static_cast<std::size_t>((at + shift) % (side * side));
+          const float brightness = contrast * light[texel] + slope * (static_cast<float>(y) / side - 0.5f);
+          for (int i = 0; i < 3; i++) {
+            float& p = canvas[static_cast<std::size_t>(3 * at + i)];
+            p += cover * (colour[i] + brightness + static_cast<float>(i - 1) * colourful * tint[texel] - p);
+          }
+        }
+    }
+    result<image> made = image::create(side, side);
+    if (!made) return made;
+    std::uint8_t* out = made->pixels();
+    for (const float v : canvas) *out++ = static_cast<std::uint8_t>(std::clamp(v + within(-2, 2), 0.f, 255.f));
+    return made;
+  }
+};
 
 /// Calls f(stage, index, values, rows, c, ld) for each stage of the towers on each input alone.
 using stage_function = std::function<void(const char*, int, const float*, int, int, std::ptrdiff_t)>;
@@ -95,63 +178,138 @@ calibration_inputs built_in_inputs() {
   calibration_inputs inputs;
   for (const char* pattern : patterns)
     for (const char* subject : subjects) inputs.prompts.push_back(std::string(pattern) + subject);
-  std::uint32_t state = 1;
-  const auto random = [&state] { return (state = state * 1664525u + 1013904223u) >> 16; };
-  for (int n = 0; n < 8; n++) {
-    constexpr int side = 384;
-    result<image> made = image::create(side, side);
-    if (!made) break;
-    std::uint8_t* p = made->pixels();
-    const int block = 8 << (n % 4), noise = n < 4 ? 16 : 96;
-    std::vector<int> colours(static_cast<std::size_t>(3 * (side / block + 1) * (side / block + 1)));
-    for (int& c : colours) c = static_cast<int>(random() % 160);
-    for (int y = 0; y < side; y++)
-      for (int x = 0; x < side; x++)
-        for (int c = 0; c < 3; c++) {
-          const int base = colours[static_cast<std::size_t>(3 * (y / block * (side / block + 1) + x / block) + c)];
-          const int slope = (c == 0 ? x : c == 1 ? y : side - x) * 64 / side;
-          *p++ = static_cast<std::uint8_t>(std::min(255, base + slope + static_cast<int>(random()) % noise));
-        }
-    inputs.pictures.push_back(std::move(*made));
-  }
-  inputs.description = "8 built-in pictures, 40 built-in prompts";
+  painter artist;
+  for (int n = 0; n < 24; n++)
+    if (result<image> made = artist.paint(n % 3 == 0 ? 0 : n % 3 == 1 ? 2 + n / 4 : 150); made)
+      inputs.pictures.push_back(std::move(*made));
+  inputs.description = std::to_string(inputs.pictures.size()) + " built-in pictures, " +
+                       std::to_string(inputs.prompts.size()) + " built-in prompts";
   return inputs;
 }
 
-outcome<channel_maxima> observe_channels(const fs::path& packed, const calibration_inputs& inputs) {
-  const result<model> m = model::open(packed.c_str());
-  if (!m) return about(m.error());
-  channel_maxima seen;
-  std::string tower;
-  stage_function f = [&](const char* stage, int index, const float* v, int rows, int c, std::ptrdiff_t ld) {
-    const std::string_view name = stage;
-    std::string norm = tower;
-    if (name == "norm1" || name == "norm2") {
-      norm += ".blocks." + std::to_string(index) + "." + stage;
-    } else if (name == "norm") {
-      norm += ".norm";
-    } else {
-      return;
+namespace {
+
+/// Looks at the inputs of products on their way to the kernels, which are plain functions: hence the one `current`.
+struct recorder {
+  static constexpr int most_rows = 256;  ///< of one product; of more, every n-th
+  static recorder* current;
+
+  kernel_table kernels = best_kernels();
+  thread_pool pool{};
+  std::map<const void*, input_moments*> matrices;
+  array<float> panels;         ///< rows as gemm_f32 reads weights: [k / 16][rows][16]
+  std::vector<float> columns;  ///< the same as it reads activations: [k, rows]
+  int sequence = 0;            ///< rows of a tower's sequence; products over other numbers have no pooled token
+  int pooled = -1;             ///< its row of the pooled token, or -1
+
+  void record(const gemm_args& g) noexcept {
+    const auto found = matrices.find(g.b);
+    if (found == matrices.end()) return;
+    input_moments& to = *found->second;
+    const int step = ceil_div(g.m, most_rows);
+    int rows = 0;
+    for (int r = 0; r < g.m; r++) {
+      const bool chosen = g.m == sequence && r == pooled;
+      if (r % step != 0 && !chosen) continue;
+      const float weight = chosen && g.m > 1 ? std::sqrt(static_cast<float>(ceil_div(g.m, step))) : 1.f;
+      const float* x = static_cast<const float*>(g.a) + r * g.lda;
+      for (int i = 0; i < to.k; i++) {
+        float& most = to.largest[static_cast<std::size_t>(i)];
+        most = std::max(most, std::fabs(x[i]));
+        columns[static_cast<std::size_t>(i * (most_rows + 1) + rows)] = weight * x[i];
+      }
+      rows++;
+      to.rows += 1;
     }
-    std::vector<float>& most = seen[norm];
-    most.resize(static_cast<std::size_t>(c), 0.f);
-    for (int r = 0; r < rows; r++)
-      for (int i = 0; i < c; i++)
-        most[static_cast<std::size_t>(i)] = std::max(most[static_cast<std::size_t>(i)], std::fabs(v[r * ld + i]));
+    for (int b = 0; b < to.blocks(); b++) add_products(to, b, rows);
+  }
+
+  /// The block's upper triangle += columns * columns^T.
+  void add_products(input_moments& to, int b, int rows) noexcept {
+    const int n = to.size(b), first = b * to.width;
+    const float* from = columns.data() + static_cast<std::ptrdiff_t>(first) * (most_rows + 1);
+    for (int p = 0; p < ceil_div(n, panel_width); p++)
+      for (int r = 0; r < rows; r++)
+        for (int i = 0; i < panel_width; i++)
+          panels[static_cast<std::size_t>((p * rows + r) * panel_width + i)] =
+              p * panel_width + i < n ? from[(p * panel_width + i) * (most_rows + 1) + r] : 0.f;
+    constexpr int band = 64;
+    float* out = to.second[static_cast<std::size_t>(b)].data();
+    pool.executor().for_each(ceil_div(n, band), [&](int part) {
+      gemm_args g;
+      g.a = from + static_cast<std::ptrdiff_t>(part) * band * (most_rows + 1);
+      g.lda = most_rows + 1;
+      g.b = panels.data();
+      g.c = out + static_cast<std::ptrdiff_t>(part) * band * n;
+      g.ldc = n;
+      g.residual = g.c;
+      g.ldr = n;
+      g.m = std::min(band, n - part * band);
+      g.n = n;
+      g.k = rows;
+      g.panel_begin = part * band / panel_width;
+      g.panel_end = ceil_div(n, panel_width);
+      kernels.gemm_f32(g);
+    });
+  }
+};
+recorder* recorder::current = nullptr;
+
+void recorded_f32(const gemm_args& g) noexcept { recorder::current->record(g), recorder::current->kernels.gemm_f32(g); }
+void recorded_f16(const gemm_args& g) noexcept { recorder::current->record(g), recorder::current->kernels.gemm_f16(g); }
+
+}  // namespace
+
+outcome<moments_by_matrix> observe_inputs(const fs::path& packed, const calibration_inputs& inputs, progress& bar) {
+  recorder all;
+  kernel_table table = all.kernels;
+  table.gemm_f32 = &recorded_f32;
+  table.gemm_f16 = &recorded_f16;
+  const result<model> m = model::open(packed.c_str(), table);
+  if (!m) return about(m.error());
+  moments_by_matrix seen;
+  int widest = 0;
+  for (int i = 0; i < m->file().tensor_count(); i++) {
+    const tensor_view t = m->file().tensor(i);
+    if (t.layout != format::layout::panel16 || t.name.starts_with("vision.patch_embed") || t.name.starts_with("vision.stem."))
+      continue;
+    input_moments& of = seen.emplace(t.name, t.shape[1]).first->second;
+    for (int b = 0; b < of.blocks(); b++)
+      of.second.emplace_back(static_cast<std::size_t>(of.size(b)) * static_cast<std::size_t>(of.size(b)), 0.f);
+    all.matrices[t.data] = &of;
+    widest = std::max(widest, round_up(of.k, panel_width));
+  }
+  const auto most = static_cast<std::size_t>(recorder::most_rows + 1);
+  all.columns.resize(static_cast<std::size_t>(widest) * most);
+  result<array<float>> panels = array<float>::make(static_cast<std::size_t>(widest) * most);
+  if (!panels) return about(panels.error());
+  all.panels = std::move(*panels);
+  recorder::current = &all;
+  // One product at a time, so that sums do not depend on the number of threads: those work on the moments. With an
+  // observer the last block computes all tokens.
+  runner run{*m, thread_pool(1)};
+  bool in_text = false;
+  stage_function f = [&](const char* stage, int, const float*, int rows, int, std::ptrdiff_t) {
+    if (std::string_view(stage) != "embed") return;
+    all.sequence = rows;
+    if (in_text) all.pooled = m->config().text.pool == pooling::first ? 0 : rows - 1;
   };
-  runner run{*m};
-  if (m->has_vision() && m->config().vision.kind == vision_kind::vit) {
-    tower = "vision";
+  if (m->has_vision()) {
+    const vision_config& v = m->config().vision;
+    all.pooled = v.kind == vision_kind::vit && v.pool == pooling::cls ? 0 : -1;
     std::vector<float> e(static_cast<std::size_t>(m->embed()));
-    for (const image& picture : inputs.pictures)
+    for (const image& picture : inputs.pictures) {
       if (const status s = run.image(picture, e.data(), f); s != status::ok) return about(s);
+      bar.step("calibration", static_cast<std::uint64_t>(picture.width()) * static_cast<std::uint64_t>(picture.height()) * 3);
+    }
   }
   if (m->has_text() && m->tokenizer() != nullptr) {
-    tower = "text";
     std::vector<float> e(static_cast<std::size_t>(m->text_embed()));
+    in_text = true;
     for (const std::string& prompt : inputs.prompts)
       if (const status s = run.text(prompt, e.data(), f); s != status::ok) return about(s);
   }
+  std::erase_if(seen, [](const auto& item) { return item.second.rows == 0; });
   return seen;
 }
 

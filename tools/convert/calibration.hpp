@@ -1,9 +1,9 @@
-// Runs a converted model on a few pictures and prompts: what its norms put out (smoothing needs the largest values), and
-// how far an int8 model's embeddings lie from the same model's with 16-bit weights.
+// Runs a converted model on a few pictures and prompts: what its matrices read (smoothing and rounding go by it), and how
+// far an int8 model's embeddings lie from the same model's with 16-bit weights.
 #pragma once
 
 #include "outcome.hpp"
-#include "smoothing.hpp"
+#include "rounding.hpp"
 
 #include <ocellus/image/image.hpp>
 
@@ -25,11 +25,14 @@ struct calibration_inputs {
 /// one is an error.
 outcome<calibration_inputs> read_calibration(const std::filesystem::path& folder);
 
-/// Eight pictures drawn here (gradients, blocks, noise) and forty prompts: enough to see that int8 works at all.
+/// Pictures drawn here, with statistics somewhat like those of photos, and prompts.
 calibration_inputs built_in_inputs();
 
-/// The largest absolute value of each channel of each norm, over all inputs. The model's weights must not be s8.
-outcome<channel_maxima> observe_channels(const std::filesystem::path& packed, const calibration_inputs& inputs);
+/// Moments of what each matrix reads, over all inputs. Where one token of a tower is all that is read in the end, it
+/// weighs as much as all others together: errors of the others average out, its own do not. The model's weights must not
+/// be s8. One call at a time.
+outcome<moments_by_matrix> observe_inputs(const std::filesystem::path& packed, const calibration_inputs& inputs,
+                                          progress& bar);
 
 /// How embeddings of two models agree, and how the error grows from block to block (relative, root mean square over the
 /// residual stream).

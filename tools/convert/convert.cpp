@@ -6,6 +6,7 @@
 #include "pack.hpp"
 #include "packed_writer.hpp"
 #include "progress.hpp"
+#include "rounding.hpp"
 #include "smoothing.hpp"
 #include "tokenizer.hpp"
 
@@ -133,7 +134,7 @@ struct int8_result {
   std::vector<std::string> lines;
 };
 
-/// Smooths the plan, tries it as int8 against 16-bit weights on pictures and prompts, and gives blocks that lose too much
+/// Smooths the plan and rounds its matrices for their inputs, tries it as int8 against 16-bit weights on pictures and prompts, and gives blocks that lose too much
 /// back their 16 bits (with --calibrate only: the built-in pictures are not what anybody asks of a model).
 outcome<int8_result> prepare_int8(const convert_options& options, model_source& model,
                                   const std::vector<std::byte>& tokenizer, bool show) {
@@ -161,13 +162,24 @@ outcome<int8_result> prepare_int8(const convert_options& options, model_source& 
     reference.emplace();
     if (auto done = write({ocellus::dtype::f32}, *reference); !done) return done.failure();
   }
-  channel_maxima seen;
-  if (options.calibrate) {
-    auto observed = observe_channels(reference->temporary(), inputs);
-    if (!observed) return observed.failure();
-    seen = std::move(*observed);
-  }
-  if (auto done = smooth(model, seen); !done) return done.failure();
+  std::uint64_t pixels = 0, weights = 0;
+  for (const image& picture : inputs.pictures)
+    pixels += static_cast<std::uint64_t>(picture.width()) * static_cast<std::uint64_t>(picture.height()) * 3;
+  progress observing(pixels, show);
+  auto seen = observe_inputs(reference->temporary(), inputs, observing);
+  observing.finish();
+  if (!seen) return seen.failure();
+  if (auto done = smooth(model, *seen); !done) return done.failure();
+  for (const planned_tensor& t : model.tensors)
+    if (seen->count(t.name) != 0) weights += std::uint64_t{4} * t.shape[0] * t.shape[1];
+  progress rounding(weights, show);
+  const auto wanted = [](const planned_tensor& t) {
+    return t.kind == storage::matrix && choose_type(t, {ocellus::dtype::s8}) == ocellus::dtype::s8;
+  };
+  // measured on trained models: drawn pictures and prompts are further from what will come than photos are
+  const auto damp = [&](const std::string& name) { return inputs.own && name.starts_with("vision.") ? 0.3 : 1.0; };
+  if (auto done = round_for_inputs(model, *seen, wanted, damp, rounding); !done) return done.failure();
+  rounding.finish();
 
   outcome<fidelity> found = fidelity{};
   outcome<pack_result> packed = pack_result{};

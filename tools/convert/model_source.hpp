@@ -29,6 +29,7 @@
 #include <ocellus/models/config.hpp>
 
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <string>
 #include <vector>
@@ -42,8 +43,14 @@ enum class storage {
   exact,   ///< any shape in f32: biases, norms, positions
 };
 
-/// One tensor of the packed file. `read` gives its elements in f32, C order; it is called once (calibration:
-/// twice).
+/// A matrix as it goes into an s8 file, where it was rounded with care (rounding.hpp): w[i][j] ~ values[i][j] * scales[i].
+struct rounded_matrix {
+  std::vector<std::int8_t> values;
+  std::vector<float> scales;
+};
+
+/// One tensor of the packed file. `read` gives its elements in f32, C order; it is called once (s8:
+/// several times).
 struct planned_tensor {
   std::string name;
   storage kind = storage::exact;
@@ -51,6 +58,7 @@ struct planned_tensor {
   std::function<outcome<void>(std::vector<float>&)> read;
   std::string source;  ///< the checkpoint's name(s), for messages and provenance
   std::vector<float> columns = {};  ///< smoothing: element i is multiplied by columns[i % C] when it is packed
+  rounded_matrix rounded = {};      ///< s8: after smoothing; empty: each weight to the nearest step
 };
 
 /// A switch of the configuration, its value in words, and where that came from, for `ocellus info`.

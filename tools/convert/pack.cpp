@@ -98,16 +98,17 @@ struct squares {
   double off = 0, size = 0;
 };
 
-/// Adds the squared error that symmetric 8-bit rows make, as packed_writer quantises them.
-void add_weight_error(squares& sum, const std::vector<float>& w, int n, int k) {
+/// Adds the squared error of 8-bit rows: as they were rounded, or as packed_writer does it.
+void add_weight_error(squares& sum, const std::vector<float>& w, int n, int k, const rounded_matrix& rounded) {
   for (int i = 0; i < n; i++) {
     const float* row = w.data() + static_cast<std::ptrdiff_t>(i) * k;
+    const std::int8_t* q = rounded.values.empty() ? nullptr : rounded.values.data() + static_cast<std::ptrdiff_t>(i) * k;
     float most = 0;
     for (int j = 0; j < k; j++) most = std::max(most, std::fabs(row[j]));
     const float scale = most / 127.f, inverse = scale > 1e-37f ? 1.f / scale : 0.f;
     float off = 0, size = 0;
     for (int j = 0; j < k; j++) {
-      const float d = std::nearbyint(row[j] * inverse) * scale - row[j];
+      const float d = (q != nullptr ? static_cast<float>(q[j]) : std::nearbyint(row[j] * inverse)) * scale - row[j];
       off += d * d;
       size += row[j] * row[j];
     }
@@ -157,8 +158,13 @@ outcome<pack_result> pack(const model_source& model, const pack_options& options
     }
     const ocellus::dtype type = choose_type(t, options);
     const int n = static_cast<int>(t.shape[0]), k = static_cast<int>(elements / t.shape[0]);
-    if (type == ocellus::dtype::s8) add_weight_error(errors[kind_of(t.name)], values, n, k);
-    outcome<void> written = t.kind == storage::matrix ? out.add_matrix(t.name, type, n, k, values.data())
+    const bool rounded = type == ocellus::dtype::s8 && !t.rounded.values.empty();
+    if (type == ocellus::dtype::s8) add_weight_error(errors[kind_of(t.name)], values, n, k, t.rounded);
+    for (std::size_t i = 0; rounded && i < elements; i++)  // packed_writer finds the same steps again
+      values[i] = static_cast<float>(t.rounded.values[i]) * t.rounded.scales[i / static_cast<std::size_t>(k)];
+    outcome<void> written = t.kind == storage::matrix ? out.add_matrix(t.name, type, n, k, values.data(),
+                                                                            rounded ? std::span<const float>(t.rounded.scales)
+                                                                                    : std::span<const float>())
                             : t.kind == storage::table ? out.add_table(t.name, type, n, k, values.data())
                                                        : out.add_f32(t.name, t.shape, values);
     if (!written) return in_tensor(written.failure());

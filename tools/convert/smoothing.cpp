@@ -9,8 +9,8 @@ namespace {
 
 using values = std::vector<float>;
 
-/// A channel this many times larger than the median one is an outlier. Smoothing all channels was measured too: it moves
-/// as much error into the weights as it takes from the activations of nets without outliers.
+/// Where nothing was seen, only a channel this many times larger than the median one counts: the estimate is rough, and
+/// plain rounding loses as much in the weights as is won in the activations.
 constexpr float outlier = 4.f;
 
 float median(values v) {
@@ -18,13 +18,20 @@ float median(values v) {
   return v[v.size() / 2];
 }
 
-/// Factors of one norm and the matrix it feeds.
-values factors(const values& gain, const values& bias, const values& w, const values* seen) {
+/// Factors from what was seen: those of all channels beyond the median one.
+values factors(const values& seen) {
+  values s(seen.size(), 1.f);
+  const float usual = median(seen);
+  for (std::size_t j = 0; usual > 0 && j < s.size(); j++) s[j] = std::max(1.f, std::sqrt(seen[j] / usual));
+  return s;
+}
+
+/// Factors of one norm and the matrix it feeds where nothing was seen.
+values factors(const values& gain, const values& bias, const values& w) {
   const std::size_t c = gain.size();
   values x(c), columns(c, 0.f), s(c, 1.f);
   for (std::size_t i = 0; i < w.size(); i++) columns[i % c] = std::max(columns[i % c], std::fabs(w[i]));
-  for (std::size_t j = 0; j < c; j++)
-    x[j] = seen != nullptr ? (*seen)[j] : 3.f * std::fabs(gain[j]) + std::fabs(bias[j]);
+  for (std::size_t j = 0; j < c; j++) x[j] = 3.f * std::fabs(gain[j]) + std::fabs(bias[j]);
   const float usual_x = median(x), usual_column = median(columns);
   if (!(usual_x > 0) || !(usual_column > 0)) return s;
   for (std::size_t j = 0; j < c; j++) {
@@ -37,7 +44,7 @@ values factors(const values& gain, const values& bias, const values& w, const va
 
 }  // namespace
 
-outcome<void> smooth(model_source& model, const channel_maxima& seen) {
+outcome<void> smooth(model_source& model, const moments_by_matrix& seen) {
   std::map<std::string, planned_tensor*> by_name;
   for (planned_tensor& t : model.tensors) by_name[t.name] = &t;
   const auto find = [&by_name](const std::string& name) {
@@ -64,11 +71,15 @@ outcome<void> smooth(model_source& model, const channel_maxima& seen) {
     planned_tensor* weight = find(matrix);
     if (gain == nullptr || bias == nullptr || weight == nullptr || !gain->columns.empty()) continue;
     values g, b, w;
-    for (const auto& [tensor, out] : {std::pair{gain, &g}, {bias, &b}, {weight, &w}})
+    for (const auto& [tensor, out] : {std::pair{gain, &g}, {bias, &b}})
       if (auto done = tensor->read(*out); !done) return done;
-    const auto known = seen.find(norm);
-    const bool fits = known != seen.end() && known->second.size() == g.size();
-    weight->columns = factors(g, b, w, fits ? &known->second : nullptr);
+    const auto known = seen.find(matrix);
+    if (known != seen.end() && known->second.largest.size() == g.size()) {
+      weight->columns = factors(known->second.largest);
+    } else {
+      if (auto done = weight->read(w); !done) return done;
+      weight->columns = factors(g, b, w);
+    }
     gain->columns = weight->columns;
     for (float& v : gain->columns) v = 1.f / v;
     bias->columns = gain->columns;
