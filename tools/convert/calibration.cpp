@@ -194,63 +194,69 @@ struct recorder {
   static constexpr int most_rows = 256;  ///< of one product; of more, every n-th
   static recorder* current;
 
+  /// Inputs of one matrix wait until they are enough for a product that is worth its call.
+  struct entry {
+    input_moments* to = nullptr;
+    std::vector<float> columns = {};  ///< [k, most_rows], as gemm_f32 reads activations
+    int rows = 0;
+  };
   kernel_table kernels = best_kernels();
   thread_pool pool{};
-  std::map<const void*, input_moments*> matrices;
-  array<float> panels;         ///< rows as gemm_f32 reads weights: [k / 16][rows][16]
-  std::vector<float> columns;  ///< the same as it reads activations: [k, rows]
-  int sequence = 0;            ///< rows of a tower's sequence; products over other numbers have no pooled token
-  int pooled = -1;             ///< its row of the pooled token, or -1
+  std::map<const void*, entry> matrices;
+  array<float> panels;  ///< the same as it reads weights: [k / 16][rows][16]
+  int sequence = 0;     ///< rows of a tower's sequence; products over other numbers have no pooled token
+  int pooled = -1;      ///< its row of the pooled token, or -1
 
   void record(const gemm_args& g) noexcept {
     const auto found = matrices.find(g.b);
     if (found == matrices.end()) return;
-    input_moments& to = *found->second;
+    entry& e = found->second;
     const int step = ceil_div(g.m, most_rows);
-    int rows = 0;
     for (int r = 0; r < g.m; r++) {
       const bool chosen = g.m == sequence && r == pooled;
       if (r % step != 0 && !chosen) continue;
-      const float weight = chosen && g.m > 1 ? std::sqrt(static_cast<float>(ceil_div(g.m, step))) : 1.f;
+      const float weight = chosen ? std::sqrt(static_cast<float>(ceil_div(g.m, step))) : 1.f;
       const float* x = static_cast<const float*>(g.a) + r * g.lda;
-      for (int i = 0; i < to.k; i++) {
-        float& most = to.largest[static_cast<std::size_t>(i)];
+      for (int i = 0; i < e.to->k; i++) {
+        float& most = e.to->largest[static_cast<std::size_t>(i)];
         most = std::max(most, std::fabs(x[i]));
-        columns[static_cast<std::size_t>(i * (most_rows + 1) + rows)] = weight * x[i];
+        e.columns[static_cast<std::size_t>(i * most_rows + e.rows)] = weight * x[i];
       }
-      rows++;
-      to.rows += 1;
+      e.to->rows += 1;
+      if (++e.rows == most_rows) add_products(e);
     }
-    for (int b = 0; b < to.blocks(); b++) add_products(to, b, rows);
   }
 
-  /// The block's upper triangle += columns * columns^T.
-  void add_products(input_moments& to, int b, int rows) noexcept {
-    const int n = to.size(b), first = b * to.width;
-    const float* from = columns.data() + static_cast<std::ptrdiff_t>(first) * (most_rows + 1);
-    for (int p = 0; p < ceil_div(n, panel_width); p++)
-      for (int r = 0; r < rows; r++)
-        for (int i = 0; i < panel_width; i++)
-          panels[static_cast<std::size_t>((p * rows + r) * panel_width + i)] =
-              p * panel_width + i < n ? from[(p * panel_width + i) * (most_rows + 1) + r] : 0.f;
-    constexpr int band = 64;
-    float* out = to.second[static_cast<std::size_t>(b)].data();
-    pool.executor().for_each(ceil_div(n, band), [&](int part) {
-      gemm_args g;
-      g.a = from + static_cast<std::ptrdiff_t>(part) * band * (most_rows + 1);
-      g.lda = most_rows + 1;
-      g.b = panels.data();
-      g.c = out + static_cast<std::ptrdiff_t>(part) * band * n;
-      g.ldc = n;
-      g.residual = g.c;
-      g.ldr = n;
-      g.m = std::min(band, n - part * band);
-      g.n = n;
-      g.k = rows;
-      g.panel_begin = part * band / panel_width;
-      g.panel_end = ceil_div(n, panel_width);
-      kernels.gemm_f32(g);
-    });
+  /// The upper triangle of each block += columns * columns^T.
+  void add_products(entry& e) noexcept {
+    for (int b = 0; b < e.to->blocks() && e.rows > 0; b++) {
+      const int n = e.to->size(b);
+      const float* from = e.columns.data() + static_cast<std::ptrdiff_t>(b) * e.to->width * most_rows;
+      for (int p = 0; p < ceil_div(n, panel_width); p++)
+        for (int r = 0; r < e.rows; r++)
+          for (int i = 0; i < panel_width; i++)
+            panels[static_cast<std::size_t>((p * e.rows + r) * panel_width + i)] =
+                p * panel_width + i < n ? from[(p * panel_width + i) * most_rows + r] : 0.f;
+      constexpr int band = 64;
+      float* out = e.to->second[static_cast<std::size_t>(b)].data();
+      pool.executor().for_each(ceil_div(n, band), [&](int part) {
+        gemm_args g;
+        g.a = from + static_cast<std::ptrdiff_t>(part) * band * most_rows;
+        g.lda = most_rows;
+        g.b = panels.data();
+        g.c = out + static_cast<std::ptrdiff_t>(part) * band * n;
+        g.ldc = n;
+        g.residual = g.c;
+        g.ldr = n;
+        g.m = std::min(band, n - part * band);
+        g.n = n;
+        g.k = e.rows;
+        g.panel_begin = part * band / panel_width;
+        g.panel_end = ceil_div(n, panel_width);
+        kernels.gemm_f32(g);
+      });
+    }
+    e.rows = 0;
   }
 };
 recorder* recorder::current = nullptr;
@@ -276,12 +282,10 @@ outcome<moments_by_matrix> observe_inputs(const fs::path& packed, const calibrat
     input_moments& of = seen.emplace(t.name, t.shape[1]).first->second;
     for (int b = 0; b < of.blocks(); b++)
       of.second.emplace_back(static_cast<std::size_t>(of.size(b)) * static_cast<std::size_t>(of.size(b)), 0.f);
-    all.matrices[t.data] = &of;
+    all.matrices[t.data] = {&of, std::vector<float>(static_cast<std::size_t>(of.k) * recorder::most_rows)};
     widest = std::max(widest, round_up(of.k, panel_width));
   }
-  const auto most = static_cast<std::size_t>(recorder::most_rows + 1);
-  all.columns.resize(static_cast<std::size_t>(widest) * most);
-  result<array<float>> panels = array<float>::make(static_cast<std::size_t>(widest) * most);
+  result<array<float>> panels = array<float>::make(static_cast<std::size_t>(widest) * recorder::most_rows);
   if (!panels) return about(panels.error());
   all.panels = std::move(*panels);
   recorder::current = &all;
@@ -309,6 +313,7 @@ outcome<moments_by_matrix> observe_inputs(const fs::path& packed, const calibrat
     for (const std::string& prompt : inputs.prompts)
       if (const status s = run.text(prompt, e.data(), f); s != status::ok) return about(s);
   }
+  for (auto& [data, e] : all.matrices) all.add_products(e);
   std::erase_if(seen, [](const auto& item) { return item.second.rows == 0; });
   return seen;
 }

@@ -12,9 +12,18 @@ namespace {
 constexpr int lanes = 16;
 
 /// y += f * x over whole sixteens.
-void add_scaled(float* y, const float* x, float f, int sixteens) {
+void add_scaled(float* __restrict y, const float* __restrict x, float f, int sixteens) {
   for (int i = 0; i < sixteens; i++, x += lanes, y += lanes)
     for (int j = 0; j < lanes; j++) y[j] += f * x[j];
+}
+
+constexpr int rows_at_once = 4;  // they share each row of the feedback that comes from memory
+
+/// The same for several y, [sixteens][rows_at_once][16], with a factor each.
+void add_scaled(float* __restrict y, const float* __restrict x, const float* __restrict f, int sixteens) {
+  for (int i = 0; i < sixteens; i++, x += lanes, y += rows_at_once * lanes)
+    for (int r = 0; r < rows_at_once; r++)
+      for (int j = 0; j < lanes; j++) y[r * lanes + j] += f[r] * x[j];
 }
 
 /// How errors are handed on within one block: with H = L L^T in the order of rounding (from the last to the first),
@@ -66,18 +75,26 @@ plan_of_block plan_block(const input_moments& seen, int b, const std::vector<flo
   return p;
 }
 
-/// Rounds the part of one row that lies in a block; w and q at the block's first channel.
-void round_row(const plan_of_block& p, const float* w, float scale, std::int8_t* q, std::vector<float>& target) {
+/// Rounds the part of `rows` rows, k apart, that lies in a block; w and q at the block's first channel.
+void round_rows(const plan_of_block& p, const float* w, const float* scales, int rows, int k, std::int8_t* q,
+                std::vector<float>& target) {
   const int n = static_cast<int>(p.order.size());
-  const float inverse = scale > 1e-37f ? 1.f / scale : 0.f;
-  target.assign(static_cast<std::size_t>(p.ld), 0.f);
-  for (int i = 0; i < n; i++) target[static_cast<std::size_t>(i)] = w[p.order[static_cast<std::size_t>(i)]];
+  target.assign(static_cast<std::size_t>(p.ld) * rows_at_once, 0.f);  // [ld / 16][rows_at_once][16]
+  const auto at = [&](int row, int i) -> float& {
+    return target[static_cast<std::size_t>((i / lanes * rows_at_once + row) * lanes + i % lanes)];
+  };
+  for (int r = 0; r < rows; r++)
+    for (int i = 0; i < n; i++) at(r, i) = w[r * k + p.order[static_cast<std::size_t>(i)]];
   for (int i = n - 1; i >= 0; i--) {
     const int channel = p.order[static_cast<std::size_t>(i)];
-    const float value = std::nearbyint(std::clamp(target[static_cast<std::size_t>(i)] * inverse, -127.f, 127.f));
-    q[channel] = static_cast<std::int8_t>(value);
-    const float* feedback = p.feedback.data() + static_cast<std::ptrdiff_t>(i) * p.ld;
-    add_scaled(target.data(), feedback, w[channel] - value * scale, ceil_div(i, lanes));
+    float off[rows_at_once] = {};
+    for (int r = 0; r < rows; r++) {
+      const float inverse = scales[r] > 1e-37f ? 1.f / scales[r] : 0.f;
+      const float value = std::nearbyint(std::clamp(at(r, i) * inverse, -127.f, 127.f));
+      q[r * k + channel] = static_cast<std::int8_t>(value);
+      off[r] = w[r * k + channel] - value * scales[r];
+    }
+    add_scaled(target.data(), p.feedback.data() + static_cast<std::ptrdiff_t>(i) * p.ld, off, ceil_div(i, lanes));
   }
 }
 
@@ -96,27 +113,26 @@ outcome<void> round_for_inputs(model_source& model, moments_by_matrix& seen,
     const int k = at->second.k;
     if (w.size() != static_cast<std::size_t>(n) * static_cast<std::size_t>(k)) continue;
     for (std::size_t i = 0, c = t.columns.size(); c != 0 && i < w.size(); i++) w[i] *= t.columns[i % c];
-    t.rounded.scales.resize(static_cast<std::size_t>(n));
+    t.rounded.scales.assign(static_cast<std::size_t>(n), 0.f);
     t.rounded.values.resize(w.size());
-    for (int r = 0; r < n; r++) {
-      float most = 0;
-      for (int i = 0; i < k; i++) most = std::max(most, std::fabs(w[static_cast<std::size_t>(r) * static_cast<std::size_t>(k) + static_cast<std::size_t>(i)]));
-      t.rounded.scales[static_cast<std::size_t>(r)] = most / 127.f;
+    for (std::size_t i = 0; i < w.size(); i++) {
+      float& scale = t.rounded.scales[i / static_cast<std::size_t>(k)];
+      scale = std::max(scale, std::fabs(w[i]));
     }
+    for (float& scale : t.rounded.scales) scale /= 127.f;
     const double added = damp(t.name);
     std::vector<plan_of_block> plans(static_cast<std::size_t>(at->second.blocks()));
     pool.executor().for_each(at->second.blocks(), [&](int b) {
       plans[static_cast<std::size_t>(b)] = plan_block(at->second, b, t.columns, added);
     });
-    constexpr int rows_at_once = 16;
     pool.executor().for_each(ceil_div(n, rows_at_once), [&](int part) {
       std::vector<float> target;
-      for (int r = part * rows_at_once; r < std::min(n, (part + 1) * rows_at_once); r++)
-        for (int b = 0; b < at->second.blocks(); b++) {
-          const std::ptrdiff_t first = static_cast<std::ptrdiff_t>(r) * k + b * at->second.width;
-          round_row(plans[static_cast<std::size_t>(b)], w.data() + first, t.rounded.scales[static_cast<std::size_t>(r)],
-                    t.rounded.values.data() + first, target);
-        }
+      const int r = part * rows_at_once;
+      for (int b = 0; b < at->second.blocks(); b++) {
+        const std::ptrdiff_t first = static_cast<std::ptrdiff_t>(r) * k + b * at->second.width;
+        round_rows(plans[static_cast<std::size_t>(b)], w.data() + first, t.rounded.scales.data() + r,
+                   std::min(rows_at_once, n - r), k, t.rounded.values.data() + first, target);
+      }
     });
     seen.erase(at);
     bar.step(t.name, w.size() * sizeof(float));
