@@ -2,6 +2,7 @@
 #include "convert.hpp"
 #include "layouts.hpp"
 #include "plan.hpp"
+#include "rounding.hpp"
 #include "timm_trunk.hpp"
 
 #include <ocellus/format/mmap.hpp>
@@ -9,6 +10,8 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -338,6 +341,94 @@ TEST_CASE("one checkpoint has one embedding space, in whatever data type it is s
   convert_case(source, s8, ocellus::dtype::s8);
   CHECK(f32.space == f16.space);
   CHECK(f32.space == s8.space);
+}
+
+TEST_CASE("weights are rounded for their inputs") {
+  // inputs of 1100 channels (two blocks) that follow six hidden ones, and a matrix with smoothed columns
+  constexpr int n = 19, k = 1100, inputs = 3000;
+  std::uint32_t state = 7;
+  const auto random = [&state] {
+    state = state * 1664525u + 1013904223u;
+    return static_cast<float>(state >> 8) / 8388608.f - 1.f;
+  };
+  std::vector<float> mix(static_cast<std::size_t>(k) * 6), w(static_cast<std::size_t>(n) * k), x(k);
+  for (float& v : mix) v = random();
+  for (float& v : w) v = random();
+  input_moments seen(k);
+  REQUIRE(seen.blocks() == 2);
+  for (int b = 0; b < 2; b++) seen.second.emplace_back(static_cast<std::size_t>(seen.size(b)) * static_cast<std::size_t>(seen.size(b)));
+  for (int i = 0; i < inputs; i++) {
+    float hidden[6];
+    for (float& h : hidden) h = random();
+    for (int c = 0; c < k; c++) {
+      x[static_cast<std::size_t>(c)] = 0.05f * random();
+      for (int h = 0; h < 6; h++) x[static_cast<std::size_t>(c)] += mix[static_cast<std::size_t>(6 * c + h)] * hidden[h];
+    }
+    for (int b = 0; b < 2; b++)
+      for (int r = 0; r < seen.size(b); r++)
+        for (int c = r; c < seen.size(b); c++)
+          seen.second[static_cast<std::size_t>(b)][static_cast<std::size_t>(r * seen.size(b) + c)] +=
+              x[static_cast<std::size_t>(b * seen.width + r)] * x[static_cast<std::size_t>(b * seen.width + c)];
+  }
+  seen.rows = inputs;
+  model_source model;
+  planned_tensor& t = model.tensors.emplace_back();
+  t.name = "m.weight";
+  t.kind = storage::matrix;
+  t.shape = {n, k};
+  t.read = [&w](std::vector<float>& out) -> outcome<void> { return out = w, outcome<void>(); };
+  t.columns.assign(k, 1.f);
+  t.columns[3] = 2.f;
+  const auto run = [&](const input_moments& moments, double damp) {
+    moments_by_matrix all = {{t.name, moments}};
+    progress bar(1, false);
+    REQUIRE(round_for_inputs(model, all, [](const planned_tensor&) { return true; },
+                             [damp](const std::string&) { return damp; }, bar));
+    CHECK(all.empty());
+  };
+  // (w - q)^T H (w - q), H of inputs divided by the smoothing, over all rows
+  const auto loss = [&] {
+    double sum = 0;
+    for (int r = 0; r < n; r++)
+      for (int b = 0; b < 2; b++)
+        for (int i = 0; i < seen.size(b); i++)
+          for (int j = 0; j < seen.size(b); j++) {
+            const auto off = [&](int c) {
+              const auto at = static_cast<std::size_t>(r * k + c), column = static_cast<std::size_t>(c);
+              return static_cast<double>(w[at]) - static_cast<double>(static_cast<float>(t.rounded.values[at]) *
+                                                                      t.rounded.scales[static_cast<std::size_t>(r)] / t.columns[column]);
+            };
+            const float h = seen.second[static_cast<std::size_t>(b)][static_cast<std::size_t>(std::min(i, j) * seen.size(b) + std::max(i, j))];
+            sum += off(b * seen.width + i) * off(b * seen.width + j) * static_cast<double>(h);
+          }
+    return sum;
+  };
+  input_moments nothing(k);
+  for (int b = 0; b < 2; b++) nothing.second.emplace_back(seen.second[static_cast<std::size_t>(b)].size());
+  run(nothing, 1);
+  const rounded_matrix nearest = t.rounded;
+  const double before = loss();
+  for (int r = 0; r < n; r++) {
+    float most = 0;
+    for (int c = 0; c < k; c++)
+      most = std::max(most, std::fabs(w[static_cast<std::size_t>(r * k + c)]) * t.columns[static_cast<std::size_t>(c)]);
+    CHECK(nearest.scales[static_cast<std::size_t>(r)] == most / 127.f);
+    for (int c = 0; c < k; c++) {
+      const float off = static_cast<float>(nearest.values[static_cast<std::size_t>(r * k + c)]) * most / 127.f -
+                        w[static_cast<std::size_t>(r * k + c)] * t.columns[static_cast<std::size_t>(c)];
+      REQUIRE(std::fabs(off) <= 0.5001f * most / 127.f);
+    }
+  }
+  run(seen, 1);
+  const double damped = loss();
+  const rounded_matrix first = t.rounded;
+  CHECK(first.scales == nearest.scales);
+  CHECK(*std::min_element(first.values.begin(), first.values.end()) >= -127);
+  CHECK(damped < 0.3 * before);
+  run(seen, 0.01);
+  CHECK(loss() < damped);
+  run(seen, 1);
+  CHECK(t.rounded.values == first.values);
 }
 
 TEST_CASE("fields that a configuration leaves out have the defaults of the reference's class") {

@@ -134,8 +134,9 @@ struct int8_result {
   std::vector<std::string> lines;
 };
 
-/// Smooths the plan and rounds its matrices for their inputs, tries it as int8 against 16-bit weights on pictures and prompts, and gives blocks that lose too much
-/// back their 16 bits (with --calibrate only: the built-in pictures are not what anybody asks of a model).
+/// Smooths the plan and rounds its matrices for their inputs, tries it as int8 against 16-bit weights on pictures and
+/// prompts, and gives blocks that lose too much back their 16 bits (with --calibrate only: the built-in pictures are not
+/// what anybody asks of a model).
 outcome<int8_result> prepare_int8(const convert_options& options, model_source& model,
                                   const std::vector<std::byte>& tokenizer, bool show) {
   constexpr double enough = 0.99;

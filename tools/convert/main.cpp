@@ -62,8 +62,8 @@ int run(int argc, char** argv) {
                  "checkpoint")
       ->type_name("FILE");
   app.add_option("--calibrate", calibrate,
-                 "With --dtype s8: a folder of pictures like those that the model will see. Outlying channels are\n"
-                 "smoothed by what is seen, and blocks that lose too much keep 16 bits")
+                 "With --dtype s8: a folder of pictures like those that the model will see. Weights are smoothed and\n"
+                 "rounded for them (without, for built-in ones), and blocks that lose too much keep 16 bits")
       ->type_name("DIR");
   app.add_option("--licence", options.licence, "A note on the licence of the weights, kept in the file")
       ->type_name("TEXT");
