@@ -88,12 +88,12 @@ struct fp16 : dotprod {
   }
 
   /// A block of activations to fp16, rows padded with zeros to a multiple of sixteen.
-  static OCELLUS_NOINLINE void round_block(f16* out, const float* a, std::ptrdiff_t lda, int rows,
-                                           int depth) noexcept {
+  static OCELLUS_NOINLINE void round_block(f16* out, std::ptrdiff_t ldo, const float* a, std::ptrdiff_t lda,
+                                           int rows, int depth) noexcept {
     for (int r = 0; r < rows; r++)
       for (int d = 0; d < depth; d += 16) {
         const vec x = load_tail(a + r * lda, d, depth);
-        std::uint16_t* o = &out[r * rounded_depth + d].bits;
+        std::uint16_t* o = &out[r * ldo + d].bits;
         vst1q_u16(o, vreinterpretq_u16_f16(vcvt_high_f16_f32(vcvt_f16_f32(x.q[0]), x.q[1])));
         vst1q_u16(o + 8, vreinterpretq_u16_f16(vcvt_high_f16_f32(vcvt_f16_f32(x.q[2]), x.q[3])));
       }

@@ -59,12 +59,12 @@ static OCELLUS_INLINE void tiles_rounded(int rows, int panels, const std::uint32
 }
 
 /// A block of activations to fp16, each value twice in a word, which is what a broadcast from memory takes.
-static OCELLUS_NOINLINE void round_block(std::uint32_t* out, const float* a, std::ptrdiff_t lda, int rows,
-                                         int depth) noexcept {
+static OCELLUS_NOINLINE void round_block(std::uint32_t* out, std::ptrdiff_t ldo, const float* a,
+                                         std::ptrdiff_t lda, int rows, int depth) noexcept {
   for (int r = 0; r < rows; r++)
     for (int d = 0; d < depth; d += 16) {
       const __m512i h = _mm512_cvtepu16_epi32(
           _mm512_cvtps_ph(load_tail(a + r * lda, d, depth).x, _MM_FROUND_TO_NEAREST_INT));
-      _mm512_storeu_si512(out + r * rounded_depth + d, _mm512_or_si512(h, _mm512_slli_epi32(h, 16)));
+      _mm512_storeu_si512(out + r * ldo + d, _mm512_or_si512(h, _mm512_slli_epi32(h, 16)));
     }
 }

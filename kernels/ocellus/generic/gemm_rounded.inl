@@ -3,10 +3,10 @@
 //   rounded_element, rounded_weight   types of a rounded activation as the tile reads it, and of a weight
 //   rounded_rows, rounded_depth       the block of A that lies rounded on the stack
 //   rounded_unit                      panels that a tile takes at least
-//   round_block(out, a, lda, rows, depth)
+//   round_block(out, ldo, a, lda, rows, depth)
 //   tiles_rounded(rows, panels, a, lda, panel, stride, depth, c, ldc, next)   adds to C
 //   gemm_exact(g)                     the set's way without rounding
-// Partial sums live in C, one block of depth after the other, so that no scratch is needed. What does not fit
+// Where the depth is in parts, partial sums live in C, so that no scratch is needed. What does not fit
 // that way (a ragged last panel, an activation whose residual is C itself) goes the exact way.
 static void gemm_rounded(const gemm_args& g) noexcept {
   if (g.act != activation::none && g.residual == g.c) return gemm_exact(g);
@@ -26,12 +26,17 @@ static void gemm_rounded(const gemm_args& g) noexcept {
   constexpr int row_bytes = panel_width * static_cast<int>(sizeof(rounded_weight));
   const float* a = static_cast<const float*>(g.a);
   alignas(64) rounded_element rounded[rounded_rows * rounded_depth];
+  alignas(64) float acc[float_rows * 2 * rounded_unit * panel_width];
+  const int ld = round_up(g.k, 16), fit = rounded_rows * rounded_depth / ld;
+  const bool whole_depth = fit >= rounded_rows / 2;  // then fewer rows, and C is written once
+  const int block_rows = whole_depth && fit < rounded_rows ? fit : rounded_rows;
   for (int i0 = 0; i0 < g.m;) {
-    const int block = tile_rows(g.m - i0, rounded_rows), i1 = i0 + block, tiles = ceil_div(block, float_rows);
+    const int block = tile_rows(g.m - i0, block_rows), i1 = i0 + block, tiles = ceil_div(block, float_rows);
     for (int k0 = 0, depth = 0; k0 < g.k; k0 += depth) {
-      depth = part_depth(g.k - k0, rounded_depth);
+      depth = whole_depth ? g.k : part_depth(g.k - k0, rounded_depth);
+      const int lda = round_up(depth, 16);
       const bool first = k0 == 0 && !onto, last = k0 + depth == g.k;
-      round_block(rounded, a + i0 * g.lda + k0, g.lda, block, depth);
+      round_block(rounded, lda, a + i0 * g.lda + k0, g.lda, block, depth);
       const rounded_weight* b =
           static_cast<const rounded_weight*>(g.b) + static_cast<std::size_t>(k0) * panel_width;
       for (int p = g.panel_begin, panels = 0; p < end; p += panels) {
@@ -42,13 +47,17 @@ static void gemm_rounded(const gemm_args& g) noexcept {
             prefetch_run::first(panel + static_cast<std::size_t>(panels) * stride, row_bytes, tiles);
         for (int i = i0; i < i1; next.at += depth * row_bytes / tiles) {
           const int rows = tile_rows(i1 - i, float_rows);
-          float* c = g.c + i * g.ldc + col;
+          const bool alone = first && last;
+          float* c = alone ? acc : g.c + i * g.ldc + col;
+          const std::ptrdiff_t ldc = alone ? cols : g.ldc;
           if (first)
             for (int r = 0; r < rows; r++)
-              for (int j = 0; j < cols; j += 16) vec::zero().store(c + r * g.ldc + j);
-          tiles_rounded(rows, panels, rounded + (i - i0) * rounded_depth, rounded_depth, panel, stride, depth,
-                        c, g.ldc, next);
-          if (last) finish_float(part, c, g.ldc, i, rows, col, cols);
+              for (int j = 0; j < cols; j += 16) {
+                vec::zero().store(c + r * ldc + j);
+                if (alone) __builtin_prefetch(g.c + (i + r) * g.ldc + col + j, 1);  // there when the tile ends
+              }
+          tiles_rounded(rows, panels, rounded + (i - i0) * lda, lda, panel, stride, depth, c, ldc, next);
+          if (last) finish_float(part, c, ldc, i, rows, col, cols);
           i += rows;
         }
       }

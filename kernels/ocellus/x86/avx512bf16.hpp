@@ -81,12 +81,12 @@ struct avx512bf16 : avx512vnni {
   }
 
   /// A block of activations to bf16: rows x depth, zeros up to the next multiple of 16.
-  static OCELLUS_NOINLINE void round_block(std::uint16_t* out, const float* a, std::ptrdiff_t lda, int rows,
-                                           int depth) noexcept {
+  static OCELLUS_NOINLINE void round_block(std::uint16_t* out, std::ptrdiff_t ldo, const float* a,
+                                           std::ptrdiff_t lda, int rows, int depth) noexcept {
     for (int r = 0; r < rows; r++)
       for (int d = 0; d < depth; d += 16) {
         const __m256i rounded = (__m256i)_mm512_cvtneps_pbh(load_tail(a + r * lda, d, depth).x);
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + r * rounded_depth + d), rounded);
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + r * ldo + d), rounded);
       }
   }
 
