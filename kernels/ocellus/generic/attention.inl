@@ -100,6 +100,30 @@ struct softmax_rows {
   }
 };
 
+/// R rows from r on, which see the same keys, to u8. What rounding leaves over goes to the key sixteen further on: a
+/// long row's many small probabilities would otherwise lose their sum, and errors that cancel weigh less in the output.
+template <int R>
+static OCELLUS_INLINE void round_probabilities(const softmax_rows& t, int r, const float* most) noexcept {
+  const vec top = vec::set(255.f), magic = vec::set(12582912.f);
+  const float* const s = reinterpret_cast<const float*>(t.ints + r * t.ld);
+  std::uint8_t* const probs = t.probs + r * t.ld;
+  const int seen = t.seen(r);
+  vec inv[R], left[R];
+  unroll<R>([&](auto i) OCELLUS_LAMBDA {
+    inv[i] = vec::set(most[i] >= 1e-30f ? 255.f / most[i] : 0.f);
+    left[i] = vec::zero();
+  });
+  int j = 0;
+  for (; j < seen; j += 16)
+    unroll<R>([&](auto i) OCELLUS_LAMBDA {
+      const vec p = vec::min(vec::load(s + i * t.ld + j) * inv[i] + left[i], top);
+      left[i] = p - ((p + magic) - magic);  // magic rounds to the integer that to_u8 makes of p
+      p.to_u8(probs + i * t.ld + j, 0);
+    });
+  for (; j < t.keys; j += 16)
+    unroll<R>([&](auto i) OCELLUS_LAMBDA { vec::zero().to_u8(probs + i * t.ld + j, 0); });
+}
+
 /// v's scales go into the probabilities before they are quantised, so that each token is quantised alone: what a prefix
 /// computes does not depend on what follows it.
 static OCELLUS_NOINLINE void quantize_softmax(const softmax_rows& t) noexcept {
@@ -137,16 +161,11 @@ static OCELLUS_NOINLINE void quantize_softmax(const softmax_rows& t) noexcept {
     most[r] = p.hmax();
     sums[r] = sum.sum();
   }
-  for (int r = 0; r < t.rows; r++) {
-    const float* const s = reinterpret_cast<const float*>(t.ints + r * t.ld);
-    std::uint8_t* const probs = t.probs + r * t.ld;
-    const int seen = t.seen(r);
-    const vec inv = vec::set(most[r] >= 1e-30f ? 255.f / most[r] : 0.f);
-    int j = 0;
-    for (; j < seen; j += 16) (vec::load(s + j) * inv).to_u8(probs + j, 0);
-    for (; j < t.keys; j += 16) vec::zero().to_u8(probs + j, 0);
-    t.factor[r] = (most[r] / 255.f) / sums[r];
-  }
+  for (int r = 0; r < t.rows; r++) t.factor[r] = (most[r] / 255.f) / sums[r];
+  int r = 0;
+  if constexpr (norm_rows > 1)
+    for (; t.step == 0 && r + norm_rows <= t.rows; r += norm_rows) round_probabilities<norm_rows>(t, r, most + r);
+  for (; r < t.rows; r++) round_probabilities<1>(t, r, most + r);
 }
 
 /// What attention_s8 keeps in its scratch, all parts multiples of 64 bytes.
