@@ -60,6 +60,23 @@ void compare_gemm(dtype type, int n, int k, int m_most, activation act, bool wit
   }
 }
 
+/// Checks that each set computes scalar's bits of the product of x and w, and returns them.
+std::vector<float> gemm_of_all_sets(dtype type, inputs& x, weights& w) {
+  std::vector<float> expected(static_cast<std::size_t>(x.m * w.n)), got(expected.size());
+  gemm_args g = make_gemm(x, w);
+  g.ldc = w.n;
+  g.c = expected.data();
+  run_gemm(scalar_table, type, g);
+  for (const kernel_set& set : kernel_sets()) {
+    if (!set.available || !exact(set, type)) continue;
+    g.c = got.data();
+    run_gemm(set.table, type, g);
+    CHECK_MESSAGE(first_difference(got.data(), expected.data(), got.size()) < 0,
+                  "gemm_" << std::string(to_string(type)) << " " << set.name);
+  }
+  return expected;
+}
+
 }  // namespace
 
 TEST_CASE("the kernel sets that ran and those that this CPU lacks") { MESSAGE(coverage()); }
@@ -155,18 +172,7 @@ TEST_CASE("gemm: denormal, huge and negative-zero operands keep the scalar set's
       const float odd[] = {1e-40f, -1e-42f, -0.f, 1e-38f, 3e30f, -2e-30f, 0.f, 1.17549435e-38f};
       if (i % 3 != 0) x.a[i] = odd[i % 8];
     }
-    std::vector<float> expected(static_cast<std::size_t>(m * n)), got(expected.size());
-    gemm_args g = make_gemm(x, w);
-    g.ldc = n;
-    g.c = expected.data();
-    run_gemm(scalar_table, type, g);
-    for (const kernel_set& set : kernel_sets()) {
-      if (!set.available || !exact(set, type)) continue;
-      g.c = got.data();
-      run_gemm(set.table, type, g);
-      CHECK_MESSAGE(first_difference(got.data(), expected.data(), got.size()) < 0,
-                    "gemm_" << std::string(to_string(type)) << " " << set.name);
-    }
+    gemm_of_all_sets(type, x, w);
   }
 }
 
@@ -182,21 +188,10 @@ TEST_CASE("gemm: infinite operands and sums that overflow stay infinite, as the 
       if (i % 3 == 0) row[i % k] = i % 2 == 0 ? HUGE_VALF : -HUGE_VALF;
       if (i % 3 == 1) row[i % k] = row[(i + 7) % k] = 3e38f;
     }
-    std::vector<float> expected(static_cast<std::size_t>(m * n)), got(expected.size());
-    gemm_args g = make_gemm(x, w);
-    g.ldc = n;
-    g.c = expected.data();
-    run_gemm(scalar_table, type, g);
+    const std::vector<float> expected = gemm_of_all_sets(type, x, w);
     CHECK(std::count(expected.begin(), expected.end(), HUGE_VALF) > n);
     CHECK(std::count(expected.begin(), expected.end(), -HUGE_VALF) > n);
     CHECK(std::count_if(expected.begin(), expected.end(), [](float v) { return std::isnan(v); }) == 0);
-    for (const kernel_set& set : kernel_sets()) {
-      if (!set.available || !exact(set, type)) continue;
-      g.c = got.data();
-      run_gemm(set.table, type, g);
-      CHECK_MESSAGE(first_difference(got.data(), expected.data(), got.size()) < 0,
-                    "gemm_" << std::string(to_string(type)) << " " << set.name);
-    }
   }
 }
 

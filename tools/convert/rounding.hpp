@@ -43,8 +43,8 @@ struct input_moments {
 /// By the name of the matrix: "vision.blocks.0.mlp.fc1.weight".
 using moments_by_matrix = std::map<std::string, input_moments>;
 
-/// Fills `rounded` of each matrix that `seen` holds and `wanted` (its name) picks. `damp`(name) is the share of H's mean
-/// diagonal that is added to it. Deterministic, whatever the number of threads. Frees what it has used of `seen`.
+/// Fills `rounded` of each matrix that `seen` holds and `wanted` picks. `damp`(name) is the share of H's mean diagonal
+/// that is added to it. Deterministic, whatever the number of threads. Frees what it has used of `seen`.
 outcome<void> round_for_inputs(model_source& model, moments_by_matrix& seen,
                                const std::function<bool(const planned_tensor&)>& wanted,
                                const std::function<double(const std::string&)>& damp, progress& bar);

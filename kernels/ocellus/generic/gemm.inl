@@ -41,12 +41,12 @@ static OCELLUS_INLINE void finish_panels(const gemm_args& g, int i, int rows, in
   if constexpr (together > 1)
     for (; r + together <= rows; r += together) {
       several<together * P> v;
-      unroll<together * P>([&](auto i) OCELLUS_LAMBDA {
-        constexpr constant<int, i % P> p = {};
-        v.v[i] = y(r + i / P, p) + bias[p];
+      unroll<together * P>([&](auto j) OCELLUS_LAMBDA {
+        constexpr constant<int, j % P> p = {};
+        v.v[j] = y(r + j / P, p) + bias[p];
       });
       v = activate<Act>(v);
-      unroll<together * P>([&](auto i) OCELLUS_LAMBDA { v.v[i].store(c + (r + i / P) * g.ldc + i % P * 16); });
+      unroll<together * P>([&](auto j) OCELLUS_LAMBDA { v.v[j].store(c + (r + j / P) * g.ldc + j % P * 16); });
     }
   for (; r < rows; r++)
     unroll<P>([&](auto p) OCELLUS_LAMBDA {
