@@ -210,9 +210,9 @@ TEST_CASE("a forged header with a right checksum is checked field by field") {
   };
   using header = format::file_header;
   using sections = format::section_header*;
-  CHECK(forge([](header& h, sections) { h.major = 2; }) == status::unsupported_version);
+  CHECK(forge([](header& h, sections) { h.major = 3; }) == status::unsupported_version);
   CHECK(forge([](header& h, sections) { h.minor = 9; }) == status::ok);
-  CHECK(forge([](header& h, sections) { h.minor = 0; }) == status::ok);  // of before 1.1
+  CHECK(forge([](header& h, sections) { h.major = 1; }) == status::unsupported_version);
   CHECK(forge([](header& h, sections) { h.required |= 1ull << 40; }) == status::unknown_required_feature);
   CHECK(forge([](header& h, sections) { h.optional |= 1ull << 40; }) == status::ok);
   CHECK(forge([](header&, sections s) { s[1].kind = 99, s[1].flags = 0; }) == status::ok);

@@ -10,13 +10,14 @@
 
 namespace c = ocellus::compose;
 
-template <int C, int H>  // a pre-norm block [Vaswani 2017; Dosovitskiy 2021]
-using block = c::seq<c::residual<c::named<"norm1", c::layer_norm<C>>, c::named<"attn", c::attention<C, H>>>,
+template <int C, int H, class Attention = c::attention<C, H>>  // a pre-norm block [Vaswani 2017; Dosovitskiy 2021]
+using block = c::seq<c::residual<c::named<"norm1", c::layer_norm<C>>, c::named<"attn", Attention>>,
                      c::residual<c::named<"norm2", c::layer_norm<C>>, c::named<"mlp.fc1", c::linear<C, 4 * C>>,
                                  c::quick_gelu<4 * C>, c::named<"mlp.fc2", c::linear<4 * C, C>>>>;
 using layers = c::seq<c::patch_embed<64, 8, 128, true>, c::named<"pre_norm", c::layer_norm<128>>,
-                      c::named<"blocks", c::repeat<3, block<128, 2>>>, c::first_token<128>,
-                      c::named<"norm", c::layer_norm<128>>, c::named<"proj", c::linear<128, 64, false>>>;
+                      c::named<"blocks", c::repeat<2, block<128, 2>>>,
+                      c::named<"blocks.2", block<128, 2, c::class_attention<128, 2>>>,
+                      c::named<"norm", c::layer_norm<128>>, c::named<"proj", c::projection<128, 64>>>;
 using tower = c::tower<layers, ocellus::dynamic>;  // or ocellus::pinned<ocellus::kernels::avx2>: no table
 
 int main(int argc, char** argv) {

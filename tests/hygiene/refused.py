@@ -60,7 +60,7 @@ WRONG = [  # sentence, model
     ("seq needs at least one layer", layers("seq<>")),
     ("seq: a layer's width differs from what the layer before it gives", layers("seq<patches, linear<64, 128>>")),
     ("residual: the layers inside do not return to the width they began with", layers("residual<linear<128, 64>>")),
-    ("residual: the layers inside change the number of rows", layers("residual<attention_pool<128, 2>>")),
+    ("residual: the layers inside give other rows than those that they are added to", layers("residual<attention_pool<128, 2>>")),
     ("repeat: at least once", layers("repeat<0, linear<128, 128>>")),
     ("repeat: the layer does not return to the width it began with", layers("repeat<2, linear<128, 64>>")),
     ("repeat: the layer changes the number of rows", layers("repeat<2, first_token<128>>")),

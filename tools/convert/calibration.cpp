@@ -202,15 +202,16 @@ struct recorder {
   };
   kernel_table kernels = best_kernels();
   thread_pool pool{};
-  std::map<const void*, entry> matrices;
+  std::map<const void*, entry> matrices;  ///< by where they begin
   array<float> panels;  ///< the same as it reads weights: [k / 16][rows][16]
   int sequence = 0;     ///< rows of a tower's sequence; products over other numbers have no pooled token
   int pooled = -1;      ///< its row of the pooled token, or -1
 
   void record(const gemm_args& g) noexcept {
-    const auto found = matrices.find(g.b);
-    if (found == matrices.end()) return;
-    entry& e = found->second;
+    const auto after = matrices.upper_bound(g.b);  // g.b may be in the midst of a matrix: rows of it
+    if (after == matrices.begin()) return;
+    entry& e = std::prev(after)->second;
+    if (g.k != e.to->k) return;
     const int step = ceil_div(g.m, most_rows);
     for (int r = 0; r < g.m; r++) {
       const bool chosen = g.m == sequence && r == pooled;
@@ -277,8 +278,7 @@ outcome<moments_by_matrix> observe_inputs(const fs::path& packed, const calibrat
   int widest = 0;
   for (int i = 0; i < m->file().tensor_count(); i++) {
     const tensor_view t = m->file().tensor(i);
-    if (t.layout != format::layout::panel16 || t.name.starts_with("vision.patch_embed") || t.name.starts_with("vision.stem."))
-      continue;
+    if (t.layout != format::layout::panel16 || t.name.starts_with("vision.stem.")) continue;
     input_moments& of = seen.emplace(t.name, t.shape[1]).first->second;
     for (int b = 0; b < of.blocks(); b++)
       of.second.emplace_back(static_cast<std::size_t>(of.size(b)) * static_cast<std::size_t>(of.size(b)), 0.f);
@@ -289,11 +289,24 @@ outcome<moments_by_matrix> observe_inputs(const fs::path& packed, const calibrat
   if (!panels) return about(panels.error());
   all.panels = std::move(*panels);
   recorder::current = &all;
-  // One product at a time, so that sums do not depend on the number of threads: those work on the moments. With an
-  // observer the last block computes all tokens.
+  // One product at a time, so that sums do not depend on the number of threads: those work on the moments.
   runner run{*m, thread_pool(1)};
   bool in_text = false;
-  stage_function f = [&](const char* stage, int, const float*, int rows, int, std::ptrdiff_t) {
+  // Of rows that are pooled before a product, that product sees the means alone, which are smaller.
+  const vision_config& vision = m->config().vision;
+  const bool map = vision.pool == pooling::map;
+  const int last = map ? 0 : vision.encoder.layers - 1;
+  const auto pooled_by =
+      !map && !pools_in_last_block(vision)
+          ? seen.end()
+          : seen.find(map ? "vision.map.v.weight" : "vision.blocks." + std::to_string(last) + ".attn.qkv.weight");
+  stage_function f = [&](const char* stage, int index, const float* v, int rows, int c, std::ptrdiff_t ld) {
+    if (!in_text && pooled_by != seen.end() && index == last && std::string_view(stage) == (map ? "norm" : "norm1"))
+      for (int r = 0; r < rows; r++)
+        for (int i = 0; i < c; i++) {
+          float& most = pooled_by->second.largest[static_cast<std::size_t>(i)];
+          most = std::max(most, std::fabs(v[r * ld + i]));
+        }
     if (std::string_view(stage) != "embed") return;
     all.sequence = rows;
     if (in_text) all.pooled = m->config().text.pool == pooling::first ? 0 : rows - 1;

@@ -171,14 +171,21 @@ outcome<int8_result> prepare_int8(const convert_options& options, model_source& 
   observing.finish();
   if (!seen) return seen.failure();
   if (auto done = smooth(model, *seen); !done) return done.failure();
-  for (const planned_tensor& t : model.tensors)
+  for (planned_tensor& t : model.tensors) {
+    if (t.name == "vision.patch_embed.weight")
+      t.columns = raw_pixel_columns(model.config.preprocess, static_cast<int>(t.shape[1]));
     if (seen->count(t.name) != 0) weights += std::uint64_t{4} * t.shape[0] * t.shape[1];
+  }
   progress rounding(weights, show);
   const auto wanted = [](const planned_tensor& t) {
     return t.kind == storage::matrix && choose_type(t, {ocellus::dtype::s8}) == ocellus::dtype::s8;
   };
-  // measured on trained models: drawn pictures and prompts are further from what will come than photos are
-  const auto damp = [&](const std::string& name) { return inputs.own && name.starts_with("vision.") ? 0.3 : 1.0; };
+  // measured on trained models: drawn pictures and prompts are further from what will come than photos are; but the
+  // pixels themselves have the spectrum of photos
+  const auto damp = [&](const std::string& name) {
+    if (name == "vision.patch_embed.weight") return 0.003;
+    return inputs.own && name.starts_with("vision.") ? 0.3 : 1.0;
+  };
   if (auto done = round_for_inputs(model, *seen, wanted, damp, rounding); !done) return done.failure();
   rounding.finish();
 

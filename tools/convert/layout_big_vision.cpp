@@ -105,13 +105,11 @@ void read_image_tower(plan& p, const std::string& at) {
   if (!p.ok()) return;
   if (heads * d != width)
     return p.fail("tensor " + attn + "query/kernel: heads of another total width than the tower's");
-  add_map_query(p, piece{attn + "query/kernel", {width, heads, d}}.transposed(),
-                {attn + "query/bias", {heads, d}}, {head + "probe", {width}});
-  p.matrix("vision.map.kv.weight", {2 * width, width},
-           {piece{attn + "key/kernel", {width, heads, d}}.transposed(),
-            piece{attn + "value/kernel", {width, heads, d}}.transposed()});
-  p.exact("vision.map.kv.bias", {2 * width},
-          {piece{attn + "key/bias", {heads, d}}, piece{attn + "value/bias", {heads, d}}});
+  add_map_queries(p, piece{attn + "query/kernel", {width, heads, d}}.transposed(), {attn + "query/bias", {heads, d}},
+                  {head + "probe", {width}}, piece{attn + "key/kernel", {width, heads, d}}.transposed());
+  p.use(attn + "key/bias");  // softmax does not see it
+  p.matrix("vision.map.v.weight", {width, width}, piece{attn + "value/kernel", {width, heads, d}}.transposed());
+  p.exact("vision.map.v.bias", {width}, piece{attn + "value/bias", {heads, d}});
   p.matrix("vision.map.proj.weight", {width, width},
            piece{attn + "out/kernel", {heads, d, width}}.transposed());
   p.exact("vision.map.proj.bias", {width}, piece{attn + "out/bias", {width}});

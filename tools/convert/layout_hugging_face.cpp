@@ -178,9 +178,9 @@ void add_map_head(plan& p, const std::string& from) {
   const std::string in = from + "attention.in_proj_weight", in_bias = from + "attention.in_proj_bias";
   const piece q = piece{in, {3 * width, width}}.rows(0, width),
               q_bias = piece{in_bias, {3 * width}}.rows(0, width);
-  add_map_query(p, q, q_bias, {from + "probe", {width}});
-  p.matrix("vision.map.kv.weight", {2 * width, width}, piece{in, {3 * width, width}}.rows(width, 2 * width));
-  p.exact("vision.map.kv.bias", {2 * width}, piece{in_bias, {3 * width}}.rows(width, 2 * width));
+  add_map_queries(p, q, q_bias, {from + "probe", {width}}, piece{in, {3 * width, width}}.rows(width, width));
+  p.matrix("vision.map.v.weight", {width, width}, piece{in, {3 * width, width}}.rows(2 * width, width));
+  p.exact("vision.map.v.bias", {width}, piece{in_bias, {3 * width}}.rows(2 * width, width));
   p.linear("vision.map.proj", from + "attention.out_proj", width, width);
   p.norm("vision.map.norm", from + "layernorm", width);
   p.linear("vision.map.fc1", from + "mlp.fc1", v.map_mlp, width);
@@ -412,17 +412,21 @@ void read_plain_vit(plan& p, const settings& root, const std::string& model_type
 
 }  // namespace
 
-void add_map_query(plan& p, const piece& q, const piece& q_bias, const piece& probe) {
-  const std::int64_t width = p.config().vision.encoder.width;
-  p.computed("vision.map.q", storage::exact, {width}, {q, q_bias, probe},
-             [](const std::vector<std::vector<float>>& in, std::vector<float>& out) {
-               const std::size_t n = out.size();
+void add_map_queries(plan& p, const piece& q, const piece& q_bias, const piece& probe, const piece& k) {
+  const std::int64_t width = p.config().vision.encoder.width, heads = p.config().vision.map_heads;
+  if (heads < 1 || width % heads != 0) return p.fail("the MAP head's width is no multiple of its number of heads");
+  p.computed("vision.map.queries", storage::exact, {heads, width}, {q, q_bias, probe, k},
+             [heads](const std::vector<std::vector<float>>& in, std::vector<float>& out) {
+               const std::size_t n = in[1].size(), d = n / static_cast<std::size_t>(heads);
+               std::vector<double> sums(out.size());
                for (std::size_t i = 0; i < n; i++) {
-                 double sum = static_cast<double>(in[1][i]);
+                 double query = static_cast<double>(in[1][i]);
                  for (std::size_t j = 0; j < n; j++)
-                   sum += static_cast<double>(in[0][i * n + j]) * static_cast<double>(in[2][j]);
-                 out[i] = static_cast<float>(sum);
+                   query += static_cast<double>(in[0][i * n + j]) * static_cast<double>(in[2][j]);
+                 for (std::size_t j = 0; j < n; j++)
+                   sums[i / d * n + j] += query * static_cast<double>(in[3][i * n + j]);
                }
+               for (std::size_t i = 0; i < out.size(); i++) out[i] = static_cast<float>(sums[i]);
              });
 }
 

@@ -69,8 +69,9 @@ void add_clip_resnet(plan& p);
 /// The text tower with OpenAI's names, `prefix` before each ("" or "text."). Shapes are in config().text.
 void add_clip_text(plan& p, const std::string& prefix, bool projection_is_linear);
 
-/// vision.map.q: the MAP head's learned query after its projection, q * probe + q_bias.
-void add_map_query(plan& p, const piece& q, const piece& q_bias, const piece& probe);
+/// vision.map.queries: the MAP head's learned query through the weights of queries and of keys, k^T (q * probe + q_bias),
+/// for each of config().vision.map_heads heads with its own rows of both.
+void add_map_queries(plan& p, const piece& q, const piece& q_bias, const piece& probe, const piece& k);
 
 /// logit_scale, exponentiated, and logit_bias if there is one.
 void read_logit_scale(plan& p, const std::string& scale, const std::string& bias);

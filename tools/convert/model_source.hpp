@@ -4,17 +4,18 @@
 //
 // Names and shapes of a packed file (C width, H heads, D head width, F mlp, E embed, P patch):
 //   vision.patch_embed.weight   [C, P*P*3], k = (y * P + x) * 3 + channel     vision.patch_embed.bias [C], optional
-//   s8 files instead: vision.patch_embed_u8.weight, .bias and vision.patch_embed_u8_low.weight (added to it), which read
-//     raw u8 pixels: mean and std are folded in
+//   s8 and bf16 files instead: vision.patch_embed_u8.weight, .bias, which read raw u8 pixels: mean and std are folded in
 //   vision.class_token [C]   vision.registers [R, C]   vision.positions [tokens, C] (class token's row first)
 //   vision.pre_norm.weight/.bias [C]
 //   vision.blocks.N.norm1.weight/.bias                .norm2.weight/.bias
 //   vision.blocks.N.attn.qkv.weight [3*H*D, C] (q, k, v rows; each head by head), .bias [3*H*D] optional
 //   vision.blocks.N.attn.proj.weight [C, H*D], .bias  .attn.q_norm/.k_norm.weight/.bias [D], .attn.norm (optional)
+//   vision.blocks.N.attn.keys_t.weight [H*C, D]: the last block's k rows transposed head by head, where only the class
+//     token goes on (pools_in_last_block)
 //   vision.blocks.N.mlp.fc1.weight [F, C] (gated: [2F, C], the gate's rows first), .bias; .mlp.fc2.weight [C, F], .bias
 //   vision.norm.weight/.bias [C]
-//   MAP head: vision.map.q [C] (the learned query after its projection), vision.map.kv.weight [2C, C], .bias,
-//     vision.map.proj, vision.map.norm, vision.map.fc1, vision.map.fc2 (weight and bias each)
+//   MAP head: vision.map.queries [H, C] (the learned query through the weights of queries and keys, head by head),
+//     vision.map.v, vision.map.proj, vision.map.norm, vision.map.fc1, vision.map.fc2 (weight and bias each)
 //   vision.proj.weight [E, C], .bias, both optional       vision.head.weight [classes, C], .bias: classifier
 //   text.tokens [vocab, C]   text.positions [context, C]   text.blocks.N...   text.norm   text.proj.weight [E, C], .bias
 //   ResNet: vision.stem.N.weight [out, 3*3*in] (k = (y * 3 + x) * in + channel), .bias (batch norm folded);

@@ -28,6 +28,10 @@ struct pack_result {
 /// How a tensor of the plan is stored. The one place where precision is decided.
 ocellus::dtype choose_type(const planned_tensor& tensor, const pack_options& options);
 
+/// By what weights of the patch embedding are multiplied to take pixels of 0 to 255, x = (u8 / 255 - mean) / std, as s8 and
+/// bf16 files have it: u8 and bf16 hold such pixels exactly. [k], k = (y * P + x) * 3 + channel.
+std::vector<float> raw_pixel_columns(const preprocess_config& pre, int k);
+
 /// Reads, checks (finite values, announced shapes) and writes all tensors, one in memory at a time.
 outcome<pack_result> pack(const model_source& model, const pack_options& options, packed_writer& out,
                           progress& bar);

@@ -304,6 +304,31 @@ bool plan::ignorable(const std::string& name) const {
                                                   [&](const std::string& s) { return ends_with(name, s); });
 }
 
+void plan::transpose_last_keys() {
+  const vision_config& v = config().vision;
+  const std::string attn = "vision.blocks." + std::to_string(v.encoder.layers - 1) + ".attn.";
+  const auto qkv = std::ranges::find(model_.tensors, attn + "qkv.weight", &planned_tensor::name);
+  if (qkv == model_.tensors.end()) return;
+  const auto c = static_cast<std::uint32_t>(v.encoder.width), heads = static_cast<std::uint32_t>(v.encoder.heads),
+             d = static_cast<std::uint32_t>(v.encoder.head_width);
+  planned_tensor t;
+  t.name = attn + "keys_t.weight";
+  t.kind = storage::matrix;
+  t.shape = {heads * c, d};
+  t.source = qkv->source;
+  t.read = [read = qkv->read, c, heads, d](std::vector<float>& out) -> outcome<void> {
+    std::vector<float> all;
+    if (auto done = read(all); !done) return done;
+    const std::size_t inner = std::size_t{heads} * d;
+    if (all.size() != 3 * inner * c) return error{"attention of another size"};
+    out.resize(inner * c);
+    for (std::size_t i = 0; i < inner; i++)
+      for (std::size_t j = 0; j < c; j++) out[(i / d * c + j) * d + i % d] = all[(inner + i) * c + j];
+    return {};
+  };
+  model_.tensors.push_back(std::move(t));
+}
+
 outcome<model_source> plan::finish() {
   std::string left;
   int more = 0;
@@ -325,6 +350,7 @@ outcome<model_source> plan::finish() {
   if (ok() && !valid(model_.config))
     fail("the configuration is not one that ocellus can run: a size is out of range or two of them disagree");
   if (!ok()) return error{*problem_};
+  if (pools_in_last_block(model_.config.vision)) transpose_last_keys();
   return std::move(model_);
 }
 

@@ -135,6 +135,8 @@ class plan {
 
  private:
   void add(std::string name, storage kind, shape_list shape, std::vector<piece> pieces);
+  /// The last block's attn.keys_t from its attn.qkv.
+  void transpose_last_keys();
   bool check(const piece& p);
   bool ignorable(const std::string& name) const;
 

@@ -51,7 +51,7 @@ outcome<void> smooth(model_source& model, const moments_by_matrix& seen) {
     const auto at = by_name.find(name);
     return at == by_name.end() ? nullptr : at->second;
   };
-  std::vector<std::pair<std::string, std::string>> fed = {{"vision.norm", "vision.map.kv.weight"},
+  std::vector<std::pair<std::string, std::string>> fed = {{"vision.norm", "vision.map.v.weight"},
                                                           {"vision.map.norm", "vision.map.fc1.weight"}};
   // a head beside the projection reads the same norm: only one of them may change it
   if (find("vision.head.weight") == nullptr) fed.emplace_back("vision.norm", "vision.proj.weight");
@@ -83,6 +83,12 @@ outcome<void> smooth(model_source& model, const moments_by_matrix& seen) {
     gain->columns = weight->columns;
     for (float& v : gain->columns) v = 1.f / v;
     bias->columns = gain->columns;
+    if (planned_tensor* keys = find(norm.substr(0, norm.rfind('.')) + ".attn.keys_t.weight");
+        keys != nullptr && matrix.ends_with(".attn.qkv.weight"))
+      for (std::size_t i = 0, d = keys->shape[1]; i < d * weight->columns.size(); i++)
+        keys->columns.push_back(weight->columns[i / d]);  // there the channels are rows
+    if (planned_tensor* queries = find("vision.map.queries"); matrix == "vision.map.v.weight" && queries != nullptr)
+      queries->columns = weight->columns;  // they read the same rows
   }
   return {};
 }

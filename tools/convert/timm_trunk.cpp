@@ -360,9 +360,11 @@ void add_timm_trunk(plan& p, const timm_options& o) {
     v.map_act = e.act == activation::silu ? activation::gelu : e.act;
     v.map_mlp = static_cast<std::int32_t>(p.dim(head + "mlp.fc1.weight", 0));
     if (!p.ok()) return;
-    add_map_query(p, {head + "q.weight", {width, width}}, {head + "q.bias", {width}},
-                  {head + "latent", {width}});
-    p.linear("vision.map.kv", head + "kv", 2 * width, width);
+    const piece kv{head + "kv.weight", {2 * width, width}}, kv_bias{head + "kv.bias", {2 * width}};
+    add_map_queries(p, {head + "q.weight", {width, width}}, {head + "q.bias", {width}}, {head + "latent", {width}},
+                    kv.rows(0, width));
+    p.matrix("vision.map.v.weight", {width, width}, kv.rows(width, width));
+    p.exact("vision.map.v.bias", {width}, kv_bias.rows(width, width));
     p.linear("vision.map.proj", head + "proj", width, width);
     p.norm("vision.map.norm", head + "norm", width);
     p.linear("vision.map.fc1", head + "mlp.fc1", v.map_mlp, width);

@@ -70,7 +70,7 @@ constexpr const char* to_string(status s) noexcept {
     case status::too_large: return "too large";
     case status::out_of_memory: return "out of memory";
     case status::bad_magic: return "not an ocellus file";
-    case status::unsupported_version: return "made by a newer major version of the format";
+    case status::unsupported_version: return "made for another version of ocellus: convert the model again";
     case status::unknown_required_feature: return "needs a feature that this version does not know";
     case status::truncated: return "the file ends too early";
     case status::bad_offset: return "an offset or a size in the file is out of range";

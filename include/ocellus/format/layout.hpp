@@ -5,14 +5,14 @@
 //     used;
 //   - the same bytes work from mmap, from a buffer and from flash (an alignas(64) const array);
 //   - a damaged or hostile file gives a status: every header, table, offset and size is checked on open;
-//   - an old reader opens newer files of its major version, a new reader opens all older ones;
+//   - a reader opens older and newer files of its major version, and tells of others that they are to be made again;
 //   - opening touches only the headers and tables: tensor data is checked by `verify` alone.
 // Non-goals
 //   - editing in place, compression, big-endian machines, several models in one file.
 // History
-//   - 1.0: the first version.
-//   - 1.1: encoder_config::rope, post_norm and uneven, vision_config::conv_stem, which readers of 1.0 refuse
-//     (bad_config, wrong_shape, missing_tensor).
+//   - 1.0, 1.1: the first ones.
+//   - 2.0: a MAP head's queries went through the weights of its keys; the last block has these transposed where class
+//     tokens alone go on; weights for pixels in one int8 matrix, not two.
 //
 //   file_header | section_header[section_count] | sections, each aligned to 64 bytes
 // All numbers are little-endian. Offsets count from the start of the file. Reserved fields are zero.
@@ -27,8 +27,8 @@ OCELLUS_BEGIN
 namespace format {
 
 inline constexpr unsigned char magic[8] = {'O', 'C', 'E', 'L', 'L', 'U', 'S', 0x1a};
-inline constexpr std::uint16_t major_version = 1;
-inline constexpr std::uint16_t minor_version = 1;
+inline constexpr std::uint16_t major_version = 2;
+inline constexpr std::uint16_t minor_version = 0;
 inline constexpr std::size_t alignment = 64;
 
 /// Features that a reader must know to use the file. Bit i has the name required_features[i].

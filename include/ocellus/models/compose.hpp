@@ -4,13 +4,14 @@
 //   #include <ocellus/generic/scalar.hpp>
 //   #include <ocellus/models/compose.hpp>
 //   namespace c = ocellus::compose;
-//   template <int C, int H>
-//   using block = c::seq<c::residual<c::named<"norm1", c::layer_norm<C>>, c::named<"attn", c::attention<C, H>>>,
+//   template <int C, int H, class Attention = c::attention<C, H>>
+//   using block = c::seq<c::residual<c::named<"norm1", c::layer_norm<C>>, c::named<"attn", Attention>>,
 //                        c::residual<c::named<"norm2", c::layer_norm<C>>, c::named<"mlp.fc1", c::linear<C, 4 * C>>,
 //                                    c::quick_gelu<4 * C>, c::named<"mlp.fc2", c::linear<4 * C, C>>>>;
 //   using layers = c::seq<c::patch_embed<64, 8, 128, true>, c::named<"pre_norm", c::layer_norm<128>>,
-//                         c::named<"blocks", c::repeat<3, block<128, 2>>>, c::first_token<128>,
-//                         c::named<"norm", c::layer_norm<128>>, c::named<"proj", c::linear<128, 64, false>>>;
+//                         c::named<"blocks", c::repeat<2, block<128, 2>>>,
+//                         c::named<"blocks.2", block<128, 2, c::class_attention<128, 2>>>,
+//                         c::named<"norm", c::layer_norm<128>>, c::named<"proj", c::projection<128, 64>>>;
 //   using tower = c::tower<layers, ocellus::pinned<ocellus::kernels::scalar>>;
 //   static_assert(tower::embed == 64 && tower::arena_size < 280 * 1024);
 //
@@ -40,6 +41,7 @@ namespace compose {
 // What a layer is. All of it is static:
 //   in, out, side     widths of its rows; in 0: it reads the picture, of side x side pixels
 //   rows(n)           rows that come out when n go in
+//   rowwise           row i of its output belongs to row i of its input
 //   reads(n, m)       leading rows of n that it reads for the first m of its output
 //   reads_product     its input is the left side of a matrix product: 8 bits where the weights have 8 bits
 //   writes_product    it can write its output in that form
@@ -124,7 +126,7 @@ template <int In, int Out>
 struct plain {
   static_assert(In > 0 && Out > 0, "a layer's width is a positive number");
   static constexpr int in = In, out = Out, side = 0;
-  static constexpr bool reads_product = false, writes_product = false;
+  static constexpr bool rowwise = true, reads_product = false, writes_product = false;
   static constexpr bool takes_activation = false, takes_residual = false, in_place = false;
   static constexpr activation applies = activation::none;
   static constexpr int rows(int n) noexcept { return n; }
@@ -160,6 +162,21 @@ struct linear : detail::plain<In, Out> {
                   unsigned char*, activation act, const addend& a) noexcept {
     if constexpr (!Ready) c.run.prepare(c.type, x, m, In);
     c.run.linear(w, x, m, y.f32, y.ld, act, a.rows, a.ld);
+  }
+};
+
+/// A tower's last product: linear (CLIP's has no bias), but int8 weights read the rows with sixteen bits.
+template <int In, int Out, bool Bias = false>
+struct projection : linear<In, Out, Bias> {
+  static constexpr bool reads_product = false, takes_activation = false, takes_residual = false;
+  using weights = nn::linear_weights;
+  static constexpr std::size_t arena(dtype, int n, bool) noexcept { return detail::operand_bytes(n, In); }
+  template <bool, bool, class Kernels>
+  static void run(const call<Kernels>& c, const weights& w, const nn::operand& x, int, int m, const nn::operand& y,
+                  unsigned char* memory, activation, const addend&) noexcept {
+    const nn::operand copy = detail::operand_at(memory, m, In);
+    detail::copy_rows(x, m, In, copy);
+    nn::project(c.run, w, copy, m, y.f32, y.ld);
   }
 };
 
@@ -259,29 +276,25 @@ struct attention : detail::plain<C, C> {
   }
 };
 
-/// SigLIP's head: attention with a learned query, p = proj(attention), then p + fc2(act(fc1(norm(p)))); one row.
-template <int C, int H, int F = 4 * C, activation Act = activation::gelu_tanh, epsilon Eps = 1e-6f>
-struct attention_pool : detail::plain<C, C> {
-  static_assert(H > 0 && C % H == 0, "attention_pool's width is no multiple of its number of heads");
-  static constexpr bool reads_product = true;
-  using weights = nn::map_weights;
+/// Attention by the first row alone, in the last block of a tower that pools by its class token: one row, and without
+/// keys and values (nn::attention_pool). Packed files of such towers have `keys_t` beside `qkv`.
+template <int C, int H>
+struct class_attention : attention<C, H> {
+  static constexpr bool reads_product = false;
   static constexpr int rows(int) noexcept { return 1; }
-  static constexpr int reads(int n, int) noexcept { return n; }
+  struct weights : attention<C, H>::weights {
+    nn::linear_weights keys_t;
+  };
   static void bind(detail::weight_binder& b, const detail::tensor_name& at, weights& w) noexcept {
-    w.q = b.values(detail::under(at, "q"), C);
-    w.kv = b.linear(detail::under(at, "kv"), 2 * C, C);
-    w.proj = b.linear(detail::under(at, "proj"), C, C);
-    w.norm = b.norm(detail::under(at, "norm"), C);
-    w.fc1 = b.linear(detail::under(at, "fc1"), F, C);
-    w.fc2 = b.linear(detail::under(at, "fc2"), C, F);
+    attention<C, H>::bind(b, at, w);
+    w.keys_t = b.linear(detail::under(at, "keys_t"), H * C, C / H);
   }
   static constexpr void count(detail::flash_counter& f) noexcept {
-    f.values(C), f.norm(C);
-    f.linear(2 * C, C), f.linear(C, C), f.linear(F, C), f.linear(C, F);
+    attention<C, H>::count(f), f.linear(H * C, C / H, false);
   }
-  template <class Function>
-  static bool each_linear(const weights& w, Function&& f) noexcept {
-    return f(w.kv) && f(w.proj) && f(w.fc1) && f(w.fc2);
+  template <class F>
+  static bool each_linear(const weights& w, F&& f) noexcept {
+    return attention<C, H>::each_linear(w, f) && f(w.keys_t);
   }
   static constexpr std::size_t arena(dtype type, int n, bool) noexcept {
     nn::carver counter(nullptr);
@@ -289,57 +302,87 @@ struct attention_pool : detail::plain<C, C> {
     b.carve(counter, type, n);
     return counter.used();
   }
-  template <bool Ready, bool, class Kernels>
+  template <bool, bool, class Kernels>
+  static void run(const call<Kernels>& c, const weights& w, const nn::operand& x, int n, int, const nn::operand& y,
+                  unsigned char* memory, activation, const addend& a) noexcept {
+    nn::carver from(memory);
+    buffers b;
+    b.carve(from, c.type, n);
+    const nn::sequence all{0, n, n, nullptr};
+    detail::copy_rows(x, 1, C, b.row);
+    nn::attention_pool_rows(c.run, w.qkv, w.keys_t, H, x, b.row, &all, 1, b.q, C, b.pool, b.row.f32, b.row.ld);
+    c.run.prepare(c.type, b.row, 1, C);
+    c.run.linear(w.proj, b.row, 1, y.f32, y.ld, activation::none, a.rows, a.ld);
+  }
+
+ private:
+  struct buffers {
+    nn::operand row;     // [1, C]
+    float* q = nullptr;  // [1, C]
+    nn::pool_buffers pool;
+    constexpr void carve(nn::carver& from, dtype type, int n) noexcept {
+      row.carve(from, 1, C);
+      q = from.take<float>(C);
+      pool.carve(from, H, C, C / H, 1, n, 1, type == dtype::s8);
+    }
+  };
+};
+
+/// SigLIP's head: attention with a learned query, p = proj(attention), then p + fc2(act(fc1(norm(p)))); one row.
+template <int C, int H, int F = 4 * C, activation Act = activation::gelu_tanh, epsilon Eps = 1e-6f>
+struct attention_pool : detail::plain<C, C> {
+  static_assert(H > 0 && C % H == 0, "attention_pool's width is no multiple of its number of heads");
+  static constexpr bool rowwise = false;
+  using weights = nn::map_weights;
+  static constexpr int rows(int) noexcept { return 1; }
+  static constexpr int reads(int n, int) noexcept { return n; }
+  static void bind(detail::weight_binder& b, const detail::tensor_name& at, weights& w) noexcept {
+    w.queries = b.values(detail::under(at, "queries"), std::int64_t{H} * C);
+    w.v = b.linear(detail::under(at, "v"), C, C);
+    w.proj = b.linear(detail::under(at, "proj"), C, C);
+    w.norm = b.norm(detail::under(at, "norm"), C);
+    w.fc1 = b.linear(detail::under(at, "fc1"), F, C);
+    w.fc2 = b.linear(detail::under(at, "fc2"), C, F);
+  }
+  static constexpr void count(detail::flash_counter& f) noexcept {
+    f.values(std::int64_t{H} * C), f.norm(C);
+    f.linear(C, C), f.linear(C, C), f.linear(F, C), f.linear(C, F);
+  }
+  template <class Function>
+  static bool each_linear(const weights& w, Function&& f) noexcept {
+    return f(w.v) && f(w.proj) && f(w.fc1) && f(w.fc2);
+  }
+  static constexpr std::size_t arena(dtype type, int n, bool) noexcept {
+    nn::carver counter(nullptr);
+    buffers b;
+    b.carve(counter, type, n);
+    return counter.used();
+  }
+  template <bool, bool, class Kernels>
   static void run(const call<Kernels>& c, const weights& w, const nn::operand& x, int n, int, const nn::operand& y,
                   unsigned char* memory, activation, const addend&) noexcept {
     nn::carver from(memory);
     buffers b;
     b.carve(from, c.type, n);
-    if constexpr (!Ready) c.run.prepare(c.type, x, n, C);
-    c.run.linear(w.kv, x, n, b.kv, b.ld);
-    for (int h = 0; h < H; h++) {
-      constexpr int d = C / H;
-      attention_args a;
-      a.q = w.q + h * d;
-      a.ldq = C;
-      a.k = b.kv + h * d;
-      a.v = a.k + C;
-      a.ldk = a.ldv = b.ld;
-      a.tq = 1;
-      a.tk = n;
-      a.d = d;
-      a.scale = 1.f / __builtin_sqrtf(static_cast<float>(d));
-      a.scratch = b.scratch;
-      a.out = b.attended.f32 + h * d;
-      a.ldo = b.attended.ld;
-      if (c.type == dtype::s8) {
-        c.run.kernels.attention_s8(a);
-      } else {
-        c.run.kernels.attention_f32(a);
-      }
-    }
+    const nn::sequence all{0, n, n, nullptr};
+    nn::attention_pool(c.run, w.queries, C, 0, w.v, H, x, &all, 1, b.pool, b.attended.f32, b.attended.ld);
     c.run.prepare(c.type, b.attended, 1, C);
     c.run.linear(w.proj, b.attended, 1, b.pooled, nn::ld_f32(C));
     c.run.norm(w.norm, Eps.value, b.pooled, nn::ld_f32(C), 1, C, c.type, b.attended);
     c.run.linear(w.fc1, b.attended, 1, b.hidden.f32, b.hidden.ld, Act);
-    c.run.prepare(c.type, b.hidden, 1, F);
-    c.run.linear(w.fc2, b.hidden, 1, y.f32, y.ld, activation::none, b.pooled, nn::ld_f32(C));
+    nn::project(c.run, w.fc2, b.hidden, 1, y.f32, y.ld, b.pooled, nn::ld_f32(C));
   }
 
  private:
   struct buffers {
-    float* kv = nullptr;      // [n, 2 C]
     float* pooled = nullptr;  // [1, C]
-    std::ptrdiff_t ld = nn::ld_f32(2 * C);
     nn::operand attended, hidden;
-    unsigned char* scratch = nullptr;
+    nn::pool_buffers pool;
     constexpr void carve(nn::carver& from, dtype type, int n) noexcept {
-      kv = from.take<float>(static_cast<std::size_t>(n) * static_cast<std::size_t>(ld) + 16);
       pooled = from.take<float>(static_cast<std::size_t>(nn::ld_f32(C)));
       attended.carve(from, 1, C);
       hidden.carve(from, 1, F);
-      scratch = from.take<unsigned char>(type == dtype::s8 ? attention_scratch_s8(n, C / H)
-                                                           : attention_scratch(n, C / H));
+      pool.carve(from, H, C, 0, 1, n, 1, type == dtype::s8);
     }
   };
 };
@@ -372,13 +415,11 @@ struct patch_embed : detail::plain<1, C> {
     w.patch_u8 = b.has(detail::under(at, "patch_embed_u8.weight"));
     w.patch_embed = b.linear(detail::under(at, w.patch_u8 ? "patch_embed_u8" : "patch_embed"), C, depth);
     if (w.patch_u8 && !w.patch_bytes() && w.patch_embed.type != dtype::bf16) b.fail(status::unsupported_dtype);
-    if (w.patch_bytes()) w.patch_embed_low = b.linear(detail::under(at, "patch_embed_u8_low"), C, depth, false);
     if (ClassToken) w.class_token = b.values(detail::under(at, "class_token"), C);
     w.positions = b.values(detail::under(at, "positions"), std::int64_t{tokens} * C);
   }
   static constexpr void count(detail::flash_counter& f) noexcept {
     f.linear(C, depth);
-    if (f.type == dtype::s8) f.linear(C, depth, false);  // what the first matrix rounded off
     if (ClassToken) f.values(C);
     f.values(std::int64_t{tokens} * C);
   }
@@ -399,7 +440,6 @@ struct patch_embed : detail::plain<1, C> {
     if (!w.patch_u8) c.run.prepare(c.type, pixels, patches, depth);
     float* const x = y.f32 + prefix * y.ld;
     c.run.linear(w.patch_embed, pixels, patches, x, y.ld);
-    if (w.patch_embed_low) c.run.linear(w.patch_embed_low, pixels, patches, x, y.ld, activation::none, x, y.ld);
     if (ClassToken) std::memcpy(y.f32, w.class_token, sizeof(float) * std::size_t{C});
     detail::add_rows({w.positions, C}, tokens, C, y);
   }
@@ -519,6 +559,7 @@ struct seq {
 
  public:
   static constexpr int in = at<0>::in, out = at<size - 1>::out, side = at<0>::side;
+  static constexpr bool rowwise = (Layers::rowwise && ...);
   static constexpr bool reads_product = at<0>::reads_product;
   static constexpr bool writes_product = at<size - 1>::writes_product;
   static constexpr bool takes_activation = last_step() == size - 1 && at<size - 1>::takes_activation;
@@ -579,13 +620,13 @@ struct seq {
   }
 };
 
-/// x + layers(x).
+/// x + layers(x), for as many leading rows as the layers inside give.
 template <class... Layers>
 struct residual : seq<Layers...> {
  private:
   using base = seq<Layers...>;
   static_assert(base::in == base::out, "residual: the layers inside do not return to the width they began with");
-  static_assert(base::rows(2) == 2, "residual: the layers inside change the number of rows");
+  static_assert(base::rowwise, "residual: the layers inside give other rows than those that they are added to");
 
  public:
   static constexpr bool reads_product = false, writes_product = false;

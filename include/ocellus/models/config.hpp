@@ -138,6 +138,14 @@ static_assert(sizeof(encoder_config) == 56 && sizeof(vision_config) == 168 && si
               sizeof(preprocess_config) == 52);
 static_assert(sizeof(model_config) == 8 + 168 + 108 + 52 + 12 + 32);
 
+/// Whether the last block is attention by the class token alone over rows that need no keys and values of their own
+/// (nn::attention_pool), for which files have the keys' weights transposed.
+constexpr bool pools_in_last_block(const vision_config& v) noexcept {
+  const encoder_config& e = v.encoder;
+  return v.kind == vision_kind::vit && v.pool == pooling::cls && e.layers > 0 && e.causal == 0 && e.rope == 0 &&
+         e.qk_norm == 0 && e.post_norm == 0 && e.uneven == 0 && e.width % 16 == 0 && e.heads * e.head_width % 16 == 0;
+}
+
 namespace detail {
 constexpr bool in_range(std::int64_t x, std::int64_t low, std::int64_t high) noexcept { return x >= low && x <= high; }
 

@@ -7,35 +7,35 @@
 // Name, parameters in millions (as the released checkpoints count them), and the megabytes of the image and the text
 // tower in 8 bits, at most (DINOv2 has no projection, which its configuration does not tell):
 //
-// clip_vit_b32               151.3     91     64
+// clip_vit_b32               151.3     90     64
 // clip_vit_b16               149.6     88     64
-// clip_vit_l14               427.6    308    125
-// clip_vit_l14_336           427.9    309    125
-// open_clip_vit_b32          151.3     91     64
+// clip_vit_l14               427.6    309    125
+// clip_vit_l14_336           427.9    310    125
+// open_clip_vit_b32          151.3     90     64
 // open_clip_vit_b16          149.6     88     64
-// open_clip_vit_l14          427.6    308    125
-// open_clip_vit_h14          986.1    638    357
-// open_clip_vit_bigg14      2539.6   1857    700
-// siglip_b16_224             203.2     94    112
-// siglip_b16_256             203.2     95    112
-// siglip_b16_384             203.4     96    112
-// siglip_b16_512             203.8     97    112
-// siglip_so400m_14_224       877.4    431    453
-// siglip_l16_256             652.2    319    339
-// siglip_so400m_14_384       878.0    434    453
-// siglip2_b16_224            375.2     94    285
-// siglip2_b16_256            375.2     95    285
-// siglip2_so400m_14_224     1135.5    431    712
-// siglip2_so400m_14_384     1136.0    434    712
-// dinov2_s14                  22.1     25      0
+// open_clip_vit_l14          427.6    309    125
+// open_clip_vit_h14          986.1    639    357
+// open_clip_vit_bigg14      2539.6   1859    700
+// siglip_b16_224             203.2     93    112
+// siglip_b16_256             203.2     93    112
+// siglip_b16_384             203.4     94    112
+// siglip_b16_512             203.8     96    112
+// siglip_so400m_14_224       877.4    429    453
+// siglip_l16_256             652.2    318    339
+// siglip_so400m_14_384       878.0    432    453
+// siglip2_b16_224            375.2     93    285
+// siglip2_b16_256            375.2     93    285
+// siglip2_so400m_14_224     1135.5    429    712
+// siglip2_so400m_14_384     1136.0    432    712
+// dinov2_s14                  22.1     24      0
 // dinov2_b14                  86.6     92      0
-// dinov2_l14                 304.4    313      0
-// dinov2_g14                1136.5   1154      0
-// dinov2_s14_reg4             22.1     25      0
+// dinov2_l14                 304.4    314      0
+// dinov2_g14                1136.5   1155      0
+// dinov2_s14_reg4             22.1     24      0
 // dinov2_b14_reg4             86.6     92      0
-// dinov2_l14_reg4            304.4    313      0
-// dinov2_g14_reg4           1136.5   1154      0
-// mobileclip_b               149.8     88     64
+// dinov2_l14_reg4            304.4    314      0
+// dinov2_g14_reg4           1136.5   1155      0
+// mobileclip_b               149.8     89     64
 #pragma once
 
 #include <ocellus/models/describe.hpp>

@@ -97,7 +97,6 @@ constexpr std::size_t flash_of(const vision_config& v, dtype type) noexcept {
     f.linear(s, 48), f.linear(s, 4 * s), f.linear(c, 4 * s);
   } else {
     f.linear(c, v.patch * v.patch * 3);
-    if (type == dtype::s8) f.linear(c, v.patch * v.patch * 3, false);  // what the first matrix rounded off
   }
   if (v.class_token != 0) f.values(c);
   if (v.registers > 0) f.values(std::int64_t{v.registers} * c);
@@ -106,10 +105,11 @@ constexpr std::size_t flash_of(const vision_config& v, dtype type) noexcept {
   if (v.encoder.rope != 0) f.values(std::int64_t{v.grid_h} * v.grid_w * v.encoder.head_width);
   if (v.pre_norm != 0) f.norm(c);
   f.blocks(v.encoder);
+  if (pools_in_last_block(v)) f.linear(v.encoder.heads * c, v.encoder.head_width, false);
   if (v.final_norm != 0) f.norm(c);
   if (v.pool == pooling::map) {
-    f.values(c);
-    f.linear(2 * c, c), f.linear(c, c), f.norm(c), f.linear(v.map_mlp, c), f.linear(c, v.map_mlp);
+    f.values(std::int64_t{v.map_heads} * c);
+    f.linear(c, c), f.linear(c, c), f.norm(c), f.linear(v.map_mlp, c), f.linear(c, v.map_mlp);
   }
   if (v.pool != pooling::map || v.embed != c) f.linear(v.embed, c, false);
   if (v.classes > 0) f.linear(v.classes, c);
@@ -217,7 +217,7 @@ class vision_tower {
     if (binder.error != status::ok) return binder.error;
     const auto other = [](const nn::linear_weights& w) { return w && w.type != Weights; };
     if (!detail::all_of_type(blocks_, Weights) || other(weights_.patch_embed) || other(weights_.proj) ||
-        other(weights_.head) || other(weights_.map.kv) || other(weights_.map.proj) || other(weights_.map.fc1) ||
+        other(weights_.head) || other(weights_.map.v) || other(weights_.map.proj) || other(weights_.map.fc1) ||
         other(weights_.map.fc2))
       return status::unsupported_dtype;
     return status::ok;

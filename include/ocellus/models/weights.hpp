@@ -129,7 +129,6 @@ class weight_binder {
       w.patch_u8 = has("vision.patch_embed_u8.weight");
       w.patch_embed = linear(w.patch_u8 ? "vision.patch_embed_u8" : "vision.patch_embed", c, k);
       if (w.patch_u8 && !w.patch_bytes() && w.patch_embed.type != dtype::bf16) fail(status::unsupported_dtype);
-      if (w.patch_bytes()) w.patch_embed_low = linear("vision.patch_embed_u8_low", c, k, false);
     }
     if (v.class_token != 0) w.class_token = values("vision.class_token", c);
     if (v.registers > 0) w.registers = values("vision.registers", std::int64_t{v.registers} * c);
@@ -139,11 +138,16 @@ class weight_binder {
       w.rope = values("vision.rope", std::int64_t{v.grid_h} * v.grid_w * v.encoder.head_width);
     if (v.pre_norm != 0) w.pre_norm = norm("vision.pre_norm", c);
     blocks("vision", v.encoder, blocks_out);
+    if (pools_in_last_block(v)) {
+      const int last = v.encoder.layers - 1, heads = v.encoder.heads;
+      blocks_out[last].keys_t =
+          linear(tensor_name() << "vision.blocks." << last << ".attn.keys_t", heads * c, v.encoder.head_width);
+    }
     w.blocks = blocks_out;
     if (v.final_norm != 0) w.norm = norm("vision.norm", c);
     if (v.pool == pooling::map) {
-      w.map.q = values("vision.map.q", c);
-      w.map.kv = linear("vision.map.kv", 2 * c, c);
+      w.map.queries = values("vision.map.queries", std::int64_t{v.map_heads} * c);
+      w.map.v = linear("vision.map.v", c, c);
       w.map.proj = linear("vision.map.proj", c, c);
       w.map.norm = norm("vision.map.norm", c);
       w.map.fc1 = linear("vision.map.fc1", v.map_mlp, c);

@@ -32,6 +32,18 @@ struct linear_weights {
   explicit operator bool() const noexcept { return data != nullptr; }
 };
 
+/// Rows [first, first + n) of W alone; `first` is a multiple of 16.
+inline linear_weights rows_of(const linear_weights& w, int first, int n) noexcept {
+  linear_weights part = w;
+  const std::size_t skipped = packed_elements(w.type, first, w.k) * size_of(w.type);
+  part.data = static_cast<const unsigned char*>(w.data) + skipped;
+  if (w.scales != nullptr) part.scales += first;
+  if (w.sums != nullptr) part.sums += first;
+  if (w.bias != nullptr) part.bias += first;
+  part.n = n;
+  return part;
+}
+
 /// LayerNorm's gain and bias, [C] each.
 struct norm_weights {
   const float* gain = nullptr;
@@ -43,6 +55,7 @@ struct norm_weights {
 struct block_weights {
   norm_weights norm1, norm2, q_norm, k_norm, attn_norm, mlp_norm;
   linear_weights qkv, proj, fc1, fc2;
+  linear_weights keys_t;  ///< [H * C, D]: each head's W_k transposed, where class tokens alone go on, or absent
 };
 
 /// The shape of a stack of blocks and its switches (models/config.hpp's encoder_config says more).
@@ -148,11 +161,9 @@ struct runner {
     }
   }
 
-  /// c[rows, w.n] = activation(x W^T + bias) (+ residual), x as w's data type wants it. Computes the output
-  /// columns of [column_begin, column_end), multiples of 16 but for the end.
-  void linear(const linear_weights& w, const operand& x, int rows, float* c, std::ptrdiff_t ldc,
-              activation act = activation::none, const float* residual = nullptr, std::ptrdiff_t ldr = 0,
-              int column_begin = 0, int column_end = -1) const noexcept {
+  /// The arguments of c[rows, w.n] = activation(x W^T + bias) (+ residual), x as w's data type wants it.
+  static gemm_args arguments(const linear_weights& w, const operand& x, int rows, float* c,
+                             std::ptrdiff_t ldc) noexcept {
     gemm_args g;
     g.a = w.type == dtype::s8 ? static_cast<const void*>(x.u8) : x.f32;
     g.lda = w.type == dtype::s8 ? x.ld8 : x.ld;
@@ -164,11 +175,29 @@ struct runner {
     g.bias = w.bias;
     g.c = c;
     g.ldc = ldc;
-    g.residual = residual;
-    g.ldr = ldr;
     g.m = rows;
     g.n = w.n;
     g.k = w.k;
+    return g;
+  }
+
+  /// c[rows, w.n] = x W^T + bias on this thread, the columns from those of panel `first` on.
+  void product(const linear_weights& w, const operand& x, int rows, float* c, std::ptrdiff_t ldc,
+               int first = 0) const noexcept {
+    gemm_args g = arguments(w, x, rows, c, ldc);
+    g.panel_begin = first;
+    g.panel_end = ceil_div(w.n, panel_width);
+    gemm(w.type, g);
+  }
+
+  /// c[rows, w.n] = activation(x W^T + bias) (+ residual), x as w's data type wants it. Computes the output
+  /// columns of [column_begin, column_end), multiples of 16 but for the end.
+  void linear(const linear_weights& w, const operand& x, int rows, float* c, std::ptrdiff_t ldc,
+              activation act = activation::none, const float* residual = nullptr, std::ptrdiff_t ldr = 0,
+              int column_begin = 0, int column_end = -1) const noexcept {
+    gemm_args g = arguments(w, x, rows, c, ldc);
+    g.residual = residual;
+    g.ldr = ldr;
     g.act = act;
     const int first = column_begin / panel_width;
     const int panels = ceil_div(column_end < 0 ? w.n : column_end, panel_width) - first;
@@ -300,6 +329,22 @@ struct sequence {
   const int* key_rows = nullptr;  ///< [keys] rows of the batch, or null: keys are the own rows
 };
 
+/// Buffers of attention_pool.
+struct pool_buffers {
+  operand heads;          ///< [H * sequences, C], head by head
+  operand queries;        ///< [H * sequences, D], where they are not known beforehand
+  unsigned char* scratch = nullptr;  ///< one part per thread
+  std::size_t scratch_part = 0;
+
+  constexpr void carve(carver& from, int head_count, int c, int head_width, int sequences, int most_keys, int threads,
+                       bool integer) noexcept {
+    heads.carve(from, head_count * sequences, c);
+    if (head_width > 0) queries.carve(from, head_count * sequences, head_width);
+    scratch_part = integer ? attention_scratch_s8(most_keys, c) : attention_scratch(most_keys, c);
+    scratch = from.take<unsigned char>(scratch_part * static_cast<std::size_t>(threads));
+  }
+};
+
 /// Buffers of a stack of blocks over at most `rows` rows. Attention and feed-forward take turns, so theirs
 /// overlap.
 struct block_buffers {
@@ -312,10 +357,12 @@ struct block_buffers {
   unsigned char* scratch = nullptr;  ///< attention, one part per thread
   std::size_t scratch_part = 0;
   std::ptrdiff_t ld_qkv = 0, ld_q = 0, ld_gate = 0;
+  pool_buffers pool;      ///< attention_pool over x
 
-  /// integer: all weights are s8, so attention runs in integers.
-  constexpr void carve(carver& from, const block_shape& s, int rows, int sequences, int most_keys,
-                       int threads, bool integer = false) noexcept {
+  /// integer: all weights are s8, so attention runs in integers. pool_heads: those of attention_pool, 0 without it;
+  /// pool_width: D where its queries are computed.
+  constexpr void carve(carver& from, const block_shape& s, int rows, int sequences, int most_keys, int threads,
+                       bool integer = false, int pool_heads = 0, int pool_width = 0) noexcept {
     const int inner = s.heads * s.head_width;
     x.carve(from, rows, inner > s.width ? inner : s.width);
     carver feed = from;
@@ -325,12 +372,15 @@ struct block_buffers {
     pooled.carve(from, sequences, s.width);
     ld_q = ld_f32(inner);
     q = from.take<float>(static_cast<std::size_t>(sequences) * static_cast<std::size_t>(ld_q) + 16);
+    carver after = from;
+    if (pool_heads > 0) pool.carve(after, pool_heads, s.width, pool_width, sequences, most_keys, threads, integer);
     ld_qkv = ld_f32(3 * inner);
     qkv = from.take<float>(static_cast<std::size_t>(rows) * static_cast<std::size_t>(ld_qkv) + 16);
     scratch_part = integer ? attention_scratch_s8(most_keys, s.head_width)
-                           : (attention_scratch(most_keys, s.head_width) + 63) / 64 * 64;
+                           : attention_scratch(most_keys, s.head_width);
     scratch = from.take<unsigned char>(scratch_part * static_cast<std::size_t>(threads));
     if (feed.used() > from.used()) from = feed;
+    if (after.used() > from.used()) from = after;
   }
 };
 
@@ -377,6 +427,80 @@ void attend(const runner<Kernels>& run, const block_shape& s, const block_buffer
       }
     }
   });
+}
+
+/// Attention with one query per head and sequence over the rows of x[., C], into out[count, H * D], without keys and
+/// values:
+///   a score is q (W_k x_j + b_k): W_k^T q, for head h of sequence i at `queries` + h * ld_head + i * ld_sequence [C],
+///     times x_j, and q b_k, which is the same for all j, so that softmax does not see it;
+///   the output is sum_j p_j (W_v x_j + b_v) = W_v (sum_j p_j x_j) + b_v.
+template <class Kernels>
+void attention_pool(const runner<Kernels>& run, const float* queries, std::ptrdiff_t ld_head,
+                    std::ptrdiff_t ld_sequence, const linear_weights& values, int heads, const operand& x,
+                    const sequence* sequences, int count, const pool_buffers& b, float* out,
+                    std::ptrdiff_t ldo) noexcept {
+  const int c = values.k, d = values.n / heads;
+  const bool integer = values.type == dtype::s8;
+  float scale = 1;
+  {
+    const fp_env guard;
+    scale = 1.f / __builtin_sqrtf(static_cast<float>(d));
+  }
+  run.parts(count, [&](int part, int begin, int end) {
+    for (int i = begin; i < end; i++) {
+      attention_args a;
+      a.q = queries + i * ld_sequence;
+      a.ldq = ld_head;
+      a.k = a.v = x.f32 + sequences[i].row * x.ld;
+      a.ldk = a.ldv = x.ld;
+      a.tq = heads;
+      a.tk = sequences[i].rows;
+      a.d = c;
+      a.scale = scale;
+      a.scratch = b.scratch + static_cast<std::size_t>(part) * b.scratch_part;
+      a.out = b.heads.f32 + i * b.heads.ld;
+      a.ldo = count * b.heads.ld;
+      if (integer) {
+        run.kernels.attention_s8(a);
+      } else {
+        run.kernels.attention_f32(a);
+      }
+    }
+  });
+  run.prepare(values.type, b.heads, heads * count, c);
+  // A head that begins within a panel computes the end of the one before it as well, with the wrong rows: hence from
+  // the last to the first, and on one thread.
+  run.split(heads, d % panel_width == 0 ? 1 : heads, [&](int begin, int end) {
+    for (int h = end - 1; h >= begin; h--) {
+      linear_weights own = values;
+      own.n = (h + 1) * d;
+      run.product(own, b.heads.from_row(h * count), count, out, ldo, h * d / panel_width);
+    }
+  });
+}
+
+/// The same with the queries of some rows of x, one per sequence: class tokens in a tower's last block. `keys_t`
+/// [H * C, D] is W_k transposed head by head; q [count, H * D] is overwritten.
+template <class Kernels>
+void attention_pool_rows(const runner<Kernels>& run, const linear_weights& qkv, const linear_weights& keys_t,
+                         int heads, const operand& x, const operand& rows, const sequence* sequences, int count,
+                         float* q, std::ptrdiff_t ldq, const pool_buffers& b, float* out,
+                         std::ptrdiff_t ldo) noexcept {
+  const int d = keys_t.k, inner = heads * d, c = qkv.k;
+  run.prepare(qkv.type, rows, count, c);
+  run.linear(qkv, rows, count, q, ldq, activation::none, nullptr, 0, 0, inner);
+  for (int h = 0; h < heads; h++)
+    for (int i = 0; i < count; i++)
+      std::memcpy(b.queries.f32 + (h * count + i) * b.queries.ld, q + i * ldq + h * d,
+                  sizeof(float) * static_cast<std::size_t>(d));
+  run.prepare(keys_t.type, b.queries, heads * count, d);
+  run.split(heads, 1, [&](int begin, int end) {
+    for (int h = begin; h < end; h++)
+      run.product(rows_of(keys_t, h * c, c), b.queries.from_row(h * count), count,
+                  b.heads.f32 + h * count * b.heads.ld, b.heads.ld);
+  });
+  attention_pool(run, b.heads.f32, count * b.heads.ld, b.heads.ld, rows_of(qkv, 2 * inner, inner), heads, x,
+                 sequences, count, b, out, ldo);
 }
 
 /// What attention or feed-forward reads, in the form of products with weights of `type`: the normed rows of x, or
@@ -459,28 +583,35 @@ void self_attention(const runner<Kernels>& run, const block_shape& s, const bloc
                     const stage_observer& observe, int index) noexcept {
   const int inner = s.heads * s.head_width;
   const bool integer = w.qkv.type == dtype::s8;
-  half_input(run, s, w.norm1, x, ldx, rows, w.qkv.type, b.x, observe, "norm1", index);
-  if (pooled != nullptr && inner % panel_width == 0) {
-    run.linear(w.qkv, b.x, rows, b.qkv, b.ld_qkv, activation::none, nullptr, 0, inner);
-    gather(w.qkv.type, b.x, pooled, count, s.width, b.pooled);
-    run.linear(w.qkv, b.pooled, count, b.q, b.ld_q, activation::none, nullptr, 0, 0, inner);
+  const bool pools = pooled != nullptr && w.keys_t;
+  half_input(run, s, w.norm1, x, ldx, rows, pools ? dtype::f32 : w.qkv.type, b.x, observe, "norm1", index);
+  if (pools) {
+    gather(dtype::f32, b.x, pooled, count, s.width, b.pooled);
+    attention_pool_rows(run, w.qkv, w.keys_t, s.heads, b.x, b.pooled, sequences, count, b.q, b.ld_q, b.pool,
+                        b.x.f32, b.x.ld);
   } else {
-    run.linear(w.qkv, b.x, rows, b.qkv, b.ld_qkv);
-    for (int i = 0; pooled != nullptr && i < count; i++)
-      std::memcpy(b.q + i * b.ld_q, b.qkv + pooled[i] * b.ld_qkv,
-                  sizeof(float) * static_cast<std::size_t>(inner));
-  }
-  if (w.q_norm) {
-    for (int h = 0; h < s.heads; h++) {
-      float* q = pooled == nullptr ? b.qkv + h * s.head_width : b.q + h * s.head_width;
-      const std::ptrdiff_t ldq = pooled == nullptr ? b.ld_qkv : b.ld_q;
-      run.norm_f32(w.q_norm, s.eps, q, ldq, pooled == nullptr ? rows : count, s.head_width, q, ldq);
-      float* k = b.qkv + inner + h * s.head_width;
-      run.norm_f32(w.k_norm, s.eps, k, b.ld_qkv, rows, s.head_width, k, b.ld_qkv);
+    if (pooled != nullptr && inner % panel_width == 0) {
+      run.linear(w.qkv, b.x, rows, b.qkv, b.ld_qkv, activation::none, nullptr, 0, inner);
+      gather(w.qkv.type, b.x, pooled, count, s.width, b.pooled);
+      run.linear(w.qkv, b.pooled, count, b.q, b.ld_q, activation::none, nullptr, 0, 0, inner);
+    } else {
+      run.linear(w.qkv, b.x, rows, b.qkv, b.ld_qkv);
+      for (int i = 0; pooled != nullptr && i < count; i++)
+        std::memcpy(b.q + i * b.ld_q, b.qkv + pooled[i] * b.ld_qkv,
+                    sizeof(float) * static_cast<std::size_t>(inner));
     }
+    if (w.q_norm) {
+      for (int h = 0; h < s.heads; h++) {
+        float* q = pooled == nullptr ? b.qkv + h * s.head_width : b.q + h * s.head_width;
+        const std::ptrdiff_t ldq = pooled == nullptr ? b.ld_qkv : b.ld_q;
+        run.norm_f32(w.q_norm, s.eps, q, ldq, pooled == nullptr ? rows : count, s.head_width, q, ldq);
+        float* k = b.qkv + inner + h * s.head_width;
+        run.norm_f32(w.k_norm, s.eps, k, b.ld_qkv, rows, s.head_width, k, b.ld_qkv);
+      }
+    }
+    if (s.rope != nullptr) rotate(run, s, b, sequences, count, pooled == nullptr);
+    attend(run, s, b, sequences, count, pooled, b.x.f32, b.x.ld, integer);
   }
-  if (s.rope != nullptr) rotate(run, s, b, sequences, count, pooled == nullptr);
-  attend(run, s, b, sequences, count, pooled, b.x.f32, b.x.ld, integer);
   if (pooled != nullptr) {
     compact(x, ldx, s.width, pooled, count);
     rows = count;

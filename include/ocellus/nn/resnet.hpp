@@ -76,7 +76,7 @@ struct resnet_buffers {
     tokens.carve(from, t, widest);
     kv = from.take<float>(floats(t, 2 * widest) + 16);
     q = from.take<float>(floats(1, widest) + 16);
-    pool.scratch_part = (attention_scratch(t, widest / v.encoder.heads) + 63) / 64 * 64;
+    pool.scratch_part = attention_scratch(t, widest / v.encoder.heads);
     pool.scratch = from.take<unsigned char>(pool.scratch_part * static_cast<std::size_t>(threads));
     return from.used();
   }
@@ -243,8 +243,7 @@ void resnet_forward(const runner<Kernels>& run, const model_config& m, const res
       }
     }
   });
-  run.prepare(w.proj.type, pooled, 1, c);
-  run.linear(w.proj, pooled, 1, out, v.embed);
+  project(run, w.proj, pooled, 1, out, v.embed);
 }
 
 }  // namespace nn

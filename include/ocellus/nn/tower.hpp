@@ -19,8 +19,8 @@ namespace nn {
 
 /// SigLIP's attention pooling [Zhai 2022]: attention with a learned query, then x + MLP(norm(x)).
 struct map_weights {
-  const float* q = nullptr;  ///< [C], the query after its projection
-  linear_weights kv, proj, fc1, fc2;
+  const float* queries = nullptr;  ///< [H, C], as attention_pool has them
+  linear_weights v, proj, fc1, fc2;
   norm_weights norm;
 };
 
@@ -28,7 +28,6 @@ struct vision_weights {
   linear_weights patch_embed;   ///< [C, P*P*3]
   bool patch_u8 = false;        ///< patch_embed reads pixels from 0 to 255: mean and std are folded in
   bool patch_bytes() const noexcept { return patch_u8 && patch_embed.type == dtype::s8; }  ///< as u8, else as float
-  linear_weights patch_embed_low;  ///< what int8 rounded off, in finer steps; added to patch_embed's product
   linear_weights stem[3];       ///< conv_stem instead of patch_embed: [S, 48], [S, 4 S], [C, 4 S]
   const float* class_token = nullptr;
   const float* registers = nullptr;
@@ -49,6 +48,29 @@ struct text_weights {
   norm_weights norm;
   linear_weights proj;
 };
+
+/// out[rows, w.n] = x W^T + bias (+ residual), a tower's last product, which uses x up. For s8 weights x goes in with
+/// sixteen bits, as two rows of u8 of which the second holds what the first rounded off: nothing after this product
+/// averages its errors.
+template <class Kernels>
+void project(const runner<Kernels>& run, const linear_weights& w, const operand& x, int rows, float* out,
+             std::ptrdiff_t ldo, const float* residual = nullptr, std::ptrdiff_t ldr = 0) noexcept {
+  run.prepare(w.type, x, rows, w.k);
+  run.linear(w, x, rows, out, ldo, activation::none, residual, ldr);
+  if (w.type != dtype::s8) return;
+  {
+    const fp_env guard;
+    for (int r = 0; r < rows; r++)
+      for (int i = 0; i < w.k; i++) {
+        const float kept = static_cast<float>(x.u8[r * x.ld8 + i] - x.zero[r]) * x.scale[r];
+        x.f32[r * x.ld + i] = x.f32[r * x.ld + i] - kept;
+      }
+  }
+  linear_weights unbiased = w;
+  unbiased.bias = nullptr;
+  run.prepare(w.type, x, rows, w.k);
+  run.linear(unbiased, x, rows, out, ldo, activation::none, out, ldo);
+}
 
 /// A batch of pictures in one of four forms.
 struct image_batch {
@@ -83,18 +105,12 @@ struct vision_buffers {
   operand stem[2];             ///< [4 patches, 4 S] and [patches, 4 S], rows without padding; overlaps `blocks`
   float* embedded = nullptr;   ///< [patches, C]; overlaps `blocks`
   operand pool, pool_hidden;   ///< [count, max(C, map F)]
-  float* map_kv = nullptr;     ///< overlaps blocks.qkv
 
   /// rows: tokens of the batch; most: tokens of the longest image; integer: all weights are s8.
   constexpr std::size_t carve(unsigned char* base, const vision_config& v, int count, int rows, int most,
                               int threads, bool integer = false) noexcept {
     carver from(base);
-    block_shape s = shape_of(v.encoder);
-    if (v.pool == pooling::map) {  // its keys and values lie in qkv, its heads may be wider
-      const int least = ceil_div(2 * s.width, 3 * s.heads), wide = s.width / v.map_heads;
-      s.head_width = s.head_width > least ? s.head_width : least;
-      s.head_width = s.head_width > wide ? s.head_width : wide;
-    }
+    const block_shape s = shape_of(v.encoder);
     const auto n = static_cast<std::size_t>(rows);
     ldx = ld_f32(s.width);
     x = from.take<float>(n * static_cast<std::size_t>(ldx));
@@ -109,8 +125,9 @@ struct vision_buffers {
     const std::size_t start = from.used();
     unsigned char* rest = base == nullptr ? nullptr : base + start;
     carver a(rest), b(rest);
-    blocks.carve(a, s, rows, count, most, threads, integer);
-    map_kv = blocks.qkv;
+    const bool map = v.pool == pooling::map, last = pools_in_last_block(v);
+    blocks.carve(a, s, rows, count, most, threads, integer, map ? v.map_heads : last ? s.heads : 0,
+                 last ? s.head_width : 0);
     if (v.conv_stem != 0) {
       patches.carve(b, 16 * rows, 48);
       for (int i = 0; i < 2; i++) {
@@ -238,8 +255,6 @@ void vision_forward(const runner<Kernels>& run, const model_config& m, const vis
     if (!w.patch_u8) run.prepare(w.patch_embed.type, b.patches, patches, w.patch_embed.k);
     run.linear(w.patch_embed, b.patches, patches, b.embedded, b.ldx);
   }
-  if (w.patch_embed_low)
-    run.linear(w.patch_embed_low, b.patches, patches, b.embedded, b.ldx, activation::none, b.embedded, b.ldx);
   observe("patch_embed", 0, b.embedded, patches, c, b.ldx);
 
   // class token, registers, positions
@@ -290,7 +305,7 @@ void vision_forward(const runner<Kernels>& run, const model_config& m, const vis
   }
 
   // blocks; the last one only for the pooled token where that is all that is read
-  const bool one_token = v.pool == pooling::cls && observe.call == nullptr;
+  const bool one_token = v.pool == pooling::cls;
   for (int l = 0; l < v.encoder.layers; l++) {
     const bool last = one_token && l + 1 == v.encoder.layers;
     block(run, s, w.blocks[l], b.blocks, b.x, b.ldx, rows, b.sequences, in.count, last ? b.pooled : nullptr, observe,
@@ -305,49 +320,17 @@ void vision_forward(const runner<Kernels>& run, const model_config& m, const vis
     return b.x + (compacted ? image : b.sequences[image].row + index) * b.ldx;
   };
   if (v.pool == pooling::map) {
-    float* kv = b.map_kv;
-    const std::ptrdiff_t ld = b.blocks.ld_qkv;
-    run.norm(w.norm, v.final_eps, b.x, b.ldx, rows, c, w.map.kv.type, b.blocks.x);
-    if (observe.call != nullptr && w.map.kv.type != dtype::s8)
-      observe("norm", 0, b.blocks.x.f32, rows, c, b.blocks.x.ld);
-    run.linear(w.map.kv, b.blocks.x, rows, kv, ld);
-    const int d = c / v.map_heads;
-    float scale = 1;
-    {
-      const fp_env guard;
-      scale = 1.f / __builtin_sqrtf(static_cast<float>(d));
-    }
-    run.parts(in.count, [&](int part, int begin, int end) {
-      for (int i = begin; i < end; i++)
-        for (int h = 0; h < v.map_heads; h++) {
-          attention_args a;
-          a.q = w.map.q + h * d;
-          a.ldq = c;
-          a.k = kv + b.sequences[i].row * ld + h * d;
-          a.v = a.k + c;
-          a.ldk = a.ldv = ld;
-          a.tq = 1;
-          a.tk = b.sequences[i].rows;
-          a.d = d;
-          a.scale = scale;
-          a.scratch = b.blocks.scratch + static_cast<std::size_t>(part) * b.blocks.scratch_part;
-          a.out = p.f32 + i * p.ld + h * d;
-          a.ldo = p.ld;
-          if (w.map.kv.type == dtype::s8) {
-            run.kernels.attention_s8(a);
-          } else {
-            run.kernels.attention_f32(a);
-          }
-        }
-    });
+    run.norm_f32(w.norm, v.final_eps, b.x, b.ldx, rows, c, b.blocks.x.f32, b.blocks.x.ld);
+    observe("norm", 0, b.blocks.x.f32, rows, c, b.blocks.x.ld);
+    attention_pool(run, w.map.queries, c, 0, w.map.v, v.map_heads, b.blocks.x, b.sequences, in.count, b.blocks.pool,
+                   p.f32, p.ld);
     run.prepare(w.map.proj.type, p, in.count, c);
     float* pooled = b.x;  // the tokens are no longer needed
     run.linear(w.map.proj, p, in.count, pooled, b.ldx);
     observe("map_attn", 0, pooled, in.count, c, b.ldx);
     run.norm(w.map.norm, v.final_eps, pooled, b.ldx, in.count, c, w.map.fc1.type, p);
     run.linear(w.map.fc1, p, in.count, b.pool_hidden.f32, b.pool_hidden.ld, v.map_act);
-    run.prepare(w.map.fc2.type, b.pool_hidden, in.count, v.map_mlp);
-    run.linear(w.map.fc2, b.pool_hidden, in.count, p.f32, p.ld, activation::none, pooled, b.ldx);
+    project(run, w.map.fc2, b.pool_hidden, in.count, p.f32, p.ld, pooled, b.ldx);
   } else {
     for (int i = 0; i < in.count; i++) {
       float* to = p.f32 + i * p.ld;
@@ -369,16 +352,17 @@ void vision_forward(const runner<Kernels>& run, const model_config& m, const vis
   }
   observe("pooled", 0, p.f32, in.count, c, p.ld);
 
+  if (w.head && logits != nullptr) {
+    const operand& copy = b.blocks.x;
+    for (int i = 0; i < in.count; i++)
+      std::memcpy(copy.f32 + i * copy.ld, p.f32 + i * p.ld, sizeof(float) * static_cast<std::size_t>(c));
+    project(run, w.head, copy, in.count, logits, v.classes);
+  }
   if (w.proj) {
-    run.prepare(w.proj.type, p, in.count, c);
-    run.linear(w.proj, p, in.count, out, ldo);
+    project(run, w.proj, p, in.count, out, ldo);
   } else {
     for (int i = 0; i < in.count; i++)
       std::memcpy(out + i * ldo, p.f32 + i * p.ld, sizeof(float) * static_cast<std::size_t>(v.embed));
-  }
-  if (w.head && logits != nullptr) {
-    run.prepare(w.head.type, p, in.count, c);
-    run.linear(w.head, p, in.count, logits, v.classes);
   }
 }
 
@@ -507,8 +491,7 @@ void text_forward(const runner<Kernels>& run, const model_config& m, const text_
   if (w.norm) run.norm_f32(w.norm, t.final_eps, b.pool.f32, b.pool.ld, count, c, b.pool.f32, b.pool.ld);
   observe("pooled", 0, b.pool.f32, count, c, b.pool.ld);
   if (w.proj) {
-    run.prepare(w.proj.type, b.pool, count, c);
-    run.linear(w.proj, b.pool, count, b.features, ld_f32(t.embed));
+    project(run, w.proj, b.pool, count, b.features, ld_f32(t.embed));
     for (int i = 0; i < count; i++)
       std::memcpy(out[i], b.features + i * ld_f32(t.embed),
                   sizeof(float) * static_cast<std::size_t>(t.embed));

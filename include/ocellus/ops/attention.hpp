@@ -32,25 +32,25 @@ struct attention_args {
   bool causal = false;
   int causal_offset = 0;
   float scale = 1;
-  void* scratch = nullptr;   ///< attention_scratch(tk, d) bytes, 64-byte aligned
+  void* scratch = nullptr;   ///< attention_scratch(tk, d) bytes, aligned to 64
 };
 
-/// Bytes of scratch for one head, either kind. Holds K and V in panels and the scores of one block of rows.
-constexpr std::size_t attention_scratch(int tk, int d) noexcept {
-  const std::size_t t = static_cast<std::size_t>(round_up(tk < 1 ? 1 : tk, 32)) + 32;
-  const std::size_t w = static_cast<std::size_t>(round_up(d, 16)) + 16;
-  // K^T and V panels in f32 (the s8 ones are smaller), three rows of scales and sums, 16 rows of scores and of
-  // probabilities, and 16 rows of quantised queries.
-  return 4 * (2 * t * w + 6 * t + 2 * 16 * t + 2 * 16 * w) + 1024;
-}
-
-/// The same for attention_s8 alone, about a quarter; a multiple of 64.
+/// Bytes of scratch for attention_s8; a multiple of 64.
 constexpr std::size_t attention_scratch_s8(int tk, int d) noexcept {
   const std::size_t t = static_cast<std::size_t>(round_up(tk < 1 ? 1 : tk, 32));
   const std::size_t w = static_cast<std::size_t>(round_up(d, 16));
   // K^T and V panels, three rows of scales and sums, 16 rows of scores and of probabilities, 16 rows of quantised
   // queries and 4 of values.
   return (2 * t * w + 3 * 4 * t + 16 * 4 * t + 16 * t + 20 * w + 63) / 64 * 64;
+}
+
+/// The same for either kind.
+constexpr std::size_t attention_scratch(int tk, int d) noexcept {
+  const std::size_t t = static_cast<std::size_t>(round_up(tk < 1 ? 1 : tk, 32));
+  const std::size_t w = static_cast<std::size_t>(round_up(d, 16));
+  const std::size_t f32 = (4 * (2 * t * w + 16 + 16 * t) + 63) / 64 * 64;  // K^T and V panels, 16 rows of scores
+  const std::size_t s8 = attention_scratch_s8(tk, d);
+  return f32 > s8 ? f32 : s8;
 }
 
 OCELLUS_END

@@ -4,6 +4,9 @@
 
 #if !defined(OCELLUS_ONLY_S8)
 
+/// Rows of queries that a block has at most.
+static constexpr int attention_rows = 16;
+
 static OCELLUS_INLINE int attention_row(const attention_args& t, int j) noexcept {
   return t.key_rows != nullptr ? t.key_rows[j] : j;
 }
@@ -30,6 +33,7 @@ static void attention_f32(const attention_args& t) noexcept {
       load_tail(v, d, t.d).store(out + static_cast<std::size_t>(d / 16) * v_stride);
   }
 
+  static_assert(float_rows <= attention_rows);
   alignas(64) float out[float_rows * 32];
   for (int i = 0; i < t.tq;) {
     const int rows = tile_rows(t.tq - i, float_rows);
@@ -75,9 +79,6 @@ static OCELLUS_INLINE float quantize_row_s8(std::int8_t* q, const float* x, int 
   if (whole < c) (vec::load_n(x + whole, c - whole) * inv).to_s8(q + whole);
   return most / 127.f;
 }
-
-/// Rows of queries that a block has at most.
-static constexpr int attention_rows = 16;
 
 /// Rows of probabilities to u8, in passes over all rows rather than row by row: the maximum or sum that a row waits for
 /// is reduced while the next rows are under way.
