@@ -189,7 +189,7 @@ void bench_eigen(benchmark::State& state, std::string set, highway_rival rival, 
           [&] { rival.eigen_gemm(c.get(), a.get(), w.get(), s.m, s.n, s.k); });
 }
 
-void bench_attention(benchmark::State& state, std::string set, bench_table table, bool s8, const vision_config& v) {
+void bench_attention(benchmark::State& state, std::string set, bench_table table, dtype type, const vision_config& v) {
   const encoder_config& e = v.encoder;
   const int tokens = v.grid_h * v.grid_w + v.class_token, width = e.heads * e.head_width;
   const auto qkv = buffer<float>(area(tokens, 3 * width) + 16);
@@ -206,13 +206,13 @@ void bench_attention(benchmark::State& state, std::string set, bench_table table
   t.scale = 0.125f;
   t.scratch = scratch.get();
   const double macs = 2.0 * tokens * tokens * width;
-  measure(state, unit_of(set, s8 ? dtype::s8 : dtype::f32), macs, 0, [&] {
+  measure(state, unit_of(set, type), macs, 0, [&] {
     for (int h = 0; h < e.heads; h++) {
       t.q = qkv.get() + h * e.head_width;
       t.k = t.q + width;
       t.v = t.k + width;
       t.out = out.get() + h * e.head_width;
-      table.attention[s8](&t);
+      table.attention[type == dtype::s8 ? 2 : type == dtype::bf16 ? 1 : 0](&t);
     }
   });
 }
@@ -416,8 +416,9 @@ void add_set(const std::string& set, const bench_table& table) {
           enroll("gemm_" + std::string(to_string(type)) + "/" + set + "/" + sized(s), threads, bench_gemm,
                  set, table, type, s, threads);
   for (const named& tower : towers) {
-    add("attention_f32/" + set + "/" + tower.name, bench_attention, set, table, false, *tower.v);
-    add("attention_s8/" + set + "/" + tower.name, bench_attention, set, table, true, *tower.v);
+    for (const dtype type : {dtype::f32, dtype::bf16, dtype::s8})
+      add("attention_" + std::string(to_string(type)) + "/" + set + "/" + tower.name, bench_attention, set, table, type,
+          *tower.v);
     const int tokens = tower.v->grid_h * tower.v->grid_w + tower.v->class_token;
     for (const char* op : {"layer_norm", "layer_norm_u8", "quantize_u8"})
       add(std::string(op) + "/" + set + "/" + tower.name, bench_rows, table, std::string(op), tokens,

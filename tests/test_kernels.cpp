@@ -290,6 +290,74 @@ TEST_CASE("attention_f32 of the scalar set is softmax(scale Q K^T) V, within a b
     }
 }
 
+TEST_CASE("attention_bf16 of sets that round activations stays within that rounding") {
+  const fp_env strict;
+  rng random(16);
+  constexpr double half = 1.0 / 256;  // bf16: half a unit in the last place of eight bits
+  for (const int d : {8, 16, 24, 64, 72, 80, 768})
+    for (const int tk : {1, 2, 17, 50, 65})
+      for (const bool causal : {false, true}) {
+        const int tq = causal ? tk : 13, ld = d + 3;
+        const auto size = static_cast<std::size_t>((std::max(tk, tq) + 1) * ld);
+        guarded<float> q(size, 15), k(size, 15), v(size, 15), scratch(attention_scratch(tk, d) / 4);
+        fill_normal(q, random);
+        fill_normal(k, random);
+        fill_normal(v, random);
+        std::vector<int> order(static_cast<std::size_t>(tk));
+        for (int j = 0; j < tk; j++) order[static_cast<std::size_t>(j)] = (j * 7 + 3) % tk;
+        std::vector<float> expected(size, 7.f), got(size);
+        attention_args t;
+        t.q = q.data();
+        t.k = k.data();
+        t.v = v.data();
+        t.ldq = t.ldk = t.ldv = t.ldo = ld;
+        t.tq = tq;
+        t.tk = tk;
+        t.d = d;
+        t.causal = causal;
+        t.key_rows = tk % 2 != 0 && tk % 7 != 0 ? order.data() : nullptr;
+        t.scale = 1 / std::sqrt(static_cast<float>(d));
+        t.scratch = scratch.data();
+        t.out = expected.data();
+        kernels::scalar::attention_f32(t);
+        // a score moves by the roundings of q and k, a probability by that and its own, a value by its own
+        double score = 0, value = 0;
+        for (int i = 0; i < tq; i++)
+          for (int j = 0; j < tk; j++) {
+            double sum = 0;
+            for (int c = 0; c < d; c++) sum += std::fabs(static_cast<double>(q.data()[i * ld + c] * k.data()[j * ld + c]));
+            score = std::max(score, 2.1 * half * static_cast<double>(t.scale) * sum);
+          }
+        for (int j = 0; j < tk; j++)
+          for (int c = 0; c < d; c++) value = std::max(value, std::fabs(static_cast<double>(v.data()[j * ld + c])));
+        const double most = value * (std::expm1(2 * score) + 2.1 * half);
+        for (const kernel_set& set : kernel_sets()) {
+          if (!set.available || set.exact_bf16) continue;
+          std::fill(got.begin(), got.end(), 7.f);
+          std::memset(scratch.data(), 0xff, scratch.size() * sizeof(float));
+          t.out = got.data();
+          set.table.attention_bf16(t);
+          double worst = 0, both = 0, one = 0, other = 0;
+          bool outside = false;
+          for (int i = 0; i < tq + 1; i++)
+            for (int c = 0; c < ld; c++) {
+              const auto at = static_cast<std::size_t>(i * ld + c);
+              if (i == tq || c >= d) {
+                outside = outside || got[at] != 7.f;
+                continue;
+              }
+              const double x = static_cast<double>(got[at]), y = static_cast<double>(expected[at]);
+              worst = std::max(worst, std::fabs(x - y));
+              both += x * y, one += x * x, other += y * y;
+            }
+          const std::string what = set.name + " D=" + std::to_string(d) + " tk=" + std::to_string(tk);
+          CHECK_MESSAGE(worst <= most, what << ": off by " << worst << " of at most " << most);
+          CHECK_MESSAGE(both / std::sqrt(one * other) > 0.9999, what);
+          CHECK_MESSAGE(!outside, what << ": writes beyond its rows and columns");
+        }
+      }
+}
+
 TEST_CASE("layer_norm of the scalar set is (x - mean) / sqrt(var + eps) * gain + bias") {
   const fp_env strict;
   rng random(14);

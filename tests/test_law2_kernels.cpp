@@ -196,7 +196,7 @@ TEST_CASE("gemm: infinite operands and sums that overflow stay infinite, as the 
 }
 
 TEST_CASE(
-    "attention: every set equals scalar bit for bit, f32 and s8, causal or not, with or without key rows") {
+    "attention: every set equals scalar bit for bit, in each type, causal or not, with or without key rows") {
   const fp_env strict;
   rng random(6);
   int shapes = 0;
@@ -231,21 +231,24 @@ TEST_CASE(
             t.causal = causal;
             t.causal_offset = tk - tq;
             t.key_rows = permuted ? order.data() : nullptr;
-            for (const bool s8 : {false, true}) {
+            for (const dtype type : {dtype::f32, dtype::bf16, dtype::s8}) {
               const auto run = [&](const kernel_table& table, std::vector<float>& out) {
                 std::fill(out.begin(), out.end(), canary);
                 std::memset(scratch.data(), 0xff,
                             scratch.size() * sizeof(float));  // NaN: stale scratch must not count
                 t.out = out.data();
-                s8 ? table.attention_s8(t) : table.attention_f32(t);
+                const auto attention = type == dtype::s8     ? table.attention_s8
+                                       : type == dtype::bf16 ? table.attention_bf16
+                                                             : table.attention_f32;
+                attention(t);
               };
               run(scalar_table, expected);
               for (const kernel_set& set : kernel_sets()) {
-                if (!set.available || set.name == "scalar") continue;
+                if (!set.available || set.name == "scalar" || !exact(set, type)) continue;
                 run(set.table, got);
                 const std::ptrdiff_t at = first_difference(got.data(), expected.data(), got.size());
                 if (at >= 0)
-                  FAIL_CHECK("attention_" << (s8 ? "s8 " : "f32 ") << set.name << " D=" << d << " tk=" << tk
+                  FAIL_CHECK("attention_" << to_string(type) << " " << set.name << " D=" << d << " tk=" << tk
                                           << " tq=" << tq << " causal=" << causal << " permuted=" << permuted
                                           << " row " << at / ld << " column " << at % ld << ": "
                                           << got[static_cast<std::size_t>(at)] << " is not "

@@ -53,6 +53,7 @@ struct kernel_table {
   void (*gemm_bf16)(const gemm_args&) noexcept = nullptr;
   void (*gemm_s8)(const gemm_args&) noexcept = nullptr;
   void (*attention_f32)(const attention_args&) noexcept = nullptr;
+  void (*attention_bf16)(const attention_args&) noexcept = nullptr;
   void (*attention_s8)(const attention_args&) noexcept = nullptr;
   void (*layer_norm)(const layer_norm_args&) noexcept = nullptr;
   void (*layer_norm_u8)(const layer_norm_args&) noexcept = nullptr;
@@ -117,6 +118,7 @@ constexpr kernel_table make_table() noexcept {
           &Set::gemm_bf16,
           &Set::gemm_s8,
           &Set::attention_f32,
+          &Set::attention_bf16,
           &Set::attention_s8,
           &Set::layer_norm,
           &Set::layer_norm_u8,

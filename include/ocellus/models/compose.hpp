@@ -262,7 +262,7 @@ struct attention : detail::plain<C, C> {
     } else {
       c.run.linear(w.qkv, x, n, b.qkv, b.ld_qkv);
     }
-    nn::attend(c.run, s, b, &all, 1, nullptr, b.x.f32, b.x.ld, c.type == dtype::s8);
+    nn::attend(c.run, s, b, &all, 1, nullptr, b.x.f32, b.x.ld, c.type);
     c.run.prepare(c.type, b.x, m, C);
     c.run.linear(w.proj, b.x, m, y.f32, y.ld, activation::none, a.rows, a.ld);
   }

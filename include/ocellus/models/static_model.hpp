@@ -56,7 +56,10 @@ struct typed_kernels : Kernels {
     if constexpr (T == dtype::s8) Kernels::gemm_s8(g);
   }
   void attention_f32(const attention_args& a) const noexcept {
-    if constexpr (T != dtype::s8) Kernels::attention_f32(a);
+    if constexpr (T == dtype::f32 || T == dtype::f16) Kernels::attention_f32(a);
+  }
+  void attention_bf16(const attention_args& a) const noexcept {
+    if constexpr (T == dtype::bf16) Kernels::attention_bf16(a);
   }
   void attention_s8(const attention_args& a) const noexcept {
     if constexpr (T == dtype::s8) Kernels::attention_s8(a);

@@ -161,6 +161,15 @@ struct runner {
     }
   }
 
+  /// Attention of a tower whose weights are of `type`.
+  void attention(dtype type, const attention_args& a) const noexcept {
+    switch (type) {
+      case dtype::s8: kernels.attention_s8(a); break;
+      case dtype::bf16: kernels.attention_bf16(a); break;
+      default: kernels.attention_f32(a); break;
+    }
+  }
+
   /// The arguments of c[rows, w.n] = activation(x W^T + bias) (+ residual), x as w's data type wants it.
   static gemm_args arguments(const linear_weights& w, const operand& x, int rows, float* c,
                              std::ptrdiff_t ldc) noexcept {
@@ -389,7 +398,7 @@ struct block_buffers {
 template <class Kernels>
 void attend(const runner<Kernels>& run, const block_shape& s, const block_buffers& b,
             const sequence* sequences, int count, const int* q_rows, float* out, std::ptrdiff_t ldo,
-            bool integer) noexcept {
+            dtype type) noexcept {
   const int inner = s.heads * s.head_width;
   float scale = 1;
   {
@@ -420,11 +429,7 @@ void attend(const runner<Kernels>& run, const block_shape& s, const block_buffer
       a.scratch = b.scratch + static_cast<std::size_t>(part) * b.scratch_part;
       a.out = out + (q_rows == nullptr ? q.row : item / s.heads) * ldo + head * s.head_width;
       a.ldo = ldo;
-      if (integer) {
-        run.kernels.attention_s8(a);
-      } else {
-        run.kernels.attention_f32(a);
-      }
+      run.attention(type, a);
     }
   });
 }
@@ -440,7 +445,6 @@ void attention_pool(const runner<Kernels>& run, const float* queries, std::ptrdi
                     const sequence* sequences, int count, const pool_buffers& b, float* out,
                     std::ptrdiff_t ldo) noexcept {
   const int c = values.k, d = values.n / heads;
-  const bool integer = values.type == dtype::s8;
   float scale = 1;
   {
     const fp_env guard;
@@ -460,11 +464,7 @@ void attention_pool(const runner<Kernels>& run, const float* queries, std::ptrdi
       a.scratch = b.scratch + static_cast<std::size_t>(part) * b.scratch_part;
       a.out = b.heads.f32 + i * b.heads.ld;
       a.ldo = count * b.heads.ld;
-      if (integer) {
-        run.kernels.attention_s8(a);
-      } else {
-        run.kernels.attention_f32(a);
-      }
+      run.attention(values.type, a);
     }
   });
   run.prepare(values.type, b.heads, heads * count, c);
@@ -582,7 +582,6 @@ void self_attention(const runner<Kernels>& run, const block_shape& s, const bloc
                     float* x, std::ptrdiff_t ldx, int rows, const sequence* sequences, int count, const int* pooled,
                     const stage_observer& observe, int index) noexcept {
   const int inner = s.heads * s.head_width;
-  const bool integer = w.qkv.type == dtype::s8;
   const bool pools = pooled != nullptr && w.keys_t;
   half_input(run, s, w.norm1, x, ldx, rows, pools ? dtype::f32 : w.qkv.type, b.x, observe, "norm1", index);
   if (pools) {
@@ -610,7 +609,7 @@ void self_attention(const runner<Kernels>& run, const block_shape& s, const bloc
       }
     }
     if (s.rope != nullptr) rotate(run, s, b, sequences, count, pooled == nullptr);
-    attend(run, s, b, sequences, count, pooled, b.x.f32, b.x.ld, integer);
+    attend(run, s, b, sequences, count, pooled, b.x.f32, b.x.ld, w.qkv.type);
   }
   if (pooled != nullptr) {
     compact(x, ldx, s.width, pooled, count);

@@ -236,11 +236,7 @@ void resnet_forward(const runner<Kernels>& run, const model_config& m, const res
       a.scratch = b.pool.scratch + static_cast<std::size_t>(part) * b.pool.scratch_part;
       a.out = pooled.f32 + h * d;
       a.ldo = c;
-      if (w.kv.type == dtype::s8) {
-        run.kernels.attention_s8(a);
-      } else {
-        run.kernels.attention_f32(a);
-      }
+      run.attention(w.kv.type, a);
     }
   });
   project(run, w.proj, pooled, 1, out, v.embed);

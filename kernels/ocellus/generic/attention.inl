@@ -65,6 +65,9 @@ static void attention_f32(const attention_args& t) noexcept {
   }
 }
 
+/// For towers with bf16 weights; sets that round activations to bf16 round these as well.
+static void attention_bf16(const attention_args& t) noexcept { attention_f32(t); }
+
 /// One row to s8: q = clamp(round(x * 127 / max|x|), -127, 127), zeros if max|x| < 1e-30; returns max|x| / 127. Writes
 /// whole sixteens.
 static OCELLUS_INLINE float quantize_row_s8(std::int8_t* q, const float* x, int c) noexcept {
