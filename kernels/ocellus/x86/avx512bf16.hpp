@@ -125,7 +125,8 @@ struct avx512bf16 : avx512vnni {
 
   /// p[j] = exp((s[j] - max s) * scale) for j < n, to bf16, zeros up to n_padded; returns the sum. The short polynomial
   /// errs by a sixteenth of what rounding does.
-  static OCELLUS_INLINE float softmax_bf16(std::uint16_t* p, const float* s, int n, int n_padded, float scale) noexcept {
+  static OCELLUS_INLINE float softmax_bf16(std::uint16_t* p, const float* s, int n, int n_padded,
+                                           float scale) noexcept {
     const int whole = n / 16 * 16;
     vec m = vec::set(s[0]);
     for (int j = 0; j < whole; j += 16) m = vec::max(m, vec::load(s + j));
