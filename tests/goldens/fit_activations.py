@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""The constants of exp and erf in kernels/ocellus/generic/rowwise.inl, and their errors.
+"""The constants of exp2 and erf in kernels/ocellus/generic/rowwise.inl, and their errors.
 
-exp: e^r = 1 + r + r^2 P(r) on |r| <= ln2 / 2, P of the least largest relative error by Lawson's iteration.
+exp2: 2^r = 1 + r P(r) on |r| <= 1/2, P of the least largest relative error by Lawson's iteration.
 erf: x P(x^2) / Q(x^2); this script only measures the constants' error in double.
 Usage: fit_activations.py
 """
@@ -27,18 +27,17 @@ def solve(a, b):
     return [m[i][n] / m[i][i] for i in range(n)]
 
 
-def fit(first, count, half):
-    """c of e^r = (sum of r^i / i!, i < first) + sum c[i] r^(first + i), i < count: least largest relative error."""
-    grid = [half * math.cos(math.pi * (i + 0.5) / 200) for i in range(200)]
-    fine = [half * (2 * i / 20000 - 1) for i in range(20001)]
-    fixed = [1 / math.factorial(i) for i in range(first)]
+def fit(count):
+    """c of 2^r = 1 + sum c[i] r^(1 + i), i < count: least largest relative error on |r| <= 1/2."""
+    grid = [0.5 * math.cos(math.pi * (i + 0.5) / 200) for i in range(200)]
+    fine = [i / 20000 - 0.5 for i in range(20001)]
 
     def error(c, r):
-        return sum(v * r**i for i, v in enumerate(fixed + c)) / math.exp(r) - 1
+        return sum(v * r**i for i, v in enumerate([1.0] + c)) / 2**r - 1
 
     weights = [1.0] * len(grid)
     for _ in range(300):  # Lawson's iteration: least squares, weighted by the last error
-        rows = [[r ** (first + i) / math.exp(r) for i in range(count)] for r in grid]
+        rows = [[r ** (1 + i) / 2**r for i in range(count)] for r in grid]
         right = [-error([], r) for r in grid]
         a = [[sum(w * x[i] * x[j] for w, x in zip(weights, rows)) for j in range(count)] for i in range(count)]
         c = solve(a, [sum(w * x[i] * y for w, x, y in zip(weights, rows, right)) for i in range(count)])
@@ -49,9 +48,9 @@ def fit(first, count, half):
     return c, max(abs(error(c, r)) for r in fine)
 
 
-for first, count in ((2, 5), (2, 4), (2, 3), (1, 3), (0, 4), (2, 2)):
-    c, worst = fit(first, count, math.log(2) / 2)
-    print(f"exp, degree {first + count - 1}, {first} fixed", [f"{v:.9g}" for v in c], f"relative error {worst:.2g}")
+for degree in (3, 4, 5, 6):
+    c, worst = fit(degree)
+    print(f"exp2, degree {degree}", [f"{v:.9g}" for v in c], f"relative error {worst:.2g}")
 
 P = [1.12837901, 0.194028677, 0.0532059090, 0.00391694040, 2.87579430e-4, 2.01164094e-6]
 Q = [1, 0.505284931, 0.115587645, 0.0152699772, 0.00119808431, 3.78375228e-5]

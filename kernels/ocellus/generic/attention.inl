@@ -136,7 +136,7 @@ static OCELLUS_NOINLINE void quantize_softmax(const softmax_rows& t) noexcept {
     std::int32_t* const ints = t.ints + r * t.ld;
     float* const s = reinterpret_cast<float*>(ints);
     const int seen = t.seen(r), whole = seen / 16 * 16;
-    const vec weight = vec::set(t.weight[r]);
+    const vec weight = vec::set(t.weight[r] * log2_e);
     vec m = vec::set(-3e38f);
     const auto score = [&](int j) OCELLUS_LAMBDA {
       const vec x = vec::dequantize(ints + j, t.k_sum + j, t.zero[r]) * (weight * vec::load(t.k_scale + j));
@@ -150,7 +150,7 @@ static OCELLUS_NOINLINE void quantize_softmax(const softmax_rows& t) noexcept {
   for (int r = 0; r < t.rows; r++) {
     float* const s = reinterpret_cast<float*>(t.ints + r * t.ld);
     const int seen = t.seen(r), whole = seen / 16 * 16;
-    const vec max_v = vec::set(most[r]), least = vec::set(-87.3f);
+    const vec max_v = vec::set(most[r]), least = vec::set(-125.9f);
     vec sum = vec::zero(), p = vec::zero();
     const auto weigh = [&](vec e, int j) OCELLUS_LAMBDA {
       sum = sum + e;
@@ -159,9 +159,9 @@ static OCELLUS_NOINLINE void quantize_softmax(const softmax_rows& t) noexcept {
       p = vec::max(p, e);
     };
     const auto below = [&](int j) OCELLUS_LAMBDA { return vec::max(vec::load(s + j) - max_v, least); };
-    for (int j = 0; j < whole; j += 16) weigh(exp_within<3>(below(j)), j);
+    for (int j = 0; j < whole; j += 16) weigh(exp2_within<3>(below(j)), j);
     if (whole < seen)  // lanes beyond the last key may hold anything
-      weigh(vec::first_n(exp_within<3>(vec::min(below(whole), vec::zero())), seen - whole), whole);
+      weigh(vec::first_n(exp2_within<3>(vec::min(below(whole), vec::zero())), seen - whole), whole);
     most[r] = p.hmax();
     sums[r] = sum.sum();
   }

@@ -46,35 +46,37 @@ struct several {
   }
 };
 
-/// exp(x) for x in [-87.3, 88.3]: x = n ln2 + r with n by the magic-number rounding, e^r by a polynomial
-/// 1 + r + r^2 P(r), the power of two added to the exponent field. One part of ln2 is enough for what sums or sigmoids
-/// make of it: the relative error grows by 6e-8 |x|, the absolute one stays below 1e-7 for x <= 0.
-/// Degree 5 errs by 1.1e-7 and its roundings, degree 3 by 1.2e-4: a thirtieth of a step of u8 probabilities.
+/// 2^x for x in [-125.9, 127.4]: x = n + r with n by the magic-number rounding, 2^r by a polynomial 1 + r P(r), the
+/// power of two added to the exponent field. Degree 5 errs by 1.1e-7 and its roundings, degree 3 by 1e-4: a fortieth of
+/// a step of u8 probabilities.
 template <int Degree, class V>
-static OCELLUS_INLINE V exp_within(V x) noexcept {
+static OCELLUS_INLINE V exp2_within(V x) noexcept {
   const vec magic = vec::set(12582912.f);  // 1.5 * 2^23: adding it rounds to an integer, half to even
-  const V t = x * vec::set(1.44269504f) + magic;
-  const V r = x - (t - magic) * vec::set(0.693147182f);
+  const V t = x + magic;
+  const V r = x - (t - magic);
   V p;
   if constexpr (Degree == 3) {
-    p = r * vec::set(0.166628107f) + vec::set(0.503941f);
+    p = r * vec::set(0.0550089292f) + vec::set(0.242210954f);
+    p = p * r + vec::set(0.693282902f);
   } else {
-    p = r * vec::set(0.0083125243f) + vec::set(0.0418901145f);
-    p = p * r + vec::set(0.166671142f);
-    p = p * r + vec::set(0.499992311f);
+    p = r * vec::set(0.00132647331f) + vec::set(0.00967151299f);
+    p = p * r + vec::set(0.0555073358f);
+    p = p * r + vec::set(0.240222424f);
+    p = p * r + vec::set(0.693147004f);
   }
-  p = (p * r) * r + r;
-  return V::add_exponent(p + vec::set(1.f), t);
+  return V::add_exponent(p * r + vec::set(1.f), t);
 }
+/// 2^x for any x, held within what f32 can say.
 template <class V>
-static OCELLUS_INLINE V exp(V x) noexcept {
-  return exp_within<5>(V::min(V::max(x, vec::set(-87.3f)), vec::set(88.3f)));
+static OCELLUS_INLINE V exp2(V x) noexcept {
+  return exp2_within<5>(V::min(V::max(x, vec::set(-125.9f)), vec::set(127.4f)));
 }
+static constexpr float log2_e = 1.44269504f;
 
-/// x sigmoid(a x), given -a x.
+/// x sigmoid(u), given -u log2(e).
 template <class V>
 static OCELLUS_INLINE V times_sigmoid(V x, V minus) noexcept {
-  return x / (exp(minus) + vec::set(1.f));
+  return x / (exp2(minus) + vec::set(1.f));
 }
 
 /// erf(x), absolute error below 4e-7: x P(x^2) / Q(x^2) on |x| <= 3.95 (beyond, erf is 1 to 2.4e-8).
@@ -98,15 +100,15 @@ static OCELLUS_INLINE V erf(V x) noexcept {
 template <activation Act, class V>
 static OCELLUS_INLINE V activate(V x) noexcept {
   if constexpr (Act == activation::quick_gelu) {
-    return times_sigmoid(x, x * vec::set(-1.702f));
+    return times_sigmoid(x, x * vec::set(-1.702f * log2_e));
   } else if constexpr (Act == activation::gelu) {
     return (x * vec::set(0.5f)) * (erf(x * vec::set(0.707106781f)) + vec::set(1.f));
   } else if constexpr (Act == activation::gelu_tanh) {
     // tanh(u) = 2 sigmoid(2u) - 1, hence x/2 (1 + tanh u) = x sigmoid(2u), 2u = 2 sqrt(2/pi) (x + 0.044715 x^3)
-    const V x3 = (x * x) * x;
-    return times_sigmoid(x, (x + x3 * vec::set(0.044715f)) * vec::set(-1.59576912f));
+    constexpr float c = -1.59576912f * log2_e;
+    return times_sigmoid(x, x * ((x * x) * vec::set(0.044715f * c) + vec::set(c)));
   } else if constexpr (Act == activation::silu) {
-    return times_sigmoid(x, x * vec::set(-1.f));
+    return times_sigmoid(x, x * vec::set(-log2_e));
   } else if constexpr (Act == activation::relu) {
     return V::max(x, vec::zero());
   } else {
@@ -309,15 +311,15 @@ static OCELLUS_INLINE float softmax_row(float* s, int n, int n_padded, float sca
     const vec last = vec::load(s + j);  // rows are padded to 16: readable, but the tail must not count
     m = vec::max(m, vec::select_n(last, m, n - j));
   }
-  const vec max_v = vec::set(m.hmax()), scale_v = vec::set(scale);
+  const vec max_v = vec::set(m.hmax()), scale_v = vec::set(scale * log2_e);
   vec sum = vec::zero();
   for (j = 0; j + 16 <= n; j += 16) {
-    const vec e = exp((vec::load(s + j) - max_v) * scale_v);
+    const vec e = exp2((vec::load(s + j) - max_v) * scale_v);
     sum = sum + e;
     e.store(s + j);
   }
   if (j < n) {
-    const vec e = vec::first_n(exp((vec::load(s + j) - max_v) * scale_v), n - j);
+    const vec e = vec::first_n(exp2((vec::load(s + j) - max_v) * scale_v), n - j);
     sum = sum + e;
     e.store(s + j);
     j += 16;

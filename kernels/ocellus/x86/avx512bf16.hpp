@@ -131,16 +131,16 @@ struct avx512bf16 : avx512vnni {
     vec m = vec::set(s[0]);
     for (int j = 0; j < whole; j += 16) m = vec::max(m, vec::load(s + j));
     if (whole < n) m = vec::max(m, vec::select_n(vec::load(s + whole), m, n - whole));
-    const vec most = vec::set(m.hmax()), scales = vec::set(scale), least = vec::set(-87.3f);
+    const vec most = vec::set(m.hmax()), scales = vec::set(scale * log2_e), least = vec::set(-125.9f);
     vec sum = vec::zero();
     const auto weigh = [&](vec e, int j) OCELLUS_LAMBDA {
       sum = sum + e;
       _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + j), (__m256i)_mm512_cvtneps_pbh(e.x));
     };
     const auto below = [&](int j) OCELLUS_LAMBDA { return vec::max((vec::load(s + j) - most) * scales, least); };
-    for (int j = 0; j < whole; j += 16) weigh(exp_within<3>(below(j)), j);
+    for (int j = 0; j < whole; j += 16) weigh(exp2_within<3>(below(j)), j);
     if (whole < n)  // lanes beyond the last key may hold anything
-      weigh(vec::first_n(exp_within<3>(vec::min(below(whole), vec::zero())), n - whole), whole);
+      weigh(vec::first_n(exp2_within<3>(vec::min(below(whole), vec::zero())), n - whole), whole);
     for (int j = round_up(n, 16); j < n_padded; j += 16)
       _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + j), _mm256_setzero_si256());
     return sum.sum();
