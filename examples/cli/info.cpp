@@ -77,6 +77,7 @@ void info(const options& o) {
   for (int i = 0; i < file.tensor_count(); i++) {
     const tensor_view t = file.tensor(i);
     by_type[to_string(t.type)] += t.bytes;
+    if (t.name.ends_with(".attn.keys_t.weight")) continue;  // a part of attn.qkv, a second time
     std::uint64_t n = 1;
     for (int d = 0; d < t.rank; d++) n *= static_cast<std::uint64_t>(t.shape[d]);
     parameters += n;

@@ -56,6 +56,7 @@ WRONG = [  # sentence, model
     ("a layer's width is a positive number", layers("linear<0, 128>")),
     ("attention's width is no multiple of its number of heads", layers("attention<128, 3>")),
     ("attention_pool's width is no multiple of its number of heads", layers("attention_pool<128, 3>")),
+    ("class_attention's width is no multiple of 16", layers("class_attention<24, 3>")),
     ("patch_embed: the picture is smaller than a patch", layers("patch_embed<16, 32, 128>")),
     ("seq needs at least one layer", layers("seq<>")),
     ("seq: a layer's width differs from what the layer before it gives", layers("seq<patches, linear<64, 128>>")),

@@ -197,6 +197,7 @@ struct recorder {
   /// Inputs of one matrix wait until they are enough for a product that is worth its call.
   struct entry {
     input_moments* to = nullptr;
+    std::size_t bytes = 0;            ///< of the matrix
     std::vector<float> columns = {};  ///< [k, most_rows], as gemm_f32 reads activations
     int rows = 0;
   };
@@ -204,14 +205,14 @@ struct recorder {
   thread_pool pool{};
   std::map<const void*, entry> matrices;  ///< by where they begin
   array<float> panels;  ///< the same as it reads weights: [k / 16][rows][16]
-  int sequence = 0;     ///< rows of a tower's sequence; products over other numbers have no pooled token
+  int sequence = 0;     ///< rows of a tower's sequence; products over other numbers weigh all rows alike
   int pooled = -1;      ///< its row of the pooled token, or -1
 
   void record(const gemm_args& g) noexcept {
-    const auto after = matrices.upper_bound(g.b);  // g.b may be in the midst of a matrix: rows of it
-    if (after == matrices.begin()) return;
-    entry& e = std::prev(after)->second;
-    if (g.k != e.to->k) return;
+    auto at = matrices.upper_bound(g.b);  // g.b may be in the midst of a matrix: rows of it
+    if (at == matrices.begin()) return;
+    entry& e = (--at)->second;
+    if (static_cast<const char*>(g.b) >= static_cast<const char*>(at->first) + e.bytes) return;
     const int step = ceil_div(g.m, most_rows);
     for (int r = 0; r < g.m; r++) {
       const bool chosen = g.m == sequence && r == pooled;
@@ -282,7 +283,7 @@ outcome<moments_by_matrix> observe_inputs(const fs::path& packed, const calibrat
     input_moments& of = seen.emplace(t.name, t.shape[1]).first->second;
     for (int b = 0; b < of.blocks(); b++)
       of.second.emplace_back(static_cast<std::size_t>(of.size(b)) * static_cast<std::size_t>(of.size(b)), 0.f);
-    all.matrices[t.data] = {&of, std::vector<float>(static_cast<std::size_t>(of.k) * recorder::most_rows)};
+    all.matrices[t.data] = {&of, t.bytes, std::vector<float>(static_cast<std::size_t>(of.k) * recorder::most_rows)};
     widest = std::max(widest, round_up(of.k, panel_width));
   }
   result<array<float>> panels = array<float>::make(static_cast<std::size_t>(widest) * recorder::most_rows);

@@ -106,8 +106,8 @@ void read_image_tower(plan& p, const std::string& at) {
   if (heads * d != width)
     return p.fail("tensor " + attn + "query/kernel: heads of another total width than the tower's");
   add_map_queries(p, piece{attn + "query/kernel", {width, heads, d}}.transposed(), {attn + "query/bias", {heads, d}},
-                  {head + "probe", {width}}, piece{attn + "key/kernel", {width, heads, d}}.transposed());
-  p.use(attn + "key/bias");  // softmax does not see it
+                  {head + "probe", {width}}, piece{attn + "key/kernel", {width, heads, d}}.transposed(),
+                  {attn + "key/bias", {heads, d}});
   p.matrix("vision.map.v.weight", {width, width}, piece{attn + "value/kernel", {width, heads, d}}.transposed());
   p.exact("vision.map.v.bias", {width}, piece{attn + "value/bias", {heads, d}});
   p.matrix("vision.map.proj.weight", {width, width},

@@ -178,7 +178,8 @@ void add_map_head(plan& p, const std::string& from) {
   const std::string in = from + "attention.in_proj_weight", in_bias = from + "attention.in_proj_bias";
   const piece q = piece{in, {3 * width, width}}.rows(0, width),
               q_bias = piece{in_bias, {3 * width}}.rows(0, width);
-  add_map_queries(p, q, q_bias, {from + "probe", {width}}, piece{in, {3 * width, width}}.rows(width, width));
+  add_map_queries(p, q, q_bias, {from + "probe", {width}}, piece{in, {3 * width, width}}.rows(width, width),
+                  piece{in_bias, {3 * width}}.rows(width, width));
   p.matrix("vision.map.v.weight", {width, width}, piece{in, {3 * width, width}}.rows(2 * width, width));
   p.exact("vision.map.v.bias", {width}, piece{in_bias, {3 * width}}.rows(2 * width, width));
   p.linear("vision.map.proj", from + "attention.out_proj", width, width);
@@ -412,10 +413,13 @@ void read_plain_vit(plan& p, const settings& root, const std::string& model_type
 
 }  // namespace
 
-void add_map_queries(plan& p, const piece& q, const piece& q_bias, const piece& probe, const piece& k) {
+void add_map_queries(plan& p, const piece& q, const piece& q_bias, const piece& probe, const piece& k,
+                     const piece& k_bias) {
   const std::int64_t width = p.config().vision.encoder.width, heads = p.config().vision.map_heads;
-  if (heads < 1 || width % heads != 0) return p.fail("the MAP head's width is no multiple of its number of heads");
-  p.computed("vision.map.queries", storage::exact, {heads, width}, {q, q_bias, probe, k},
+  if (heads < 1 || width % heads != 0)
+    return p.fail("tensor " + probe.name + ": its width " + std::to_string(width) + " is no multiple of the MAP head's " +
+                  std::to_string(heads) + " heads");
+  p.computed("vision.map.queries", storage::exact, {heads, width}, {q, q_bias, probe, k, k_bias},
              [heads](const std::vector<std::vector<float>>& in, std::vector<float>& out) {
                const std::size_t n = in[1].size(), d = n / static_cast<std::size_t>(heads);
                std::vector<double> sums(out.size());
@@ -425,6 +429,7 @@ void add_map_queries(plan& p, const piece& q, const piece& q_bias, const piece& 
                    query += static_cast<double>(in[0][i * n + j]) * static_cast<double>(in[2][j]);
                  for (std::size_t j = 0; j < n; j++)
                    sums[i / d * n + j] += query * static_cast<double>(in[3][i * n + j]);
+                 sums[i / d * n] += 0 * static_cast<double>(in[4][i]);  // NaN and infinity come through
                }
                for (std::size_t i = 0; i < out.size(); i++) out[i] = static_cast<float>(sums[i]);
              });

@@ -70,8 +70,10 @@ void add_clip_resnet(plan& p);
 void add_clip_text(plan& p, const std::string& prefix, bool projection_is_linear);
 
 /// vision.map.queries: the MAP head's learned query through the weights of queries and of keys, k^T (q * probe + q_bias),
-/// for each of config().vision.map_heads heads with its own rows of both.
-void add_map_queries(plan& p, const piece& q, const piece& q_bias, const piece& probe, const piece& k);
+/// for each of config().vision.map_heads heads with its own rows of both. The keys' bias adds the same to all scores: it is
+/// checked and left out.
+void add_map_queries(plan& p, const piece& q, const piece& q_bias, const piece& probe, const piece& k,
+                     const piece& k_bias);
 
 /// logit_scale, exponentiated, and logit_bias if there is one.
 void read_logit_scale(plan& p, const std::string& scale, const std::string& bias);

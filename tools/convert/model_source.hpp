@@ -11,7 +11,7 @@
 //   vision.blocks.N.attn.qkv.weight [3*H*D, C] (q, k, v rows; each head by head), .bias [3*H*D] optional
 //   vision.blocks.N.attn.proj.weight [C, H*D], .bias  .attn.q_norm/.k_norm.weight/.bias [D], .attn.norm (optional)
 //   vision.blocks.N.attn.keys_t.weight [H*C, D]: the last block's k rows transposed head by head, where only the class
-//     token goes on (pools_in_last_block)
+//     token goes on (pools_in_last_block); qkv has them as well, for towers composed with attention over all tokens
 //   vision.blocks.N.mlp.fc1.weight [F, C] (gated: [2F, C], the gate's rows first), .bias; .mlp.fc2.weight [C, F], .bias
 //   vision.norm.weight/.bias [C]
 //   MAP head: vision.map.queries [H, C] (the learned query through the weights of queries and keys, head by head),
@@ -58,7 +58,9 @@ struct planned_tensor {
   std::vector<std::uint32_t> shape;
   std::function<outcome<void>(std::vector<float>&)> read;
   std::string source;  ///< the checkpoint's name(s), for messages and provenance
-  std::vector<float> columns = {};  ///< smoothing: element i is multiplied by columns[i % C] when it is packed
+  /// Smoothing: element i is multiplied by columns[i % size] when it is packed: size k, factors of columns; attn.keys_t's
+  /// size is C * D, factors of rows.
+  std::vector<float> columns = {};
   rounded_matrix rounded = {};      ///< s8: after smoothing; empty: each weight to the nearest step
 };
 

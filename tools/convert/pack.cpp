@@ -120,7 +120,7 @@ outcome<pack_result> pack(const model_source& model, const pack_options& options
     const ocellus::dtype type = choose_type(t, options);
     const int n = static_cast<int>(t.shape[0]), k = static_cast<int>(elements / t.shape[0]);
     const bool raw_pixels = (options.type == ocellus::dtype::s8 || options.type == ocellus::dtype::bf16) &&
-                            t.name.starts_with("vision.patch_embed.");
+                            t.name.starts_with("vision.patch_embed.");  // keep_f16 names blocks, never these
     std::vector<float> columns = t.columns;
     if (raw_pixels && t.kind == storage::matrix && columns.empty()) columns = raw_pixel_columns(model.config.preprocess, k);
     for (std::size_t i = 0, c = columns.size(); c != 0 && i < elements; i++) values[i] *= columns[i % c];

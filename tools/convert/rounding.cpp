@@ -121,9 +121,11 @@ outcome<void> round_for_inputs(model_source& model, moments_by_matrix& seen,
     }
     for (float& scale : t.rounded.scales) scale /= 127.f;
     const double added = damp(t.name);
+    // factors of the inputs; more than k are factors of rows (attn.keys_t), which inputs do not see
+    const std::vector<float> columns = t.columns.size() == static_cast<std::size_t>(k) ? t.columns : std::vector<float>();
     std::vector<plan_of_block> plans(static_cast<std::size_t>(at->second.blocks()));
     pool.executor().for_each(at->second.blocks(), [&](int b) {
-      plans[static_cast<std::size_t>(b)] = plan_block(at->second, b, t.columns, added);
+      plans[static_cast<std::size_t>(b)] = plan_block(at->second, b, columns, added);
     });
     pool.executor().for_each(ceil_div(n, rows_at_once), [&](int part) {
       std::vector<float> target;

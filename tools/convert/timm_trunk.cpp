@@ -362,7 +362,7 @@ void add_timm_trunk(plan& p, const timm_options& o) {
     if (!p.ok()) return;
     const piece kv{head + "kv.weight", {2 * width, width}}, kv_bias{head + "kv.bias", {2 * width}};
     add_map_queries(p, {head + "q.weight", {width, width}}, {head + "q.bias", {width}}, {head + "latent", {width}},
-                    kv.rows(0, width));
+                    kv.rows(0, width), kv_bias.rows(0, width));
     p.matrix("vision.map.v.weight", {width, width}, kv.rows(width, width));
     p.exact("vision.map.v.bias", {width}, kv_bias.rows(width, width));
     p.linear("vision.map.proj", head + "proj", width, width);

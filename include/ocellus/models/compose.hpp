@@ -280,6 +280,7 @@ struct attention : detail::plain<C, C> {
 /// keys and values (nn::attention_pool). Packed files of such towers have `keys_t` beside `qkv`.
 template <int C, int H>
 struct class_attention : attention<C, H> {
+  static_assert(C % panel_width == 0, "class_attention's width is no multiple of 16");
   static constexpr bool reads_product = false;
   static constexpr int rows(int) noexcept { return 1; }
   struct weights : attention<C, H>::weights {

@@ -171,9 +171,9 @@ class model {
       if (in.grids != nullptr) part.grids += 2 * first;
       nn::vision_buffers b;
       const int parts = threads.concurrency < 1 ? 1 : threads.concurrency;
-      const status grown = work.reserve(b.carve(nullptr, v, n, rows, most, parts));
+      const status grown = work.reserve(b.carve(nullptr, v, n, rows, most, parts, vision_integer_));
       if (grown != status::ok) return grown;
-      b.carve(work.data(), v, n, rows, most, parts);
+      b.carve(work.data(), v, n, rows, most, parts, vision_integer_);
       nn::vision_forward(
           run, config_, vision_, part, b, out + static_cast<std::ptrdiff_t>(first) * v.embed, v.embed,
           logits == nullptr ? nullptr : logits + static_cast<std::ptrdiff_t>(first) * v.classes, observe);
@@ -234,9 +234,9 @@ class model {
       }
       nn::text_buffers b;
       const int parts = threads.concurrency < 1 ? 1 : threads.concurrency;
-      const status grown = work.reserve(b.carve(nullptr, t, n, rows, parts));
+      const status grown = work.reserve(b.carve(nullptr, t, n, rows, parts, text_integer_));
       if (grown != status::ok) return grown;
-      b.carve(work.data(), t, n, rows, parts);
+      b.carve(work.data(), t, n, rows, parts, text_integer_);
       nn::text_forward(run, config_, text_, batch->data(), n, b, targets->data(), observe);
       const float* previous = nullptr;
       for (int i = first, k = -1; i < next; i++) {  // equal texts get a copy
@@ -425,6 +425,7 @@ class model {
       if (!blocks) return blocks.error();
       vision_blocks_ = std::move(*blocks);
       binder.vision(v, vision_blocks_.data(), vision_);
+      vision_integer_ = all_s8(vision_blocks_) && (!vision_.map.v || vision_.map.v.type == dtype::s8);
     } else if (v.kind == vision_kind::resnet) {
       int count = 0;
       for (const int n : v.resnet_layers) count += n;
@@ -440,8 +441,15 @@ class model {
       if (!blocks) return blocks.error();
       text_blocks_ = std::move(*blocks);
       binder.text(config_.text, text_blocks_.data(), text_);
+      text_integer_ = all_s8(text_blocks_);
     }
     return binder.error;
+  }
+
+  static bool all_s8(const array<nn::block_weights>& blocks) noexcept {
+    for (const nn::block_weights& b : blocks)
+      if (b.qkv && b.qkv.type != dtype::s8) return false;
+    return true;
   }
 
   status encode_resnet(const nn::runner<dynamic>& run, const nn::image_batch& in, float* out, workspace& work,
@@ -467,6 +475,7 @@ class model {
   model_config config_;
   dynamic kernels_{kernel_table{}};
   array<nn::block_weights> vision_blocks_, text_blocks_;
+  bool vision_integer_ = false, text_integer_ = false;  ///< attention is in s8 throughout: less scratch
   nn::vision_weights vision_;
   array<nn::bottleneck_weights> resnet_blocks_;
   nn::resnet_weights resnet_;

@@ -32,7 +32,7 @@ struct linear_weights {
   explicit operator bool() const noexcept { return data != nullptr; }
 };
 
-/// Rows [first, first + n) of W alone; `first` is a multiple of 16.
+/// Rows [first, first + n) of W alone; `first` is a multiple of panel_width.
 inline linear_weights rows_of(const linear_weights& w, int first, int n) noexcept {
   linear_weights part = w;
   const std::size_t skipped = packed_elements(w.type, first, w.k) * size_of(w.type);
@@ -340,9 +340,9 @@ struct sequence {
 
 /// Buffers of attention_pool.
 struct pool_buffers {
-  operand heads;          ///< [H * sequences, C], head by head
+  operand heads;          ///< [H * sequences, C], head by head: queries, then outputs in their place
   operand queries;        ///< [H * sequences, D], where they are not known beforehand
-  unsigned char* scratch = nullptr;  ///< one part per thread
+  unsigned char* scratch = nullptr;  ///< one part per sequence that is under way
   std::size_t scratch_part = 0;
 
   constexpr void carve(carver& from, int head_count, int c, int head_width, int sequences, int most_keys, int threads,
@@ -350,12 +350,13 @@ struct pool_buffers {
     heads.carve(from, head_count * sequences, c);
     if (head_width > 0) queries.carve(from, head_count * sequences, head_width);
     scratch_part = integer ? attention_scratch_s8(most_keys, c) : attention_scratch(most_keys, c);
-    scratch = from.take<unsigned char>(scratch_part * static_cast<std::size_t>(threads));
+    const int parts = sequences < threads ? sequences : threads;
+    scratch = from.take<unsigned char>(scratch_part * static_cast<std::size_t>(parts));
   }
 };
 
-/// Buffers of a stack of blocks over at most `rows` rows. Attention and feed-forward take turns, so theirs
-/// overlap.
+/// Buffers of a stack of blocks over at most `rows` rows. Attention, attention_pool and feed-forward take turns, so
+/// theirs overlap.
 struct block_buffers {
   operand x;              ///< input of a product: normed, attended
   operand hidden;         ///< feed-forward: [rows, F]

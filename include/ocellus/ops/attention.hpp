@@ -29,7 +29,7 @@ struct attention_args {
   const float* v = nullptr;
   std::ptrdiff_t ldv = 0;
   const int* key_rows = nullptr;
-  float* out = nullptr;      ///< [tq, D]
+  float* out = nullptr;      ///< [tq, D]; may be q, with its stride
   std::ptrdiff_t ldo = 0;
   int tq = 0, tk = 0, d = 0;
   bool causal = false;

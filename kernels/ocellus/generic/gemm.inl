@@ -13,6 +13,9 @@
 // Up to `wide_rows` rows (a pooled token, a very short text) take four panels at a time: a tile of one row and two
 // panels would wait for its two chains of multiply-adds.
 //
+// A set without a dot product of bytes multiplies 16-bit halves of each four (split_rows). With split_bytes > 0 gemm_s8
+// splits a block of rows before all its panels, on the stack, and its tiles are tile_s8<MR, P, true>.
+//
 // A set that improves on the s8 tile alone defines OCELLUS_ONLY_S8 around the include and inherits the rest.
 
 #if !defined(OCELLUS_ONLY_S8)
@@ -246,13 +249,17 @@ static void gemm_bf16(const gemm_args& g) noexcept { gemm_float<bf16>(g); }
 
 #endif
 
-/// Calls the tile of `rows` rows (1..MR).
-template <int MR, int P>
+/// Calls the tile of `rows` rows (1..MR); Split: rows that split_rows made.
+template <int MR, int P, bool Split = false>
 static OCELLUS_NOINLINE void tiles_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
                                       std::size_t stride, int k, std::int32_t* out, std::ptrdiff_t ldo,
                                       const prefetch_run& next, int rows) noexcept {
   by_height<MR, is_lone<P>>(rows, [&](auto height, int r) OCELLUS_LAMBDA {
-    tile_s8<height, P>(a + r * lda, lda, b, stride, k, out + r * ldo, ldo, next);
+    if constexpr (Split) {
+      tile_s8<height, P, true>(a + r * lda, lda, b, stride, k, out + r * ldo, ldo, next);
+    } else {
+      tile_s8<height, P>(a + r * lda, lda, b, stride, k, out + r * ldo, ldo, next);
+    }
   });
 }
 
@@ -261,11 +268,20 @@ static void gemm_s8(const gemm_args& g) noexcept {
   const std::int8_t* b = static_cast<const std::int8_t*>(g.b);
   const std::uint8_t* a = static_cast<const std::uint8_t*>(g.a);
   const int depth = round_up(g.k, 4);
-  const int fit = static_cast<int>(block_bytes / static_cast<std::size_t>(depth));
-  const int block = fit < s8_rows ? s8_rows : fit;
+  constexpr bool splits = split_bytes > 0;
+  alignas(64) std::uint8_t split[splits ? split_bytes : 1];
+  const int fit = static_cast<int>((splits ? split_bytes / 2 : block_bytes) / static_cast<std::size_t>(depth));
+  const int block = !splits && fit < s8_rows ? s8_rows : fit;
   alignas(64) std::int32_t acc[s8_rows * 32 > wide_rows * 64 ? s8_rows * 32 : wide_rows * 64];
   for (int i0 = 0; i0 < g.m; i0 += block) {
     const int i1 = i0 + block < g.m ? i0 + block : g.m, tiles = ceil_div(i1 - i0, s8_rows);
+    const std::uint8_t* x = a + i0 * g.lda;
+    std::ptrdiff_t ldx = g.lda;
+    if constexpr (splits) {
+      split_rows(split, 2 * depth, x, ldx, i1 - i0, depth);
+      x = split;
+      ldx = 2 * depth;
+    }
     for (int p = g.panel_begin, panels = 0; p < g.panel_end; p += panels) {
       panels = tile_panels(g.panel_end - p, i1 - i0);
       const std::int8_t* panel = b + static_cast<std::size_t>(p) * stride;
@@ -276,11 +292,11 @@ static void gemm_s8(const gemm_args& g) noexcept {
       for (int i = i0; i < i1; next.at += depth * panel_width / tiles) {
         const int rows = tile_rows(i1 - i, s8_rows);
         if (panels == 2) {
-          tiles_s8<s8_rows, 2>(a + i * g.lda, g.lda, panel, stride, depth, acc, width, next, rows);
+          tiles_s8<s8_rows, 2, splits>(x + (i - i0) * ldx, ldx, panel, stride, depth, acc, width, next, rows);
         } else if (panels == 1) {
-          tiles_s8<s8_rows, 1>(a + i * g.lda, g.lda, panel, stride, depth, acc, width, next, rows);
+          tiles_s8<s8_rows, 1, splits>(x + (i - i0) * ldx, ldx, panel, stride, depth, acc, width, next, rows);
         } else if constexpr (wide_rows > 0) {
-          tiles_s8<wide_rows, 4>(a + i * g.lda, g.lda, panel, stride, depth, acc, width, next, rows);
+          tiles_s8<wide_rows, 4, splits>(x + (i - i0) * ldx, ldx, panel, stride, depth, acc, width, next, rows);
         }
         finish_s8(g, acc, width, i, rows, col, cols);
         i += rows;

@@ -9,7 +9,8 @@
 // to nearest even, whatever MXCSR says. Preferred only where it is quick: Sapphire Rapids runs it at half the rate of
 // f32 FMA, Zen 4 at twice (118 GMAC/s against 59 at 3.69 GHz).
 // Registers: tile 12 x 32: 24 accumulators + 2 of W + 1 broadcast = 27 of 32.
-// Attention: 57 % of the bf16 peak on Zen 5 at ViT-B/16's 197 tokens, 1.57 times attention_f32; 36 % and 1.36 at 50.
+// Attention (bench_kernels --benchmark_filter=attention_, Zen 5): 57 % of the bf16 peak at ViT-B/16's 197 tokens, 1.57
+// times attention_f32; 36 % and 1.36 at 50.
 // Blocking: A is rounded into a buffer on the stack, at most 64 rows x 768 deep (96 KiB); C holds the partial sums.
 #pragma once
 
@@ -41,7 +42,7 @@ struct avx512bf16 : avx512vnni {
     });
     const std::uint16_t* rows[(MR + 2) / 3];  // every third row; the others are one and two strides away
     unroll<(MR + 2) / 3>([&](auto i) OCELLUS_LAMBDA { rows[i] = a + 3 * i * lda; });
-    const char* ahead = next.at;
+    const char* ahead = next.at != nullptr ? next.at : reinterpret_cast<const char*>(b);
     for (int d = 0; d < pairs; d++) {
       __m512i w[P];
       unroll<P>([&](auto p) OCELLUS_LAMBDA {
