@@ -113,6 +113,7 @@ struct avx512 : avx2 {
   static constexpr int epilogue_rows = 2;
   static constexpr int float_rows = 12;
   static constexpr int s8_rows = 8;
+  static constexpr std::size_t split_bytes = 0;  // splitting: 1.11 times as quick for 7 KB of code, and few CPUs
   static constexpr int wide_rows = 3;
   static constexpr int float_depth = 1024;
 
@@ -188,7 +189,7 @@ struct avx512 : avx2 {
     });
   }
 
-  template <int MR, int P, bool Split = false>
+  template <int MR, int P>
   static OCELLUS_NOINLINE void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
                                        std::size_t panel_stride, int k, std::int32_t* out, std::ptrdiff_t ldo,
                                        const prefetch_run&) noexcept {
@@ -206,20 +207,10 @@ struct avx512 : avx2 {
         odd_w[p] = _mm512_srai_epi16(w, 8);
       });
       unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-        __m512i even, odd;
-        if constexpr (Split) {
-          std::int32_t first, second;  // each broadcast from memory
-          std::memcpy(&first, a + r * lda + 2 * d, 4);
-          std::memcpy(&second, a + r * lda + 2 * d + 4, 4);
-          even = _mm512_set1_epi32(first);
-          odd = _mm512_set1_epi32(second);
-        } else {
-          std::int32_t four;
-          std::memcpy(&four, a + r * lda + d, 4);
-          const __m512i x = _mm512_set1_epi32(four);
-          even = _mm512_and_si512(x, low);
-          odd = _mm512_srli_epi16(x, 8);
-        }
+        std::int32_t four;
+        std::memcpy(&four, a + r * lda + d, 4);
+        const __m512i x = _mm512_set1_epi32(four);
+        const __m512i even = _mm512_and_si512(x, low), odd = _mm512_srli_epi16(x, 8);
         unroll<P>([&](auto p) OCELLUS_LAMBDA {
           acc[r][p] = _mm512_add_epi32(acc[r][p], _mm512_add_epi32(_mm512_madd_epi16(even, even_w[p]),
                                                                    _mm512_madd_epi16(odd, odd_w[p])));

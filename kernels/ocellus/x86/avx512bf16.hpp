@@ -67,9 +67,9 @@ struct avx512bf16 : avx512vnni {
   }
 
   /// Calls the tile of `rows` rows (1..float_rows) and one or two panels.
-  static OCELLUS_INLINE void tiles_rounded(int rows, int panels, const std::uint16_t* a, std::ptrdiff_t lda,
-                                           const bf16* b, std::size_t stride, int depth, float* c,
-                                           std::ptrdiff_t ldc, const prefetch_run& next) noexcept {
+  static OCELLUS_NOINLINE void tiles_rounded(int rows, int panels, const std::uint16_t* a, std::ptrdiff_t lda,
+                                             const bf16* b, std::size_t stride, int depth, float* c,
+                                             std::ptrdiff_t ldc, const prefetch_run& next) noexcept {
     const auto tiles = [&](auto count) OCELLUS_LAMBDA {
       by_height<float_rows, count == 1>(rows, [&](auto height, int r) OCELLUS_LAMBDA {
         tile_bf16<height, count>(a + r * lda, lda, b, stride, (depth + 1) / 2, c + r * ldc, ldc, next);
