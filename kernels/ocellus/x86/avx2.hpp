@@ -7,7 +7,7 @@
 // | _mm256_madd_epi16   | vpmaddwd      | s8 tile: u8 x s8 as s16 pairs, exact (no maddubs: it saturates) |
 //
 // Overflow: s16 products of u8 x s8 are below 2^15, pmaddwd adds two of them in s32; see ops/gemm.hpp for K.
-// Bound by its additions and multiplications: 79 % of pmaddwd's peak on Zen 5 with rows split beforehand, 66 % without.
+// Bound by its additions and multiplications: 76 % of pmaddwd's peak on Zen 5 with rows split beforehand, 65 % without.
 // Registers: f32 tile 6 x 16: 12 accumulators + 2 of W + 1 of A = 15. s8 tile 4 x 16: 8 + 4 of W + 2 of A = 14.
 // A pair of panels is two single ones: sixteen registers hold no more.
 #pragma once
