@@ -239,5 +239,33 @@ inline std::ptrdiff_t first_difference(const float* a, const float* b, std::size
   return -1;
 }
 
+/// Random operands of an attention, `rows` of each with row stride ld; scratch ends at its guard page. `args` lacks `out`.
+struct attention_inputs {
+  guarded<float> q, k, v, scratch;
+  std::vector<int> order;  ///< the keys, permuted: for args.key_rows
+  attention_args args;
+
+  attention_inputs(int rows, int tq, int tk, int d, int ld, rng& random)
+      : q(static_cast<std::size_t>(rows * ld), 15),
+        k(q.size(), 15),
+        v(q.size(), 15),
+        scratch(attention_scratch(tk, d) / sizeof(float)),
+        order(static_cast<std::size_t>(tk)) {
+    fill_normal(q, random);
+    fill_normal(k, random);
+    fill_normal(v, random);
+    for (int j = 0; j < tk; j++) order[static_cast<std::size_t>(j)] = (j * 7 + 3) % tk;
+    args.q = q.data();
+    args.k = k.data();
+    args.v = v.data();
+    args.ldq = args.ldk = args.ldv = args.ldo = ld;
+    args.tq = tq;
+    args.tk = tk;
+    args.d = d;
+    args.scale = 1.f / std::sqrt(static_cast<float>(d));
+    args.scratch = scratch.data();
+  }
+};
+
 }  // namespace
 }  // namespace kernel_testing

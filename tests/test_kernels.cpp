@@ -224,24 +224,12 @@ TEST_CASE("attention_f32 of the scalar set is softmax(scale Q K^T) V, within a b
   for (const int d : {16, 64, 72})
     for (const bool causal : {false, true}) {
       const int tk = 50, tq = 50;
-      const auto size = static_cast<std::size_t>(tk * d);
-      guarded<float> q(size, 15), k(size, 15), v(size, 15), scratch(attention_scratch(tk, d) / 4);
-      fill_normal(q, random);
-      fill_normal(k, random);
-      fill_normal(v, random);
-      std::vector<float> out(size), out_s8(size);
-      attention_args t;
-      t.q = q.data();
-      t.k = k.data();
-      t.v = v.data();
+      attention_inputs in(tk, tq, tk, d, d, random);
+      auto &q = in.q, &k = in.k, &v = in.v;
+      std::vector<float> out(q.size()), out_s8(q.size());
+      attention_args& t = in.args;
       t.out = out.data();
-      t.ldq = t.ldk = t.ldv = t.ldo = d;
-      t.tq = tq;
-      t.tk = tk;
-      t.d = d;
       t.causal = causal;
-      t.scale = 1 / std::sqrt(static_cast<float>(d));
-      t.scratch = scratch.data();
       kernels::scalar::attention_f32(t);
       t.out = out_s8.data();
       kernels::scalar::attention_s8(t);
@@ -298,26 +286,12 @@ TEST_CASE("attention_bf16 of sets that round activations stays within that round
     for (const int tk : {1, 2, 17, 50, 65})
       for (const bool causal : {false, true}) {
         const int tq = causal ? tk : 13, ld = d + 3;
-        const auto size = static_cast<std::size_t>((std::max(tk, tq) + 1) * ld);
-        guarded<float> q(size, 15), k(size, 15), v(size, 15), scratch(attention_scratch(tk, d) / 4);
-        fill_normal(q, random);
-        fill_normal(k, random);
-        fill_normal(v, random);
-        std::vector<int> order(static_cast<std::size_t>(tk));
-        for (int j = 0; j < tk; j++) order[static_cast<std::size_t>(j)] = (j * 7 + 3) % tk;
-        std::vector<float> expected(size, 7.f), got(size);
-        attention_args t;
-        t.q = q.data();
-        t.k = k.data();
-        t.v = v.data();
-        t.ldq = t.ldk = t.ldv = t.ldo = ld;
-        t.tq = tq;
-        t.tk = tk;
-        t.d = d;
+        attention_inputs in(std::max(tk, tq) + 1, tq, tk, d, ld, random);
+        auto &q = in.q, &k = in.k, &v = in.v;
+        std::vector<float> expected(q.size(), 7.f), got(q.size());
+        attention_args& t = in.args;
         t.causal = causal;
-        t.key_rows = tk % 2 != 0 && tk % 7 != 0 ? order.data() : nullptr;
-        t.scale = 1 / std::sqrt(static_cast<float>(d));
-        t.scratch = scratch.data();
+        t.key_rows = tk % 2 != 0 && tk % 7 != 0 ? in.order.data() : nullptr;
         t.out = expected.data();
         kernels::scalar::attention_f32(t);
         // a score moves by the roundings of q and k, a probability by that and its own, a value by its own
@@ -334,7 +308,7 @@ TEST_CASE("attention_bf16 of sets that round activations stays within that round
         for (const kernel_set& set : kernel_sets()) {
           if (!set.available || set.exact_bf16) continue;
           std::fill(got.begin(), got.end(), 7.f);
-          std::memset(scratch.data(), 0xff, scratch.size() * sizeof(float));
+          std::memset(in.scratch.data(), 0xff, in.scratch.size() * sizeof(float));
           t.out = got.data();
           set.table.attention_bf16(t);
           double worst = 0, both = 0, one = 0, other = 0;

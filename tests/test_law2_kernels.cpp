@@ -205,37 +205,21 @@ TEST_CASE(
       for (const int tq : {1, 2, 5, 13, 29, 50}) {
         if (shapes++ % sparse() != 0) continue;
         const int ld = d + 3;
-        const std::size_t rows = static_cast<std::size_t>(std::max(tq, tk) + 1);
-        guarded<float> q(rows * static_cast<std::size_t>(ld), 15), k(q.size(), 15), v(q.size(), 15);
-        fill_normal(q, random);
-        fill_normal(k, random);
-        fill_normal(v, random);
-        std::vector<int> order(static_cast<std::size_t>(tk));
-        for (int j = 0; j < tk; j++) order[static_cast<std::size_t>(j)] = (j * 7 + 3) % tk;
-        guarded<float> scratch(attention_scratch(tk, d) / sizeof(float));
-        std::vector<float> expected(rows * static_cast<std::size_t>(ld), canary), got(expected.size());
-        attention_args t;
-        t.q = q.data();
-        t.k = k.data();
-        t.v = v.data();
-        t.ldq = t.ldk = t.ldv = t.ldo = ld;
-        t.tq = tq;
-        t.tk = tk;
-        t.d = d;
-        t.scale = 1.f / std::sqrt(static_cast<float>(d));
         // The scratch must be aligned to 64 bytes and end at the guard page: its size is a multiple of 64.
-        t.scratch = scratch.data();
+        attention_inputs in(std::max(tq, tk) + 1, tq, tk, d, ld, random);
+        std::vector<float> expected(in.q.size(), canary), got(expected.size());
+        attention_args& t = in.args;
         for (const bool causal : {false, true})
           for (const bool permuted : {false, true}) {
             if (causal && tk < tq) continue;
             t.causal = causal;
             t.causal_offset = tk - tq;
-            t.key_rows = permuted ? order.data() : nullptr;
+            t.key_rows = permuted ? in.order.data() : nullptr;
             for (const dtype type : {dtype::f32, dtype::bf16, dtype::s8}) {
               const auto run = [&](const kernel_table& table, std::vector<float>& out) {
                 std::fill(out.begin(), out.end(), canary);
-                std::memset(scratch.data(), 0xff,
-                            scratch.size() * sizeof(float));  // NaN: stale scratch must not count
+                std::memset(in.scratch.data(), 0xff,
+                            in.scratch.size() * sizeof(float));  // NaN: stale scratch must not count
                 t.out = out.data();
                 const auto attention = type == dtype::s8     ? table.attention_s8
                                        : type == dtype::bf16 ? table.attention_bf16

@@ -105,6 +105,22 @@ inline nn::operand operand_at(unsigned char* memory, int rows, int c) noexcept {
   return o;
 }
 
+/// What a layer keeps for itself while n rows go through it, and how much that is.
+template <class Buffers>
+Buffers carved(unsigned char* memory, dtype type, int n) noexcept {
+  nn::carver from(memory);
+  Buffers b;
+  b.carve(from, type, n);
+  return b;
+}
+template <class Buffers>
+constexpr std::size_t carved_bytes(dtype type, int n) noexcept {
+  nn::carver counter(nullptr);
+  Buffers b;
+  b.carve(counter, type, n);
+  return counter.used();
+}
+
 inline tensor_name under(const tensor_name& at, std::string_view name) noexcept {
   tensor_name full = at;
   if (full.size > 0) full << ".";
@@ -298,17 +314,12 @@ struct class_attention : attention<C, H> {
     return attention<C, H>::each_linear(w, f) && f(w.keys_t);
   }
   static constexpr std::size_t arena(dtype type, int n, bool) noexcept {
-    nn::carver counter(nullptr);
-    buffers b;
-    b.carve(counter, type, n);
-    return counter.used();
+    return detail::carved_bytes<buffers>(type, n);
   }
   template <bool, bool, class Kernels>
   static void run(const call<Kernels>& c, const weights& w, const nn::operand& x, int n, int, const nn::operand& y,
                   unsigned char* memory, activation, const addend& a) noexcept {
-    nn::carver from(memory);
-    buffers b;
-    b.carve(from, c.type, n);
+    const buffers b = detail::carved<buffers>(memory, c.type, n);
     const nn::sequence all{0, n, n, nullptr};
     detail::copy_rows(x, 1, C, b.row);
     nn::attention_pool_rows(c.run, w.qkv, w.keys_t, H, x, b.row, &all, 1, b.q, C, b.pool, b.row.f32, b.row.ld);
@@ -354,17 +365,12 @@ struct attention_pool : detail::plain<C, C> {
     return f(w.v) && f(w.proj) && f(w.fc1) && f(w.fc2);
   }
   static constexpr std::size_t arena(dtype type, int n, bool) noexcept {
-    nn::carver counter(nullptr);
-    buffers b;
-    b.carve(counter, type, n);
-    return counter.used();
+    return detail::carved_bytes<buffers>(type, n);
   }
   template <bool, bool, class Kernels>
   static void run(const call<Kernels>& c, const weights& w, const nn::operand& x, int n, int, const nn::operand& y,
                   unsigned char* memory, activation, const addend&) noexcept {
-    nn::carver from(memory);
-    buffers b;
-    b.carve(from, c.type, n);
+    const buffers b = detail::carved<buffers>(memory, c.type, n);
     const nn::sequence all{0, n, n, nullptr};
     nn::attention_pool(c.run, w.queries, C, 0, w.v, H, x, &all, 1, b.pool, b.attended.f32, b.attended.ld);
     c.run.prepare(c.type, b.attended, 1, C);

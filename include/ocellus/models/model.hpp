@@ -425,7 +425,8 @@ class model {
       if (!blocks) return blocks.error();
       vision_blocks_ = std::move(*blocks);
       binder.vision(v, vision_blocks_.data(), vision_);
-      vision_integer_ = all_s8(vision_blocks_) && (!vision_.map.v || vision_.map.v.type == dtype::s8);
+      vision_integer_ = detail::all_of_type(vision_blocks_, dtype::s8) &&
+                        (!vision_.map.v || vision_.map.v.type == dtype::s8);
     } else if (v.kind == vision_kind::resnet) {
       int count = 0;
       for (const int n : v.resnet_layers) count += n;
@@ -441,15 +442,9 @@ class model {
       if (!blocks) return blocks.error();
       text_blocks_ = std::move(*blocks);
       binder.text(config_.text, text_blocks_.data(), text_);
-      text_integer_ = all_s8(text_blocks_);
+      text_integer_ = detail::all_of_type(text_blocks_, dtype::s8);
     }
     return binder.error;
-  }
-
-  static bool all_s8(const array<nn::block_weights>& blocks) noexcept {
-    for (const nn::block_weights& b : blocks)
-      if (b.qkv && b.qkv.type != dtype::s8) return false;
-    return true;
   }
 
   status encode_resnet(const nn::runner<dynamic>& run, const nn::image_batch& in, float* out, workspace& work,

@@ -155,14 +155,6 @@ inline result<model_config> stored_config(const packed_file& file) noexcept {
   return m;
 }
 
-template <std::size_t N>
-constexpr bool all_of_type(const std::array<nn::block_weights, N>& blocks, dtype type) noexcept {
-  for (const nn::block_weights& b : blocks)
-    for (const nn::linear_weights* w : {&b.qkv, &b.proj, &b.fc1, &b.fc2, &b.keys_t})
-      if (*w && w->type != type) return false;
-  return true;
-}
-
 }  // namespace detail
 
 /// The image tower of `Config`, which has static storage. Weights: the data type of the packed file's matrices;

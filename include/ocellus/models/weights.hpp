@@ -216,5 +216,14 @@ class weight_binder {
   const packed_file& file_;
 };
 
+/// Whether all matrices of all blocks are of one type.
+template <class Blocks>
+constexpr bool all_of_type(const Blocks& blocks, dtype type) noexcept {
+  for (const nn::block_weights& b : blocks)
+    for (const nn::linear_weights* w : {&b.qkv, &b.proj, &b.fc1, &b.fc2, &b.keys_t})
+      if (*w && w->type != type) return false;
+  return true;
+}
+
 }  // namespace detail
 OCELLUS_END

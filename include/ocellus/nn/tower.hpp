@@ -353,7 +353,7 @@ void vision_forward(const runner<Kernels>& run, const model_config& m, const vis
   observe("pooled", 0, p.f32, in.count, c, p.ld);
 
   if (w.head && logits != nullptr) {
-    const operand& copy = b.blocks.x;
+    const operand& copy = b.blocks.x;  // project uses its rows up, and the features are still to come
     for (int i = 0; i < in.count; i++)
       std::memcpy(copy.f32 + i * copy.ld, p.f32 + i * p.ld, sizeof(float) * static_cast<std::size_t>(c));
     project(run, w.head, copy, in.count, logits, v.classes);
