@@ -149,35 +149,56 @@ class model {
     const nn::runner<dynamic> run{kernels_, threads};
     const vision_config& v = config_.vision;
     if (v.kind == vision_kind::resnet) return encode_resnet(run, in, out, work, observe);
-    for (int first = 0; first < in.count;) {
-      nn::image_batch part = in;
-      int rows = 0, most = 0, n = 0;
-      for (; first + n < in.count && (n == 0 || rows + most <= batch_rows); n++) {
-        const int gh = in.grid_h(first + n, v.patch), gw = in.grid_w(first + n, v.patch);
-        const bool fits = v.positions != position_resize::none || (gh == v.grid_h && gw == v.grid_w);
-        if (gh < 1 || gw < 1 || gh > 4096 || gw > 4096 || gh * gw > max_tokens || !fits)
-          return status::wrong_shape;
-        const int tokens = gh * gw + (v.class_token != 0 ? 1 : 0) + v.registers;
-        rows += tokens;
-        most = tokens > most ? tokens : most;
+    const auto tokens = [&](int i) {
+      return in.grid_h(i, v.patch) * in.grid_w(i, v.patch) + (v.class_token != 0 ? 1 : 0) + v.registers;
+    };
+    for (int i = 0; i < in.count; i++) {
+      const int gh = in.grid_h(i, v.patch), gw = in.grid_w(i, v.patch);
+      const bool fits = v.positions != position_resize::none || (gh == v.grid_h && gw == v.grid_w);
+      if (gh < 1 || gw < 1 || gh > 4096 || gw > 4096 || gh * gw > max_tokens || !fits) return status::wrong_shape;
+    }
+    const int parts = threads.concurrency < 1 ? 1 : threads.concurrency;
+    for (int first = 0, end = 0; first < in.count; first = end) {
+      end = first + batch_images < in.count ? first + batch_images : in.count;
+      // images from i on that run through the tower as one group: how many, their tokens, those of the longest
+      struct group { int images, rows, longest; };
+      const auto next = [&](int i) {
+        group g = {};
+        for (; i < end && (g.images == 0 || g.rows + tokens(i) <= batch_rows); i++, g.images++) {
+          g.rows += tokens(i);
+          g.longest = std::max(g.longest, tokens(i));
+        }
+        return g;
+      };
+      group most = {};
+      for (int i = first; i < end;) {
+        const group g = next(i);
+        most = {std::max(most.images, g.images), std::max(most.rows, g.rows), std::max(most.longest, g.longest)};
+        i += g.images;
       }
-      part.count = n;
-      const std::ptrdiff_t plane = static_cast<std::ptrdiff_t>(in.height) * in.width * 3;
-      if (in.pixels != nullptr) part.pixels += first * plane;
-      if (in.rgb != nullptr) part.rgb += first * plane;
-      if (in.rgbs != nullptr) part.rgbs += first;
-      if (in.patches != nullptr)
-        part.patches += static_cast<std::ptrdiff_t>(first) * in.patch_stride * v.patch * v.patch * 3;
-      if (in.grids != nullptr) part.grids += 2 * first;
       nn::vision_buffers b;
-      const int parts = threads.concurrency < 1 ? 1 : threads.concurrency;
-      const status grown = work.reserve(b.carve(nullptr, v, n, rows, most, parts, vision_integer_));
+      const auto carve = [&](unsigned char* base) {
+        return b.carve(base, v, end - first, most.images, most.rows, most.longest, parts, vision_integer_);
+      };
+      const status grown = work.reserve(carve(nullptr));
       if (grown != status::ok) return grown;
-      b.carve(work.data(), v, n, rows, most, parts, vision_integer_);
-      nn::vision_forward(
-          run, config_, vision_, part, b, out + static_cast<std::ptrdiff_t>(first) * v.embed, v.embed,
-          logits == nullptr ? nullptr : logits + static_cast<std::ptrdiff_t>(first) * v.classes, observe);
-      first += n;
+      carve(work.data());
+      for (int i = first; i < end;) {
+        nn::image_batch part = in;
+        part.count = next(i).images;
+        const std::ptrdiff_t plane = static_cast<std::ptrdiff_t>(in.height) * in.width * 3;
+        if (in.pixels != nullptr) part.pixels += i * plane;
+        if (in.rgb != nullptr) part.rgb += i * plane;
+        if (in.rgbs != nullptr) part.rgbs += i;
+        if (in.patches != nullptr)
+          part.patches += static_cast<std::ptrdiff_t>(i) * in.patch_stride * v.patch * v.patch * 3;
+        if (in.grids != nullptr) part.grids += 2 * i;
+        nn::vision_tokens(run, config_, vision_, part, i - first, b, observe);
+        i += part.count;
+      }
+      nn::vision_pooled(run, config_, vision_, end - first, b, out + static_cast<std::ptrdiff_t>(first) * v.embed,
+                        v.embed, logits == nullptr ? nullptr : logits + static_cast<std::ptrdiff_t>(first) * v.classes,
+                        observe);
     }
     return status::ok;
   }
@@ -413,6 +434,8 @@ class model {
   /// Rows of a batch that run through the tower together: enough to hide the reading of the weights, few enough for
   /// their activations to stay in L2 (ViT-B: 12 KiB a row).
   static constexpr int batch_rows = 128;
+  /// Images whose pooled rows are carried on together behind that: enough to hide those weights.
+  static constexpr int batch_images = 32;
   static constexpr int max_tokens = 16384;
 
  private:

@@ -185,7 +185,7 @@ class vision_tower {
   static constexpr int tokens = v.grid_h * v.grid_w + (v.class_token != 0 ? 1 : 0) + v.registers;
   /// Bytes of activations; beside them a call takes some KB of stack.
   static constexpr std::size_t arena_size =
-      nn::vision_buffers{}.carve(nullptr, v, 1, tokens, tokens, 1, Weights == dtype::s8);
+      nn::vision_buffers{}.carve(nullptr, v, 1, 1, tokens, tokens, 1, Weights == dtype::s8);
   /// Bytes of the tower's weights in a packed file; its header and its tables add some KB. An upper bound for uneven
   /// layers, and for a tower without a projection, which its configuration does not tell (DINOv2).
   static constexpr std::size_t flash_size = detail::flash_of(v, Weights);
@@ -253,9 +253,11 @@ class vision_tower {
     in.height = v.image_h;
     in.width = v.image_w;
     nn::vision_buffers b;
-    b.carve(memory.bytes, v, 1, tokens, tokens, 1, Weights == dtype::s8);
+    b.carve(memory.bytes, v, 1, 1, tokens, tokens, 1, Weights == dtype::s8);
     const kernels set{};
-    nn::vision_forward(nn::runner<kernels>{set, {}}, Config, weights_, in, b, out, embed, logits);
+    const nn::runner<kernels> run{set, {}};
+    nn::vision_tokens(run, Config, weights_, in, 0, b);
+    nn::vision_pooled(run, Config, weights_, 1, b, out, embed, logits);
   }
 
   std::array<nn::block_weights, static_cast<std::size_t>(v.encoder.layers)> blocks_;

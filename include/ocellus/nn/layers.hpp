@@ -577,7 +577,7 @@ inline void compact(float* x, std::ptrdiff_t ldx, int width, const int* pooled, 
       std::memcpy(x + i * ldx, x + pooled[i] * ldx, sizeof(float) * static_cast<std::size_t>(width));
 }
 
-/// The attention half of a block on x[rows, C] in place, `pooled` as block() has it.
+/// Attention of the rows of x, as far as the heads' outputs [., H D] in b.x; `pooled` as block() has it.
 template <class Kernels>
 void self_attention(const runner<Kernels>& run, const block_shape& s, const block_weights& w, const block_buffers& b,
                     float* x, std::ptrdiff_t ldx, int rows, const sequence* sequences, int count, const int* pooled,
@@ -612,34 +612,52 @@ void self_attention(const runner<Kernels>& run, const block_shape& s, const bloc
     if (s.rope != nullptr) rotate(run, s, b, sequences, count, pooled == nullptr);
     attend(run, s, b, sequences, count, pooled, b.x.f32, b.x.ld, w.qkv.type);
   }
-  if (pooled != nullptr) {
-    compact(x, ldx, s.width, pooled, count);
-    rows = count;
-  }
-  if (w.attn_norm) run.norm_f32(w.attn_norm, s.eps, b.x.f32, b.x.ld, rows, inner, b.x.f32, b.x.ld);
-  run.prepare(w.proj.type, b.x, rows, inner);
-  half_output(run, s, w.norm1, w.proj, b.x, x, ldx, rows, b.qkv, b.ld_qkv);
 }
 
-/// One block on x[rows, C] in place. With `pooled` (one row of x per sequence) only those rows are carried
-/// on, and come out compacted in x[0..count): queries, projection and feed-forward of the others are never
-/// computed.
-template <class Kernels>
-void block(const runner<Kernels>& run, const block_shape& shape, const block_weights& w, const block_buffers& b,
-           float* x, std::ptrdiff_t ldx, int rows, const sequence* sequences, int count,
-           const int* pooled,
-           const stage_observer& observe = {}, int index = 0) noexcept {
-  block_shape s = shape;
+/// The shape of the block with these weights.
+constexpr block_shape own_shape(block_shape s, const block_weights& w) noexcept {
   if (s.uneven) {
     s.heads = w.qkv.n / (3 * s.head_width);
     s.mlp = w.fc2.k;
   }
+  return s;
+}
+
+/// What a block does with its tokens together, attention; block_output is the rest, token by token. With `pooled` (one
+/// row of x per sequence) only those rows are carried on, and come out compacted in x[0..count) and b.x: queries,
+/// projection and feed-forward of the others are never computed.
+template <class Kernels>
+void block_attention(const runner<Kernels>& run, const block_shape& shape, const block_weights& w,
+                     const block_buffers& b, float* x, std::ptrdiff_t ldx, int rows, const sequence* sequences,
+                     int count, const int* pooled, const stage_observer& observe, int index) noexcept {
+  if (w.qkv)
+    self_attention(run, own_shape(shape, w), w, b, x, ldx, rows, sequences, count, pooled, observe, index);
+  if (pooled != nullptr) compact(x, ldx, shape.width, pooled, count);
+}
+
+/// The rest of a block on x[rows, C] in place, with the heads' outputs in b.x.
+template <class Kernels>
+void block_output(const runner<Kernels>& run, const block_shape& shape, const block_weights& w,
+                  const block_buffers& b, float* x, std::ptrdiff_t ldx, int rows, const stage_observer& observe,
+                  int index) noexcept {
+  const block_shape s = own_shape(shape, w);
   if (w.qkv) {
-    self_attention(run, s, w, b, x, ldx, rows, sequences, count, pooled, observe, index);
-  } else if (pooled != nullptr) {
-    compact(x, ldx, s.width, pooled, count);
+    const int inner = s.heads * s.head_width;
+    if (w.attn_norm) run.norm_f32(w.attn_norm, s.eps, b.x.f32, b.x.ld, rows, inner, b.x.f32, b.x.ld);
+    run.prepare(w.proj.type, b.x, rows, inner);
+    half_output(run, s, w.norm1, w.proj, b.x, x, ldx, rows, b.qkv, b.ld_qkv);
   }
-  if (w.fc1) feed_forward(run, s, w, b, x, ldx, pooled != nullptr ? count : rows, observe, index);
+  if (w.fc1) feed_forward(run, s, w, b, x, ldx, rows, observe, index);
+}
+
+/// One block on x[rows, C] in place; `pooled` as block_attention has it.
+template <class Kernels>
+void block(const runner<Kernels>& run, const block_shape& s, const block_weights& w, const block_buffers& b,
+           float* x, std::ptrdiff_t ldx, int rows, const sequence* sequences, int count,
+           const int* pooled,
+           const stage_observer& observe = {}, int index = 0) noexcept {
+  block_attention(run, s, w, b, x, ldx, rows, sequences, count, pooled, observe, index);
+  block_output(run, s, w, b, x, ldx, pooled != nullptr ? count : rows, observe, index);
 }
 
 }  // namespace nn

@@ -93,7 +93,12 @@ constexpr block_shape shape_of(const encoder_config& e) noexcept {
           e.gated != 0, e.causal != 0, e.post_norm != 0, e.uneven != 0};
 }
 
-/// Memory of a vision tower for `rows` tokens, the class and register tokens counted.
+/// Whether all that a tower reads of its last block is the class token.
+constexpr bool pools_class_token(const vision_config& v) noexcept {
+  return v.pool == pooling::cls && v.encoder.layers > 0;
+}
+
+/// Memory of a vision tower for pictures that run through it group by group.
 struct vision_buffers {
   float* x = nullptr;  ///< [rows, C]
   std::ptrdiff_t ldx = 0;
@@ -104,21 +109,29 @@ struct vision_buffers {
   operand patches;             ///< overlaps `blocks`
   operand stem[2];             ///< [4 patches, 4 S] and [patches, 4 S], rows without padding; overlaps `blocks`
   float* embedded = nullptr;   ///< [patches, C]; overlaps `blocks`
-  operand pool, pool_hidden;   ///< [count, max(C, map F)]
+  operand pool, pool_hidden;   ///< [images, max(C, map F)]
+  /// [images, ldx + ld_heads]: class tokens and their heads' outputs in the last block, where there are several groups
+  float* kept = nullptr;
+  std::ptrdiff_t ld_heads = 0;
 
-  /// rows: tokens of the batch; most: tokens of the longest image; integer: all weights are s8.
-  constexpr std::size_t carve(unsigned char* base, const vision_config& v, int count, int rows, int most,
+  /// images: all of them; group: most images of a group; rows: most tokens of a group, class and register tokens
+  /// counted; most: tokens of the longest image; integer: all weights are s8.
+  constexpr std::size_t carve(unsigned char* base, const vision_config& v, int images, int group, int rows, int most,
                               int threads, bool integer = false) noexcept {
     carver from(base);
     const block_shape s = shape_of(v.encoder);
-    const auto n = static_cast<std::size_t>(rows);
+    const int longest = rows > images ? rows : images;
+    const auto n = static_cast<std::size_t>(longest);
     ldx = ld_f32(s.width);
     x = from.take<float>(n * static_cast<std::size_t>(ldx));
-    sequences = from.take<sequence>(static_cast<std::size_t>(count));
-    pooled = from.take<int>(static_cast<std::size_t>(count));
+    sequences = from.take<sequence>(static_cast<std::size_t>(group));
+    pooled = from.take<int>(static_cast<std::size_t>(group));
     const int wide = v.map_mlp > s.width ? v.map_mlp : s.width;
-    pool.carve(from, count, s.width > v.embed ? s.width : v.embed);
-    pool_hidden.carve(from, count, wide);
+    pool.carve(from, images, s.width > v.embed ? s.width : v.embed);
+    pool_hidden.carve(from, images, wide);
+    ld_heads = ld_f32(s.heads * s.head_width);
+    if (images > group && pools_class_token(v))
+      kept = from.take<float>(static_cast<std::size_t>(images) * static_cast<std::size_t>(ldx + ld_heads));
     if (v.positions != position_resize::none)
       positions =
           from.take<float>(static_cast<std::size_t>(most + v.grid_w) * static_cast<std::size_t>(s.width));
@@ -126,7 +139,7 @@ struct vision_buffers {
     unsigned char* rest = base == nullptr ? nullptr : base + start;
     carver a(rest), b(rest);
     const bool map = v.pool == pooling::map, last = pools_in_last_block(v);
-    blocks.carve(a, s, rows, count, most, threads, integer, map ? v.map_heads : last ? s.heads : 0,
+    blocks.carve(a, s, longest, group, most, threads, integer, map ? v.map_heads : last ? s.heads : 0,
                  last ? s.head_width : 0);
     if (v.conv_stem != 0) {
       patches.carve(b, 16 * rows, 48);
@@ -208,12 +221,14 @@ inline void patch_rows(const vision_weights& w, const preprocess_config& pre, co
     }
 }
 
-/// Image features [count, E] into `out`, ldo floats apart, before normalisation. With `head` (a classifier)
-/// pass `logits` [count, classes] to get those as well. `buffers` is carved for this batch.
+/// A group of pictures as far as it has to go alone. What is left of them, one row each from row `first` on: with a
+/// class token (pools_class_token) its values and heads' outputs in the last block, in b.kept or where they were made;
+/// else the row of b.pool, after attention or averaging. What follows reads as many weights as a block for these few
+/// rows, so vision_pooled does it for all groups at once.
 template <class Kernels>
-void vision_forward(const runner<Kernels>& run, const model_config& m, const vision_weights& w,
-                    const image_batch& in, const vision_buffers& b, float* out, std::ptrdiff_t ldo,
-                    float* logits = nullptr, const stage_observer& observe = {}) noexcept {
+void vision_tokens(const runner<Kernels>& run, const model_config& m, const vision_weights& w,
+                   const image_batch& in, int first, const vision_buffers& b,
+                   const stage_observer& observe = {}) noexcept {
   const vision_config& v = m.vision;
   block_shape s = shape_of(v.encoder);
   const int c = s.width, patch = v.patch, prefix = (v.class_token != 0 ? 1 : 0) + v.registers;
@@ -221,7 +236,7 @@ void vision_forward(const runner<Kernels>& run, const model_config& m, const vis
   s.rope = w.rope;
   s.prefix = prefix;
 
-  // patch embedding of the whole batch
+  // patch embedding of the whole group
   const int cell = v.conv_stem != 0 ? 4 : patch, cells = v.conv_stem != 0 ? 16 : 1;
   float table[3][256];
   {
@@ -304,64 +319,92 @@ void vision_forward(const runner<Kernels>& run, const model_config& m, const vis
     observe("pre_norm", 0, b.x, rows, c, b.ldx);
   }
 
-  // blocks; the last one only for the pooled token where that is all that is read
-  const bool one_token = v.pool == pooling::cls;
-  for (int l = 0; l < v.encoder.layers; l++) {
-    const bool last = one_token && l + 1 == v.encoder.layers;
-    block(run, s, w.blocks[l], b.blocks, b.x, b.ldx, rows, b.sequences, in.count, last ? b.pooled : nullptr, observe,
-          l);
-    observe("block", l, b.x, last ? in.count : rows, c, b.ldx);
+  const int blocks = v.encoder.layers - (pools_class_token(v) ? 1 : 0);
+  for (int l = 0; l < blocks; l++) {
+    block(run, s, w.blocks[l], b.blocks, b.x, b.ldx, rows, b.sequences, in.count, nullptr, observe, l);
+    observe("block", l, b.x, rows, c, b.ldx);
   }
-  const bool compacted = one_token && v.encoder.layers > 0;
 
-  // pooling and the final norm
-  const operand& p = b.pool;
-  const auto token = [&](int image, int index) {
-    return b.x + (compacted ? image : b.sequences[image].row + index) * b.ldx;
-  };
-  if (v.pool == pooling::map) {
+  const operand p = b.pool.from_row(first);
+  if (pools_class_token(v)) {
+    block_attention(run, s, w.blocks[blocks], b.blocks, b.x, b.ldx, rows, b.sequences, in.count, b.pooled, observe,
+                    blocks);
+    for (int i = 0; b.kept != nullptr && i < in.count; i++) {
+      float* to = b.kept + (first + i) * (b.ldx + b.ld_heads);
+      std::memcpy(to, b.x + i * b.ldx, sizeof(float) * static_cast<std::size_t>(b.ldx));
+      std::memcpy(to + b.ldx, b.blocks.x.f32 + i * b.blocks.x.ld, sizeof(float) * static_cast<std::size_t>(b.ld_heads));
+    }
+  } else if (v.pool == pooling::map) {
     run.norm_f32(w.norm, v.final_eps, b.x, b.ldx, rows, c, b.blocks.x.f32, b.blocks.x.ld);
     observe("norm", 0, b.blocks.x.f32, rows, c, b.blocks.x.ld);
     attention_pool(run, w.map.queries, c, 0, w.map.v, v.map_heads, b.blocks.x, b.sequences, in.count, b.blocks.pool,
                    p.f32, p.ld);
-    run.prepare(w.map.proj.type, p, in.count, c);
-    float* pooled = b.x;  // the tokens are no longer needed
-    run.linear(w.map.proj, p, in.count, pooled, b.ldx);
-    observe("map_attn", 0, pooled, in.count, c, b.ldx);
-    run.norm(w.map.norm, v.final_eps, pooled, b.ldx, in.count, c, w.map.fc1.type, p);
-    run.linear(w.map.fc1, p, in.count, b.pool_hidden.f32, b.pool_hidden.ld, v.map_act);
-    project(run, w.map.fc2, b.pool_hidden, in.count, p.f32, p.ld, pooled, b.ldx);
   } else {
     for (int i = 0; i < in.count; i++) {
+      const auto token = [&](int index) { return b.x + (b.sequences[i].row + index) * b.ldx; };
       float* to = p.f32 + i * p.ld;
       if (v.pool != pooling::avg) {
-        std::memcpy(to, token(i, 0), sizeof(float) * static_cast<std::size_t>(c));
+        std::memcpy(to, token(0), sizeof(float) * static_cast<std::size_t>(c));
         continue;
       }
       if (v.norm_before_pool != 0 && v.final_norm != 0)
-        run.norm_f32(w.norm, v.final_eps, token(i, 0), b.ldx, b.sequences[i].rows, c, token(i, 0), b.ldx);
+        run.norm_f32(w.norm, v.final_eps, token(0), b.ldx, b.sequences[i].rows, c, token(0), b.ldx);
       const fp_env guard;
       const int n = b.sequences[i].rows - prefix;
       for (int j = 0; j < c; j++) to[j] = 0;
       for (int t = 0; t < n; t++)
-        for (int j = 0; j < c; j++) to[j] = to[j] + token(i, prefix + t)[j];
+        for (int j = 0; j < c; j++) to[j] = to[j] + token(prefix + t)[j];
       for (int j = 0; j < c; j++) to[j] = to[j] / static_cast<float>(n);
     }
-    if (v.final_norm != 0 && !(v.pool == pooling::avg && v.norm_before_pool != 0))
-      run.norm_f32(w.norm, v.final_eps, p.f32, p.ld, in.count, c, p.f32, p.ld);
   }
-  observe("pooled", 0, p.f32, in.count, c, p.ld);
+}
+
+/// Image features [count, E] into `out`, ldo floats apart, before normalisation, of what vision_tokens left of all
+/// groups. With `head` (a classifier) pass `logits` [count, classes] to get those as well.
+template <class Kernels>
+void vision_pooled(const runner<Kernels>& run, const model_config& m, const vision_weights& w, int count,
+                   const vision_buffers& b, float* out, std::ptrdiff_t ldo, float* logits = nullptr,
+                   const stage_observer& observe = {}) noexcept {
+  const vision_config& v = m.vision;
+  const block_shape s = shape_of(v.encoder);
+  const int c = s.width;
+  const operand& p = b.pool;
+  if (pools_class_token(v)) {
+    for (int i = 0; b.kept != nullptr && i < count; i++) {
+      const float* from = b.kept + i * (b.ldx + b.ld_heads);
+      std::memcpy(b.x + i * b.ldx, from, sizeof(float) * static_cast<std::size_t>(b.ldx));
+      std::memcpy(b.blocks.x.f32 + i * b.blocks.x.ld, from + b.ldx,
+                  sizeof(float) * static_cast<std::size_t>(b.ld_heads));
+    }
+    const int last = v.encoder.layers - 1;
+    block_output(run, s, w.blocks[last], b.blocks, b.x, b.ldx, count, observe, last);
+    observe("block", last, b.x, count, c, b.ldx);
+    for (int i = 0; i < count; i++)
+      std::memcpy(p.f32 + i * p.ld, b.x + i * b.ldx, sizeof(float) * static_cast<std::size_t>(c));
+  }
+  if (v.pool == pooling::map) {
+    run.prepare(w.map.proj.type, p, count, c);
+    float* pooled = b.x;  // the tokens are no longer needed
+    run.linear(w.map.proj, p, count, pooled, b.ldx);
+    observe("map_attn", 0, pooled, count, c, b.ldx);
+    run.norm(w.map.norm, v.final_eps, pooled, b.ldx, count, c, w.map.fc1.type, p);
+    run.linear(w.map.fc1, p, count, b.pool_hidden.f32, b.pool_hidden.ld, v.map_act);
+    project(run, w.map.fc2, b.pool_hidden, count, p.f32, p.ld, pooled, b.ldx);
+  } else if (v.final_norm != 0 && !(v.pool == pooling::avg && v.norm_before_pool != 0)) {
+    run.norm_f32(w.norm, v.final_eps, p.f32, p.ld, count, c, p.f32, p.ld);
+  }
+  observe("pooled", 0, p.f32, count, c, p.ld);
 
   if (w.head && logits != nullptr) {
     const operand& copy = b.blocks.x;  // project uses its rows up, and the features are still to come
-    for (int i = 0; i < in.count; i++)
+    for (int i = 0; i < count; i++)
       std::memcpy(copy.f32 + i * copy.ld, p.f32 + i * p.ld, sizeof(float) * static_cast<std::size_t>(c));
-    project(run, w.head, copy, in.count, logits, v.classes);
+    project(run, w.head, copy, count, logits, v.classes);
   }
   if (w.proj) {
-    project(run, w.proj, p, in.count, out, ldo);
+    project(run, w.proj, p, count, out, ldo);
   } else {
-    for (int i = 0; i < in.count; i++)
+    for (int i = 0; i < count; i++)
       std::memcpy(out + i * ldo, p.f32 + i * p.ld, sizeof(float) * static_cast<std::size_t>(v.embed));
   }
 }
