@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""The constants of exp2 and erf in kernels/ocellus/generic/rowwise.inl, and their errors.
+"""The constants of exp2, erf and gelu in kernels/ocellus/generic/rowwise.inl, and their errors.
 
 exp2: 2^r = 1 + r P(r) on |r| <= 1/2, P of the least largest relative error by Lawson's iteration.
-erf: x P(x^2) / Q(x^2); this script only measures the constants' error in double.
+erf: x P(x^2) / Q(x^2), and Phi(x) = sigmoid(x (a + b x^2 + c x^4)): this script only measures their errors in double.
 Usage: fit_activations.py
 """
 import math
@@ -61,3 +61,11 @@ for i in range(40001):
     y = t * sum(v * t ** (2 * k) for k, v in enumerate(P)) / sum(v * t ** (2 * k) for k, v in enumerate(Q))
     worst = max(worst, abs(y - math.erf(x)))
 print(f"erf, absolute error {worst:.2g}")
+
+worst = 0.0
+for i in range(-40000, 40001):
+    x = 12 * i / 40000
+    z = max(-8.0, min(x, 8.0))
+    u = 1.59501577 + 0.0740112945 * z**2 - 7.03033959e-4 * z**4
+    worst = max(worst, abs(x / (1 + math.exp(-z * u)) - x / 2 * (1 + math.erf(x / math.sqrt(2)))))
+print(f"gelu before bytes, absolute error {worst:.2g}")

@@ -32,10 +32,12 @@ using constant = std::integral_constant<T, Value>;
 /// What is left to do with the accumulators of `rows` rows of P whole panels: y(r, p) gives them as scaled sums, and
 /// bias, activation and residual follow. Straight through in one pass: the loop between two tiles is short enough for
 /// the next tile to start while it ends.
-template <activation Act, bool Residual, int P, class Sums>
+template <activation Act, precision Needed, bool Residual, int P, class Sums>
 static OCELLUS_INLINE void finish_panels(const gemm_args& g, int i, int rows, int col, const Sums& y) noexcept {
   vec bias[P];
-  unroll<P>([&](auto p) OCELLUS_LAMBDA { bias[p] = vec::load(g.bias + col + p * 16); });
+  unroll<P>([&](auto p) OCELLUS_LAMBDA {
+    bias[p] = g.bias != nullptr ? vec::load(g.bias + col + p * 16) : vec::set(-0.f);  // changes no value, not even -0
+  });
   float* c = g.c + i * g.ldc + col;
   const float* residual = Residual ? g.residual + i * g.ldr + col : nullptr;
   constexpr bool costly = Act != activation::none && Act != activation::relu;
@@ -48,12 +50,12 @@ static OCELLUS_INLINE void finish_panels(const gemm_args& g, int i, int rows, in
         constexpr constant<int, j % P> p = {};
         v.v[j] = y(r + j / P, p) + bias[p];
       });
-      v = activate<Act>(v);
+      v = activate<Act, Needed>(v);
       unroll<together * P>([&](auto j) OCELLUS_LAMBDA { v.v[j].store(c + (r + j / P) * g.ldc + j % P * 16); });
     }
   for (; r < rows; r++)
     unroll<P>([&](auto p) OCELLUS_LAMBDA {
-      vec v = activate<Act>(y(r, p) + bias[p]);
+      vec v = activate<Act, Needed>(y(r, p) + bias[p]);
       if constexpr (Residual) v = vec::load(residual + r * g.ldr + p * 16) + v;
       v.store(c + r * g.ldc + p * 16);
     });
@@ -68,36 +70,87 @@ static OCELLUS_NOINLINE void finish_s8_panels(const gemm_args& g, const std::int
   const std::int32_t* sums = g.b_sum + col;
   const float* a_scale = g.a_scale + i;
   const std::int32_t* a_zero = g.a_zero + i;
-  finish_panels<Act, Residual, P>(g, i, rows, col, [&](int r, auto p) OCELLUS_LAMBDA {
+  finish_panels<Act, precision::u8, Residual, P>(g, i, rows, col, [&](int r, auto p) OCELLUS_LAMBDA {
     return vec::dequantize(acc + r * lda + p * 16, sums + p * 16, a_zero[r]) * (vec::set(a_scale[r]) * b_scale[p]);
   });
 }
 template <activation Act, bool Residual, int P>
 static OCELLUS_NOINLINE void finish_float_panels(const gemm_args& g, const float* acc, std::ptrdiff_t lda, int i,
                                                  int rows, int col) noexcept {
-  finish_panels<Act, Residual, P>(
+  finish_panels<Act, precision::f32, Residual, P>(
       g, i, rows, col, [&](int r, auto p) OCELLUS_LAMBDA { return vec::load(acc + r * lda + p * 16); });
 }
 
-/// The same for any columns, with or without bias. `sums(j, r)`: sixteen scaled sums from column col + j on. An
-/// activation, and a residual behind it, take passes of their own.
-template <class Sums>
-static OCELLUS_INLINE void finish_ragged(const gemm_args& g, int i, int rows, int col, int cols,
-                                         const Sums& sums) noexcept {
+/// For sets with passes over whole panels: all columns from `acc` ([rows, cols rounded up to 16]) by the pass that `g`
+/// asks for: pass(args, activation, residual, sums, i, rows, col) with the activation and the residual as constants.
+/// What is ragged, or has a residual behind an activation, goes through it row by row in memory of its own.
+template <class Acc, class Pass>
+static OCELLUS_INLINE void finish_by_panels(const gemm_args& g, const Acc* acc, std::ptrdiff_t lda, int i, int rows,
+                                            int col, int cols, const Pass& pass) noexcept {
+  constexpr int width = (epilogue_panels == 2 ? 2 : 1) * panel_width;
+  const auto all = [&pass](const gemm_args& t, const Acc* from, std::ptrdiff_t ld, int row, int count, int first,
+                           int columns) OCELLUS_LAMBDA {
+    const auto each = [&](auto act, auto residual) OCELLUS_LAMBDA {
+      for (int j = 0; j < columns; j += width) pass(t, act, residual, from + j, ld, row, count, first + j);
+    };
+    constexpr constant<bool, false> alone = {};
+    if (t.residual != nullptr) return each(constant<activation, activation::none>{}, constant<bool, true>{});
+    switch (t.act) {
+      case activation::quick_gelu: return each(constant<activation, activation::quick_gelu>{}, alone);
+      case activation::gelu: return each(constant<activation, activation::gelu>{}, alone);
+      case activation::gelu_tanh: return each(constant<activation, activation::gelu_tanh>{}, alone);
+      case activation::relu: return each(constant<activation, activation::relu>{}, alone);
+      default: return each(constant<activation, activation::none>{}, alone);
+    }
+  };
+  const bool silu = g.act == activation::silu;  // gated units apply theirs behind the product (gate_rows): rare
+  if (cols % width == 0 && !silu && (g.residual == nullptr || g.act == activation::none))
+    return all(g, acc, lda, i, rows, col, cols);
+  alignas(64) float c[tile_columns], bias[tile_columns], scale[tile_columns] = {};
+  alignas(64) std::int32_t sums[tile_columns] = {};
+  alignas(64) Acc row[tile_columns] = {};
+  const std::size_t bytes = sizeof(float) * static_cast<std::size_t>(cols);
+  for (float& x : bias) x = -0.f;  // which changes no value
+  if (g.bias != nullptr) std::memcpy(bias, g.bias + col, bytes);
+  if (g.b_scale != nullptr) std::memcpy(scale, g.b_scale + col, bytes);
+  if (g.b_sum != nullptr) std::memcpy(sums, g.b_sum + col, bytes);
+  gemm_args t = g;
+  t.c = c;
+  t.ldc = 0;
+  t.residual = nullptr;
+  t.bias = bias;
+  t.b_scale = scale;
+  t.b_sum = sums;
+  for (int r = i; r < i + rows; r++) {
+    std::memcpy(row, acc + (r - i) * lda, bytes);
+    all(t, row, 0, r, 1, 0, round_up(cols, width));
+    if (silu) activate_rows(c, 0, c, 0, 1, cols, g.act);
+    for (int j = 0; j < cols; j += 16) {
+      vec y = vec::load(c + j);
+      if (g.residual != nullptr) y = load_tail(g.residual + r * g.ldr, col + j, col + cols) + y;
+      store_tail(y, g.c + r * g.ldc, col + j, col + cols);
+    }
+  }
+}
+
+/// For the others. `sums(j, r)`: sixteen scaled sums from column col + j on. An activation, and a residual behind it, take
+/// passes of their own.
+template <precision Needed, class Sums>
+static OCELLUS_INLINE void finish_by_passes(const gemm_args& g, int i, int rows, int col, int cols,
+                                            const Sums& sums) noexcept {
   const bool later = g.act != activation::none;
   for (int j = 0; j < cols; j += 16) {
     const int n = col + j;
-    const vec bias = g.bias != nullptr ? load_tail(g.bias, n, g.n) : vec::zero();
+    const vec bias = g.bias != nullptr ? load_tail(g.bias, n, g.n) : vec::set(-0.f);
     for (int r = 0; r < rows; r++) {
-      vec y = sums(j, r);
-      if (g.bias != nullptr) y = y + bias;
+      vec y = sums(j, r) + bias;
       if (g.residual != nullptr && !later) y = load_tail(g.residual + (i + r) * g.ldr, n, g.n) + y;
       store_tail(y, g.c + (i + r) * g.ldc, n, g.n);
     }
   }
   if (!later) return;
   float* c = g.c + i * g.ldc + col;
-  activate_rows(c, g.ldc, c, g.ldc, rows, cols, g.act);
+  activate_rows_within<Needed>(c, g.ldc, c, g.ldc, rows, cols, g.act);
   if (g.residual == nullptr) return;
   const float* residual = g.residual + i * g.ldr + col;
   for (int r = 0; r < rows; r++)
@@ -106,58 +159,37 @@ static OCELLUS_INLINE void finish_ragged(const gemm_args& g, int i, int rows, in
                  j, cols);
 }
 
-/// Calls the pass over whole panels that `g` asks for: pass(activation, residual, j) with the first two as constants.
-/// False where there is none: then the ragged way.
-template <class F>
-static OCELLUS_INLINE bool finish_whole(const gemm_args& g, int cols, const F& pass) noexcept {
-  if constexpr (epilogue_panels == 0) {
-    return false;
-  } else {
-    constexpr int width = (epilogue_panels == 2 ? 2 : 1) * panel_width;
-    if (g.bias == nullptr || cols % width != 0 || (g.residual != nullptr && g.act != activation::none)) return false;
-    const auto all = [&](auto act, auto residual) OCELLUS_LAMBDA {
-      for (int j = 0; j < cols; j += width) pass(act, residual, j);
-    };
-    if (g.residual != nullptr) {
-      all(constant<activation, activation::none>{}, constant<bool, true>{});
-      return true;
-    }
-    constexpr constant<bool, false> alone = {};
-    switch (g.act) {
-      case activation::none: all(constant<activation, activation::none>{}, alone); break;
-      case activation::quick_gelu: all(constant<activation, activation::quick_gelu>{}, alone); break;
-      case activation::gelu: all(constant<activation, activation::gelu>{}, alone); break;
-      case activation::gelu_tanh: all(constant<activation, activation::gelu_tanh>{}, alone); break;
-      case activation::silu: return false;  // gated units apply theirs behind the product (gate_rows)
-      case activation::relu: all(constant<activation, activation::relu>{}, alone); break;
-    }
-    return true;
-  }
-}
-
-/// C rows i.., columns col..col+cols from `acc` ([rows, cols rounded up to 16]).
+/// C rows i.., columns col..col+cols from `acc`.
 static OCELLUS_NOINLINE void finish_float(const gemm_args& g, const float* acc, std::ptrdiff_t lda, int i,
                                           int rows, int col, int cols) noexcept {
-  const bool whole = finish_whole(g, cols, [&](auto act, auto residual, int j) OCELLUS_LAMBDA {
-    finish_float_panels<act.value, residual.value, epilogue_panels>(g, acc + j, lda, i, rows, col + j);
-  });
-  if (!whole)
-    finish_ragged(g, i, rows, col, cols,
-                  [&](int j, int r) OCELLUS_LAMBDA { return vec::load(acc + r * lda + j); });
+  if constexpr (epilogue_panels > 0) {
+    finish_by_panels(g, acc, lda, i, rows, col, cols,
+                     [](const gemm_args& t, auto act, auto residual, const float* from, std::ptrdiff_t ld, int row,
+                        int count, int first) OCELLUS_LAMBDA {
+                       finish_float_panels<act.value, residual.value, epilogue_panels>(t, from, ld, row, count, first);
+                     });
+  } else {
+    finish_by_passes<precision::f32>(
+        g, i, rows, col, cols, [&](int j, int r) OCELLUS_LAMBDA { return vec::load(acc + r * lda + j); });
+  }
 }
 
 static OCELLUS_NOINLINE void finish_s8(const gemm_args& g, const std::int32_t* acc, std::ptrdiff_t lda, int i,
                                        int rows, int col, int cols) noexcept {
-  const bool whole = finish_whole(g, cols, [&](auto act, auto residual, int j) OCELLUS_LAMBDA {
-    finish_s8_panels<act.value, residual.value, epilogue_panels>(g, acc + j, lda, i, rows, col + j);
-  });
-  if (whole) return;
-  alignas(64) std::int32_t sums[tile_columns] = {};
-  for (int c = 0; c < cols; c++) sums[c] = g.b_sum[col + c];
-  finish_ragged(g, i, rows, col, cols, [&](int j, int r) OCELLUS_LAMBDA {
-    return vec::dequantize(acc + r * lda + j, sums + j, g.a_zero[i + r]) *
-           (vec::set(g.a_scale[i + r]) * load_tail(g.b_scale, col + j, g.n));
-  });
+  if constexpr (epilogue_panels > 0) {
+    finish_by_panels(g, acc, lda, i, rows, col, cols,
+                     [](const gemm_args& t, auto act, auto residual, const std::int32_t* from, std::ptrdiff_t ld,
+                        int row, int count, int first) OCELLUS_LAMBDA {
+                       finish_s8_panels<act.value, residual.value, epilogue_panels>(t, from, ld, row, count, first);
+                     });
+  } else {
+    alignas(64) std::int32_t sums[tile_columns] = {};
+    for (int c = 0; c < cols; c++) sums[c] = g.b_sum[col + c];
+    finish_by_passes<precision::u8>(g, i, rows, col, cols, [&](int j, int r) OCELLUS_LAMBDA {
+      return vec::dequantize(acc + r * lda + j, sums + j, g.a_zero[i + r]) *
+             (vec::set(g.a_scale[i + r]) * load_tail(g.b_scale, col + j, g.n));
+    });
+  }
 }
 
 /// Whether P panels are the last one of an odd number, where two make a tile: rare, so there are tiles of few heights.

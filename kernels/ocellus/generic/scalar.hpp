@@ -182,6 +182,7 @@ struct scalar {
   static constexpr int wide_rows = 0;  // up to so many rows take four panels at a time
   static constexpr int epilogue_panels = 0;  // whole panels that an epilogue takes in one pass; 0: small code
   static constexpr int epilogue_rows = 1;    // rows of them whose activations run side by side
+  static constexpr int norm_rows = 1;        // rows that LayerNorm and softmax take side by side
   static constexpr int float_depth = 0;  // the f32 tile goes on from sums of so much depth; 0: it takes all of it
 
   /// Element (k, column) of a panel, widened to f32.

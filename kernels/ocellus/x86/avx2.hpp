@@ -166,6 +166,7 @@ struct avx2 : scalar {
   }
 
   static constexpr int epilogue_panels = 1;
+  static constexpr int norm_rows = 2;
   static constexpr int float_rows = 6;
   static constexpr int s8_rows = 4;
 

@@ -111,6 +111,7 @@ struct avx512 : avx2 {
 
   static constexpr int epilogue_panels = 2;
   static constexpr int epilogue_rows = 2;
+  static constexpr int norm_rows = 4;
   static constexpr int float_rows = 12;
   static constexpr int s8_rows = 8;
   static constexpr std::size_t split_bytes = 0;  // splitting: 1.11 times as quick for 7 KB of code, and few CPUs
