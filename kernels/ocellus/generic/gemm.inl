@@ -133,8 +133,8 @@ static OCELLUS_INLINE void finish_by_panels(const gemm_args& g, const Acc* acc, 
   }
 }
 
-/// For the others. `sums(j, r)`: sixteen scaled sums from column col + j on. An activation, and a residual behind it, take
-/// passes of their own.
+/// For the others. `sums(j, r)`: sixteen scaled sums from column col + j on. An activation, and a residual behind it,
+/// take passes of their own.
 template <precision Needed, class Sums>
 static OCELLUS_INLINE void finish_by_passes(const gemm_args& g, int i, int rows, int col, int cols,
                                             const Sums& sums) noexcept {
