@@ -10,10 +10,14 @@
 #include <unistd.h>
 
 #include <array>
+#include <atomic>
+#include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <cstring>
 #include <map>
 #include <string>
+#include <thread>
 #include <vector>
 
 namespace {
@@ -236,6 +240,58 @@ TEST_CASE("towers: rotary positions, post-norm, a convolutional stem and uneven 
       check_vision(what, *m, own_case(name), type == dtype::f32, least);
       check_text(what, *m, own_case(name), type == dtype::f32, least);
     }
+}
+
+TEST_CASE("thread_pool: each task runs once, also those of threads that are slow") {
+  for (const int threads : {1, 2, 4, 7}) {
+    thread_pool pool(threads);
+    const executor run = pool.executor();
+    CHECK(run.concurrency == threads);
+    for (int n = 0; n < 60; n++) {
+      std::vector<std::atomic<int>> calls(static_cast<std::size_t>(n));
+      run.for_each(n, [&](int i) {
+        if (i < n / threads) std::this_thread::sleep_for(std::chrono::microseconds(20));
+        calls[static_cast<std::size_t>(i)]++;
+      });
+      for (int i = 0; i < n; i++) CHECK(calls[static_cast<std::size_t>(i)] == 1);
+    }
+  }
+}
+
+// More images than run through a tower together (model::batch_rows), and more than are pooled together
+// (model::batch_images).
+TEST_CASE("towers: an image of a large batch has the bits that it has alone") {
+  int compared = 0;
+  for (const char* name : own_cases) {
+    const npy p = read_npy(own_case(name) / "pixel_values.npy");
+    if (!p || p.shape.size() != 4) continue;
+    for (const dtype type : {dtype::f32, dtype::s8}) {
+      const converted file(own_case(name), type);
+      REQUIRE_MESSAGE(file.error == "", name);
+      const result<model> m = model::open(file.path.c_str());
+      REQUIRE_MESSAGE(m, name);
+      nn::image_batch in;
+      in.height = static_cast<int>(p.shape[2]);
+      in.width = static_cast<int>(p.shape[3]);
+      const std::size_t plane = p.f.size() / static_cast<std::size_t>(p.shape[0]);
+      const auto width = static_cast<std::size_t>(m->embed());
+      constexpr int count = 2 * model::batch_images + 5;
+      std::vector<float> pixels(count * plane), together(count * width), alone(count * width);
+      for (std::size_t i = 0; i < pixels.size(); i++)
+        pixels[i] = p.f[i % p.f.size()] * (1 + 0.01f * static_cast<float>(i / plane));
+      workspace work;
+      in.pixels = pixels.data();
+      in.count = count;
+      REQUIRE(m->encode_batch(in, together.data(), work) == status::ok);
+      in.count = 1;
+      for (std::size_t i = 0; i < count; i++, in.pixels += plane)
+        REQUIRE(m->encode_batch(in, alone.data() + i * width, work) == status::ok);
+      INFO(name << ", weights of type " << static_cast<int>(type));
+      CHECK(std::memcmp(together.data(), alone.data(), sizeof(float) * together.size()) == 0);
+      compared++;
+    }
+  }
+  CHECK(compared > 0);
 }
 
 TEST_CASE("towers: an embedding has the same bits for every kernel set, thread count and batch size") {

@@ -1,5 +1,6 @@
 // A small thread pool for programs that have none of their own: the caller's thread works too, idle workers spin
-// briefly (towers hand out work every few microseconds) and then sleep.
+// briefly (towers hand out work every few microseconds) and then sleep. Each thread has a run of neighbouring tasks, in
+// order, for kernels fetch the weights of the next one ahead; who is done takes tasks from the end of another's run.
 //
 //   ocellus::thread_pool pool(4);             // starts three threads; the library itself never starts one
 //   auto image = model.encode_image(photo, pool.executor());
@@ -25,7 +26,9 @@ class thread_pool {
   /// threads: how many work at once, the calling one counted; 0: one per core that this process may use.
   explicit thread_pool(int threads = 0) {
     if (threads <= 0) threads = static_cast<int>(std::thread::hardware_concurrency());
-    for (int i = 1; i < threads; i++) workers_.emplace_back([this] { work(); });
+    if (threads < 1) threads = 1;
+    runs_ = std::vector<tasks>(static_cast<std::size_t>(threads));
+    for (int i = 1; i < threads; i++) workers_.emplace_back([this, i] { work(i); });
   }
   thread_pool(const thread_pool&) = delete;
   thread_pool& operator=(const thread_pool&) = delete;
@@ -53,24 +56,28 @@ class thread_pool {
     const std::lock_guard<std::mutex> one_call(call_);
     task_ = task;
     context_ = context;
-    count_ = n;
-    next_.store(0, std::memory_order_relaxed);
+    const auto begin = [&](int i) { return static_cast<std::uint64_t>(n) * static_cast<std::uint64_t>(i) / runs_.size(); };
+    for (int i = 0; i < threads(); i++)
+      runs_[static_cast<std::size_t>(i)].left.store(begin(i) << 32 | begin(i + 1), std::memory_order_relaxed);
     busy_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
     generation_.fetch_add(1);
     if (sleeping_.load() > 0) {
       { const std::lock_guard<std::mutex> lock(mutex_); }
       wake_.notify_all();
     }
-    take_tasks();
+    take_tasks(0);
     int spins = 0;
     while (busy_.load(std::memory_order_acquire) != 0) pause(spins);
   }
 
-  void take_tasks() {
-    for (int i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < count_;) task_(context_, i);
+  void take_tasks(int thread) {
+    for (int i = 0; i < threads(); i++) {
+      const int owner = (thread + i) % threads();
+      for (int task; (task = runs_[static_cast<std::size_t>(owner)].take(owner == thread)) >= 0;) task_(context_, task);
+    }
   }
 
-  void work() {
+  void work(int thread) {
     std::uint32_t seen = 0;
     for (;;) {
       int spins = 0;
@@ -86,10 +93,27 @@ class thread_pool {
       }
       seen = generation_.load(std::memory_order_acquire);
       if (stop_.load()) return;
-      take_tasks();
+      take_tasks(thread);
       busy_.fetch_sub(1, std::memory_order_release);
     }
   }
+
+  /// Tasks [begin, end) of one thread that nobody has taken: begin in the upper half of `left`.
+  struct alignas(64) tasks {
+    std::atomic<std::uint64_t> left{0};
+
+    /// The next one for the owner, the last one for others, -1 if there is none.
+    int take(bool first) noexcept {
+      std::uint64_t now = left.load(std::memory_order_relaxed);
+      for (;;) {
+        const std::uint64_t begin = now >> 32, end = now & 0xffffffffu;
+        if (begin >= end) return -1;
+        const std::uint64_t then = first ? now + (std::uint64_t{1} << 32) : now - 1;
+        if (left.compare_exchange_weak(now, then, std::memory_order_relaxed))
+          return static_cast<int>(first ? begin : end - 1);
+      }
+    }
+  };
 
   // About 50 microseconds of spinning; yielding in between, so that a machine with more threads than cores still moves.
   static constexpr int spin_limit = 2000;
@@ -110,8 +134,7 @@ class thread_pool {
   std::condition_variable wake_;
   ocellus::executor::task_function task_ = nullptr;
   void* context_ = nullptr;
-  int count_ = 0;
-  alignas(64) std::atomic<int> next_{0};
+  std::vector<tasks> runs_;
   alignas(64) std::atomic<int> busy_{0};
   alignas(64) std::atomic<std::uint32_t> generation_{0};
   std::atomic<int> sleeping_{0};
