@@ -56,9 +56,9 @@ class thread_pool {
     const std::lock_guard<std::mutex> one_call(call_);
     task_ = task;
     context_ = context;
-    const auto begin = [&](int i) { return static_cast<std::uint64_t>(n) * static_cast<std::uint64_t>(i) / runs_.size(); };
-    for (int i = 0; i < threads(); i++)
-      runs_[static_cast<std::size_t>(i)].left.store(begin(i) << 32 | begin(i + 1), std::memory_order_relaxed);
+    const std::uint64_t all = static_cast<std::uint64_t>(n), parts = runs_.size();
+    for (std::uint64_t i = 0; i < parts; i++)
+      runs_[i].left.store(all * i / parts << 32 | all * (i + 1) / parts, std::memory_order_relaxed);
     busy_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
     generation_.fetch_add(1);
     if (sleeping_.load() > 0) {
