@@ -9,7 +9,6 @@
 #include <doctest/doctest.h>
 #include <unistd.h>
 
-#include <array>
 #include <atomic>
 #include <chrono>
 #include <cmath>
@@ -258,45 +257,15 @@ TEST_CASE("thread_pool: each task runs once, also those of threads that are slow
   }
 }
 
-// More images than run through a tower together (model::batch_rows), and more than are pooled together
-// (model::batch_images).
-TEST_CASE("towers: an image of a large batch has the bits that it has alone") {
-  int compared = 0;
-  for (const char* name : own_cases) {
-    const npy p = read_npy(own_case(name) / "pixel_values.npy");
-    if (!p || p.shape.size() != 4) continue;
-    for (const dtype type : {dtype::f32, dtype::s8}) {
-      const converted file(own_case(name), type);
-      REQUIRE_MESSAGE(file.error == "", name);
-      const result<model> m = model::open(file.path.c_str());
-      REQUIRE_MESSAGE(m, name);
-      nn::image_batch in;
-      in.height = static_cast<int>(p.shape[2]);
-      in.width = static_cast<int>(p.shape[3]);
-      const std::size_t plane = p.f.size() / static_cast<std::size_t>(p.shape[0]);
-      const auto width = static_cast<std::size_t>(m->embed());
-      constexpr int count = 2 * model::batch_images + 5;
-      std::vector<float> pixels(count * plane), together(count * width), alone(count * width);
-      for (std::size_t i = 0; i < pixels.size(); i++)
-        pixels[i] = p.f[i % p.f.size()] * (1 + 0.01f * static_cast<float>(i / plane));
-      workspace work;
-      in.pixels = pixels.data();
-      in.count = count;
-      REQUIRE(m->encode_batch(in, together.data(), work) == status::ok);
-      in.count = 1;
-      for (std::size_t i = 0; i < count; i++, in.pixels += plane)
-        REQUIRE(m->encode_batch(in, alone.data() + i * width, work) == status::ok);
-      INFO(name << ", weights of type " << static_cast<int>(type));
-      CHECK(std::memcmp(together.data(), alone.data(), sizeof(float) * together.size()) == 0);
-      compared++;
-    }
-  }
-  CHECK(compared > 0);
-}
+/// A checkpoint, and the folder with its inputs and outputs.
+struct golden_case {
+  std::string name;
+  fs::path checkpoint, arrays;
+};
 
-TEST_CASE("towers: an embedding has the same bits for every kernel set, thread count and batch size") {
-  std::string ran;
-  std::vector<std::array<fs::path, 3>> all;  // name, checkpoint, arrays
+/// Those of this repository, and those of OCELLUS_SHARED where it is.
+std::vector<golden_case> golden_cases() {
+  std::vector<golden_case> all;
   for (const char* name : own_cases) all.push_back({name, own_case(name), own_case(name)});
   for (const char* name : cases) {
     const fs::path base = shared() / "goldens" / name;
@@ -306,8 +275,58 @@ TEST_CASE("towers: an embedding has the same bits for every kernel set, thread c
     all.push_back({name, base / checkpoint["path"].get<std::string>(),
                    base / (golden.is_array() ? golden[0].get<std::string>() : golden.get<std::string>())});
   }
-  for (const auto& [path, source, folder] : all) {
-    const std::string name = path.string();
+  return all;
+}
+
+// More images than run through a tower together (model::batch_rows), and more than are pooled together
+// (model::batch_images).
+TEST_CASE("towers: an image of a large batch has the bits that it has alone") {
+  int compared = 0;
+  for (const golden_case& of : golden_cases()) {
+    const npy p = read_npy(of.arrays / "pixel_values.npy"), shapes = read_npy(of.arrays / "spatial_shapes.npy");
+    if (!p) continue;
+    for (const dtype type : {dtype::f32, dtype::s8}) {
+      const converted file(of.checkpoint, type);
+      REQUIRE_MESSAGE(file.error == "", of.name);
+      const result<model> m = model::open(file.path.c_str());
+      REQUIRE_MESSAGE(m, of.name);
+      if (m->config().vision.kind != vision_kind::vit) continue;
+      constexpr std::size_t count = 2 * model::batch_images + 5;
+      const auto images = static_cast<std::size_t>(p.shape[0]), width = static_cast<std::size_t>(m->embed());
+      const std::size_t plane = p.f.size() / images;
+      std::vector<float> values(count * plane), together(count * width), alone(count * width);
+      for (std::size_t i = 0; i < values.size(); i++)
+        values[i] = p.f[i % p.f.size()] * (1 + 0.01f * static_cast<float>(i / plane));
+      std::vector<int> grids(2 * count);
+      for (std::size_t i = 0; shapes && i < grids.size(); i++)
+        grids[i] = static_cast<int>(shapes.i[i % (2 * images)]);
+      const auto encode = [&](std::size_t first, std::size_t n, float* out) {
+        workspace work;
+        nn::image_batch in;
+        in.count = static_cast<int>(n);
+        (shapes ? in.patches : in.pixels) = values.data() + first * plane;
+        if (shapes) {
+          in.grids = grids.data() + 2 * first;
+          in.patch_stride = static_cast<int>(p.shape[1]);
+        } else {
+          in.height = static_cast<int>(p.shape[2]);
+          in.width = static_cast<int>(p.shape[3]);
+        }
+        return m->encode_batch(in, out, work);
+      };
+      REQUIRE(encode(0, count, together.data()) == status::ok);
+      for (std::size_t i = 0; i < count; i++) REQUIRE(encode(i, 1, alone.data() + i * width) == status::ok);
+      INFO(of.name << ", weights of type " << static_cast<int>(type));
+      CHECK(std::memcmp(together.data(), alone.data(), sizeof(float) * together.size()) == 0);
+      compared++;
+    }
+  }
+  CHECK(compared > 0);
+}
+
+TEST_CASE("towers: an embedding has the same bits for every kernel set, thread count and batch size") {
+  std::string ran;
+  for (const auto& [name, source, folder] : golden_cases()) {
     for (const dtype type : {dtype::f32, dtype::s8}) {
       const converted file(source, type);
       REQUIRE_MESSAGE(file.error == "", name);
@@ -317,7 +336,7 @@ TEST_CASE("towers: an embedding has the same bits for every kernel set, thread c
   if (available) { \
     const result<model> m = model::open(file.path.c_str(), make_table<kernels::set>()); \
     REQUIRE_MESSAGE(m, name); \
-    if (ran.find(#set) == std::string::npos) ran += " " #set; \
+    if (ran.find(#set " ") == std::string::npos) ran += #set " "; \
     for (const int threads : {1, 2, 3}) { \
       thread_pool pool(threads); \
       const executor run = pool.executor(); \
@@ -354,7 +373,7 @@ TEST_CASE("towers: an embedding has the same bits for every kernel set, thread c
       static_cast<void>(cpu);
     }
   }
-  MESSAGE("towers ran on:" << ran);
+  MESSAGE("towers ran on: " << ran);
 }
 
 }  // namespace

@@ -53,6 +53,7 @@ class thread_pool {
   }
 
   void run_tasks(int n, ocellus::executor::task_function task, void* context) {
+    if (n <= 0) return;
     const std::lock_guard<std::mutex> one_call(call_);
     task_ = task;
     context_ = context;

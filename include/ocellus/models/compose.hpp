@@ -19,7 +19,8 @@
 // number of the copy, so the block above finds "vision.blocks.0.norm1.weight". Neighbours that a kernel does in
 // one pass are fused: a linear layer with the activation after it, a linear layer or attention at the end of a
 // residual with the sum, a LayerNorm with the quantisation that the product after it wants. The same bits as the
-// model opened at run time, for the same layers and weights.
+// model opened at run time, for the same layers and weights: a GELU beside its linear layer, in the same seq, since
+// s8 products have quicker forms of it (ops/gemm.hpp).
 //
 // References: [Vaswani 2017] attention; [Dosovitskiy 2021] ViT; [Zhai 2022] attention pooling.
 #pragma once

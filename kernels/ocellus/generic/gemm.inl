@@ -133,30 +133,22 @@ static OCELLUS_INLINE void finish_by_panels(const gemm_args& g, const Acc* acc, 
   }
 }
 
-/// For the others. `sums(j, r)`: sixteen scaled sums from column col + j on. An activation, and a residual behind it,
-/// take passes of their own.
+/// For the others. `sums(j, r)`: sixteen scaled sums from column col + j on. An activation takes a pass of its own, over a
+/// row's columns in memory of their own, since C may be the residual.
 template <precision Needed, class Sums>
 static OCELLUS_INLINE void finish_by_passes(const gemm_args& g, int i, int rows, int col, int cols,
                                             const Sums& sums) noexcept {
-  const bool later = g.act != activation::none;
-  for (int j = 0; j < cols; j += 16) {
-    const int n = col + j;
-    const vec bias = g.bias != nullptr ? load_tail(g.bias, n, g.n) : vec::set(-0.f);
-    for (int r = 0; r < rows; r++) {
-      vec y = sums(j, r) + bias;
-      if (g.residual != nullptr && !later) y = load_tail(g.residual + (i + r) * g.ldr, n, g.n) + y;
-      store_tail(y, g.c + (i + r) * g.ldc, n, g.n);
+  alignas(64) float values[tile_columns];
+  for (int r = 0; r < rows; r++) {
+    for (int j = 0; j < cols; j += 16)
+      (sums(j, r) + (g.bias != nullptr ? load_tail(g.bias, col + j, g.n) : vec::set(-0.f))).store(values + j);
+    if (g.act != activation::none) activate_rows_within<Needed>(values, 0, values, 0, 1, cols, g.act);
+    for (int j = 0; j < cols; j += 16) {
+      vec y = vec::load(values + j);
+      if (g.residual != nullptr) y = load_tail(g.residual + (i + r) * g.ldr, col + j, g.n) + y;
+      store_tail(y, g.c + (i + r) * g.ldc, col + j, g.n);
     }
   }
-  if (!later) return;
-  float* c = g.c + i * g.ldc + col;
-  activate_rows_within<Needed>(c, g.ldc, c, g.ldc, rows, cols, g.act);
-  if (g.residual == nullptr) return;
-  const float* residual = g.residual + i * g.ldr + col;
-  for (int r = 0; r < rows; r++)
-    for (int j = 0; j < cols; j += 16)
-      store_tail(load_tail(residual + r * g.ldr, j, cols) + load_tail(c + r * g.ldc, j, cols), c + r * g.ldc,
-                 j, cols);
 }
 
 /// C rows i.., columns col..col+cols from `acc`.

@@ -73,7 +73,7 @@ static OCELLUS_INLINE V exp2(V x) noexcept {
 }
 static constexpr float log2_e = 1.44269504f;
 
-/// What an activation's values are needed for: f32, or a product of bytes, whose rows are rounded to 255 steps next.
+/// How exact an activation is: as f32, or as a product of bytes before or behind it deserves, with rows of 255 steps.
 enum class precision { f32, u8 };
 
 /// x sigmoid(u), given -u log2(e).
