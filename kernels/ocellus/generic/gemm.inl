@@ -133,8 +133,8 @@ static OCELLUS_INLINE void finish_by_panels(const gemm_args& g, const Acc* acc, 
   }
 }
 
-/// For the others. `sums(j, r)`: sixteen scaled sums from column col + j on. An activation takes a pass of its own, over a
-/// row's columns in memory of their own, since C may be the residual.
+/// For the others. `sums(j, r)`: sixteen scaled sums from column col + j on. An activation takes a pass of its own, in
+/// memory of its own, since C may be the residual.
 template <precision Needed, class Sums>
 static OCELLUS_INLINE void finish_by_passes(const gemm_args& g, int i, int rows, int col, int cols,
                                             const Sums& sums) noexcept {
