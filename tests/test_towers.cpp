@@ -326,7 +326,9 @@ TEST_CASE("towers: an image of a large batch has the bits that it has alone") {
 
 TEST_CASE("towers: an embedding has the same bits for every kernel set, thread count and batch size") {
   std::string ran;
-  for (const auto& [name, source, folder] : golden_cases()) {
+  for (const golden_case& of : golden_cases()) {
+    const std::string& name = of.name;
+    const fs::path &source = of.checkpoint, &folder = of.arrays;
     for (const dtype type : {dtype::f32, dtype::s8}) {
       const converted file(source, type);
       REQUIRE_MESSAGE(file.error == "", name);
