@@ -81,6 +81,15 @@ static OCELLUS_NOINLINE void finish_float_panels(const gemm_args& g, const float
       g, i, rows, col, [&](int r, auto p) OCELLUS_LAMBDA { return vec::load(acc + r * lda + p * 16); });
 }
 
+/// Row r of C, columns col..col+cols, from `values` and the residual, which C may be.
+static OCELLUS_INLINE void store_row(const gemm_args& g, const float* values, int r, int col, int cols) noexcept {
+  for (int j = 0; j < cols; j += 16) {
+    vec y = vec::load(values + j);
+    if (g.residual != nullptr) y = load_tail(g.residual + r * g.ldr, col + j, col + cols) + y;
+    store_tail(y, g.c + r * g.ldc, col + j, col + cols);
+  }
+}
+
 /// For sets with passes over whole panels: all columns from `acc` ([rows, cols rounded up to 16]) by the pass that `g`
 /// asks for: pass(args, activation, residual, sums, i, rows, col) with the activation and the residual as constants.
 /// What is ragged, or has a residual behind an activation, goes through it row by row in memory of its own.
@@ -125,11 +134,7 @@ static OCELLUS_INLINE void finish_by_panels(const gemm_args& g, const Acc* acc, 
     std::memcpy(row, acc + (r - i) * lda, bytes);
     all(t, row, 0, r, 1, 0, round_up(cols, width));
     if (silu) activate_rows(c, 0, c, 0, 1, cols, g.act);
-    for (int j = 0; j < cols; j += 16) {
-      vec y = vec::load(c + j);
-      if (g.residual != nullptr) y = load_tail(g.residual + r * g.ldr, col + j, col + cols) + y;
-      store_tail(y, g.c + r * g.ldc, col + j, col + cols);
-    }
+    store_row(g, c, r, col, cols);
   }
 }
 
@@ -143,11 +148,7 @@ static OCELLUS_INLINE void finish_by_passes(const gemm_args& g, int i, int rows,
     for (int j = 0; j < cols; j += 16)
       (sums(j, r) + (g.bias != nullptr ? load_tail(g.bias, col + j, g.n) : vec::set(-0.f))).store(values + j);
     if (g.act != activation::none) activate_rows_within<Needed>(values, 0, values, 0, 1, cols, g.act);
-    for (int j = 0; j < cols; j += 16) {
-      vec y = vec::load(values + j);
-      if (g.residual != nullptr) y = load_tail(g.residual + (i + r) * g.ldr, col + j, g.n) + y;
-      store_tail(y, g.c + (i + r) * g.ldc, col + j, g.n);
-    }
+    store_row(g, values, i + r, col, cols);
   }
 }
 
