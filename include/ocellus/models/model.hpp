@@ -432,8 +432,8 @@ class model {
   }
 
   /// Rows of a batch that run through the tower together: enough to hide the reading of the weights, few enough for
-  /// their activations to stay in L2 (ViT-B: 12 KiB a row).
-  static constexpr int batch_rows = 128;
+  /// their activations not to go to memory in between (ViT-B: 12 KiB a row).
+  static constexpr int batch_rows = 224;
   /// Images whose pooled rows are carried on together behind that: enough to hide those weights.
   static constexpr int batch_images = 32;
   static constexpr int max_tokens = 16384;

@@ -8,8 +8,9 @@
 // holds sums to go on from). The epilogue runs from that small buffer (it stays in L1): one copy of its code serves all
 // tile heights.
 //
-// Blocking: rows in blocks that keep A in half of L2; within a block, each pair of panels is read once from memory and
-// then met by every row tile while it lies in L1 or L2. Tile heights are evened out: 50 rows are five tiles of 10.
+// Blocking: rows in blocks whose A stays in L2; within a block, each pair of panels is read once from memory and then
+// met by every row tile while it lies in L1 or L2. Blocks and tiles are evened out: 50 rows are five tiles of 10, and
+// no last block of a row or two reads all of W again.
 // Up to `wide_rows` rows (a pooled token, a very short text) take four panels at a time: a tile of one row and two
 // panels would wait for its two chains of multiply-adds.
 //
@@ -21,7 +22,7 @@
 #if !defined(OCELLUS_ONLY_S8)
 
 /// Bytes of A that a row block may take.
-static constexpr std::size_t block_bytes = 512 * 1024;
+static constexpr std::size_t block_bytes = 768 * 1024;
 
 /// Columns that a tile spans at most.
 static constexpr int tile_columns = (wide_rows > 0 ? 4 : 2) * panel_width;
@@ -233,8 +234,7 @@ static void gemm_float(const gemm_args& g) noexcept {
   // deep: of a block and two panels; else of one tile
   alignas(64) float acc[float_depth > 0 ? deep_rows * tile_columns : float_rows * tile_columns];
   for (int i0 = 0, i1 = 0; i0 < g.m; i0 = i1) {
-    i1 = i0 + (deep ? tile_rows(g.m - i0, block) : block);
-    i1 = i1 < g.m ? i1 : g.m;
+    i1 = i0 + tile_rows(g.m - i0, block);
     const int tiles = ceil_div(i1 - i0, float_rows);
     for (int p = g.panel_begin, panels = 0; p < g.panel_end; p += panels) {
       panels = tile_panels(g.panel_end - p, i1 - i0);
@@ -298,8 +298,9 @@ static void gemm_s8(const gemm_args& g) noexcept {
   const int fit = static_cast<int>((splits ? split_bytes / 2 : block_bytes) / static_cast<std::size_t>(depth));
   const int block = !splits && fit < s8_rows ? s8_rows : fit;
   alignas(64) std::int32_t acc[s8_rows * 32 > wide_rows * 64 ? s8_rows * 32 : wide_rows * 64];
-  for (int i0 = 0; i0 < g.m; i0 += block) {
-    const int i1 = i0 + block < g.m ? i0 + block : g.m, tiles = ceil_div(i1 - i0, s8_rows);
+  for (int i0 = 0, i1 = 0; i0 < g.m; i0 = i1) {
+    i1 = i0 + tile_rows(g.m - i0, block);
+    const int tiles = ceil_div(i1 - i0, s8_rows);
     const std::uint8_t* x = a + i0 * g.lda;
     std::ptrdiff_t ldx = g.lda;
     if constexpr (splits) {
