@@ -58,6 +58,8 @@ struct kernel_table {
   void (*layer_norm)(const layer_norm_args&) noexcept = nullptr;
   void (*layer_norm_u8)(const layer_norm_args&) noexcept = nullptr;
   void (*quantize_u8)(const quantize_args&) noexcept = nullptr;
+  /// null where gemm_bf16 takes activations as they are
+  void (*round_bf16)(std::uint16_t*, std::ptrdiff_t, const float*, std::ptrdiff_t, int, int) noexcept = nullptr;
   void (*activate_rows)(float*, std::ptrdiff_t, const float*, std::ptrdiff_t, int, int,
                         activation) noexcept = nullptr;
   void (*gate_rows)(float*, std::ptrdiff_t, const float*, std::ptrdiff_t, int, int,
@@ -123,6 +125,7 @@ constexpr kernel_table make_table() noexcept {
           &Set::layer_norm,
           &Set::layer_norm_u8,
           &Set::quantize_u8,
+          Set::exact_bf16 ? nullptr : &Set::round_bf16,
           &Set::activate_rows,
           &Set::gate_rows,
           &Set::rotate_rows,

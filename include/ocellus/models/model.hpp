@@ -178,7 +178,7 @@ class model {
       }
       nn::vision_buffers b;
       const auto carve = [&](unsigned char* base) {
-        return b.carve(base, v, end - first, most.images, most.rows, most.longest, parts, vision_integer_);
+        return b.carve(base, v, end - first, most.images, most.rows, most.longest, parts, vision_form_);
       };
       const status grown = work.reserve(carve(nullptr));
       if (grown != status::ok) return grown;
@@ -255,9 +255,9 @@ class model {
       }
       nn::text_buffers b;
       const int parts = threads.concurrency < 1 ? 1 : threads.concurrency;
-      const status grown = work.reserve(b.carve(nullptr, t, n, rows, parts, text_integer_));
+      const status grown = work.reserve(b.carve(nullptr, t, n, rows, parts, text_form_));
       if (grown != status::ok) return grown;
-      b.carve(work.data(), t, n, rows, parts, text_integer_);
+      b.carve(work.data(), t, n, rows, parts, text_form_);
       nn::text_forward(run, config_, text_, batch->data(), n, b, targets->data(), observe);
       const float* previous = nullptr;
       for (int i = first, k = -1; i < next; i++) {  // equal texts get a copy
@@ -439,6 +439,11 @@ class model {
   static constexpr int max_tokens = 16384;
 
  private:
+  dtype form_of(const array<nn::block_weights>& blocks) const noexcept {
+    if (detail::all_of_type(blocks, dtype::s8)) return dtype::s8;
+    return kernels_.round_bf16 != nullptr && detail::any_of_type(blocks, dtype::bf16) ? dtype::bf16 : dtype::f32;
+  }
+
   status bind() noexcept {
     detail::weight_binder binder(file_);
     const vision_config& v = config_.vision;
@@ -448,8 +453,8 @@ class model {
       if (!blocks) return blocks.error();
       vision_blocks_ = std::move(*blocks);
       binder.vision(v, vision_blocks_.data(), vision_);
-      vision_integer_ = detail::all_of_type(vision_blocks_, dtype::s8) &&
-                        (!vision_.map.v || vision_.map.v.type == dtype::s8);
+      vision_form_ = form_of(vision_blocks_);
+      if (vision_form_ == dtype::s8 && vision_.map.v && vision_.map.v.type != dtype::s8) vision_form_ = dtype::f32;
     } else if (v.kind == vision_kind::resnet) {
       int count = 0;
       for (const int n : v.resnet_layers) count += n;
@@ -465,7 +470,7 @@ class model {
       if (!blocks) return blocks.error();
       text_blocks_ = std::move(*blocks);
       binder.text(config_.text, text_blocks_.data(), text_);
-      text_integer_ = detail::all_of_type(text_blocks_, dtype::s8);
+      text_form_ = form_of(text_blocks_);
     }
     return binder.error;
   }
@@ -493,7 +498,7 @@ class model {
   model_config config_;
   dynamic kernels_{kernel_table{}};
   array<nn::block_weights> vision_blocks_, text_blocks_;
-  bool vision_integer_ = false, text_integer_ = false;  ///< attention is in s8 throughout: less scratch
+  dtype vision_form_ = dtype::f32, text_form_ = dtype::f32;  ///< of activations, as nn::block_buffers has it
   nn::vision_weights vision_;
   array<nn::bottleneck_weights> resnet_blocks_;
   nn::resnet_weights resnet_;

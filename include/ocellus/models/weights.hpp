@@ -225,5 +225,14 @@ constexpr bool all_of_type(const Blocks& blocks, dtype type) noexcept {
   return true;
 }
 
+/// Whether any is.
+template <class Blocks>
+constexpr bool any_of_type(const Blocks& blocks, dtype type) noexcept {
+  for (const nn::block_weights& b : blocks)
+    for (const nn::linear_weights* w : {&b.qkv, &b.proj, &b.fc1, &b.fc2, &b.keys_t})
+      if (*w && w->type == type) return true;
+  return false;
+}
+
 }  // namespace detail
 OCELLUS_END

@@ -72,6 +72,7 @@ struct block_shape {
 /// Leading dimensions of activations. An odd multiple of 64 bytes: rows must not meet in the same cache sets,
 /// as they would at multiples of 4096 bytes.
 constexpr int ld_f32(int c) noexcept { return (ceil_div(c, 16) | 1) * 16; }
+constexpr int ld_bf16(int c) noexcept { return (ceil_div(c, 32) | 1) * 32; }
 constexpr int ld_u8(int c) noexcept { return (ceil_div(c, 64) | 1) * 64; }
 
 /// Memory is carved from one block, each piece aligned to 64 bytes. With a null base it only counts.
@@ -91,21 +92,26 @@ class carver {
   std::size_t used_ = 0;
 };
 
-/// Rows of activations as a matrix product reads them: f32, or u8 with a scale and a zero point per row.
+/// Rows of activations as a matrix product reads them: f32, or u8 with a scale and a zero point per row, or for sets
+/// that round activations bf16 beside f32.
 struct operand {
   float* f32 = nullptr;
   std::ptrdiff_t ld = 0;
+  std::uint16_t* bf16 = nullptr;  ///< or null, with ld16 0: each product rounds for itself
+  std::ptrdiff_t ld16 = 0;
   std::uint8_t* u8 = nullptr;
   std::ptrdiff_t ld8 = 0;
   float* scale = nullptr;
   std::int32_t* zero = nullptr;
 
-  /// Room for `rows` rows of `c` values in either form.
-  constexpr void carve(carver& from, int rows, int c) noexcept {
+  /// Room for `rows` rows of `c` values as f32 and u8, and with `rounded` as bf16.
+  OCELLUS_NOINLINE constexpr void carve(carver& from, int rows, int c, bool rounded = false) noexcept {
     const auto r = static_cast<std::size_t>(rows);
     ld = ld_f32(c);
     ld8 = ld_u8(c);
     f32 = from.take<float>(r * static_cast<std::size_t>(ld));
+    ld16 = rounded ? ld_bf16(c) : 0;
+    bf16 = rounded ? from.take<std::uint16_t>(r * static_cast<std::size_t>(ld16)) : nullptr;
     u8 = from.take<std::uint8_t>(r * static_cast<std::size_t>(ld8));
     scale = from.take<float>(r);
     zero = from.take<std::int32_t>(r);
@@ -113,6 +119,7 @@ struct operand {
   operand from_row(int row) const noexcept {
     operand o = *this;
     o.f32 += row * ld;
+    o.bf16 += row * ld16;
     o.u8 += row * ld8;
     o.scale += row;
     o.zero += row;
@@ -178,6 +185,8 @@ struct runner {
     g.lda = w.type == dtype::s8 ? x.ld8 : x.ld;
     g.a_scale = x.scale;
     g.a_zero = x.zero;
+    g.a_bf16 = x.bf16;
+    g.lda_bf16 = x.ld16;
     g.b = w.data;
     g.b_scale = w.scales;
     g.b_sum = w.sums;
@@ -230,6 +239,7 @@ struct runner {
           part.a_scale += row;
           part.a_zero += row;
         }
+        part.a_bf16 += row * x.ld16;
         part.c += row * ldc;
         if (residual != nullptr) part.residual += row * ldr;
         part.panel_begin = first + (begin - band * pairs) * 2;
@@ -265,6 +275,7 @@ struct runner {
         kernels.layer_norm(a);
       }
     });
+    if (type == dtype::bf16) prepare(type, x, rows, c);
   }
 
   /// LayerNorm in place or from one f32 matrix to another.
@@ -285,10 +296,14 @@ struct runner {
     });
   }
 
-  /// x.f32[rows, c] as products with weights of `type` read it: quantised to u8 for s8.
+  /// x.f32[rows, c] as products with weights of `type` read it: quantised to u8 for s8, rounded for bf16.
   void prepare(dtype type, const operand& x, int rows, int c) const noexcept {
-    if (type != dtype::s8) return;
+    if (type != dtype::s8 && (type != dtype::bf16 || x.bf16 == nullptr)) return;
     split(rows, 8, [&](int begin, int end) {
+      if (type == dtype::bf16) {
+        kernels.round_bf16(x.bf16 + begin * x.ld16, x.ld16, x.f32 + begin * x.ld, x.ld, end - begin, c);
+        return;
+      }
       quantize_args a;
       a.x = x.f32 + begin * x.ld;
       a.ldx = x.ld;
@@ -314,6 +329,9 @@ inline void gather(dtype type, const operand& from, const int* rows, int count, 
     } else {
       std::memcpy(to.f32 + i * to.ld, from.f32 + rows[i] * from.ld,
                   sizeof(float) * static_cast<std::size_t>(c));
+      if (type == dtype::bf16 && to.bf16 != nullptr)
+        std::memcpy(to.bf16 + i * to.ld16, from.bf16 + rows[i] * from.ld16,
+                    sizeof(std::uint16_t) * static_cast<std::size_t>(round_up(c, 16)));
     }
   }
 }
@@ -369,17 +387,19 @@ struct block_buffers {
   std::ptrdiff_t ld_qkv = 0, ld_q = 0, ld_gate = 0;
   pool_buffers pool;      ///< attention_pool over x
 
-  /// integer: all weights are s8, so attention runs in integers. pool_heads: those of attention_pool, 0 without it;
-  /// pool_width: D where its queries are computed.
+  /// form: s8 where all weights are, so that attention runs in integers; bf16 where weights are and the set rounds
+  /// activations for them; else f32. pool_heads: those of attention_pool, 0 without it; pool_width: D where its queries
+  /// are computed.
   constexpr void carve(carver& from, const block_shape& s, int rows, int sequences, int most_keys, int threads,
-                       bool integer = false, int pool_heads = 0, int pool_width = 0) noexcept {
+                       dtype form = dtype::f32, int pool_heads = 0, int pool_width = 0) noexcept {
     const int inner = s.heads * s.head_width;
-    x.carve(from, rows, inner > s.width ? inner : s.width);
+    const bool integer = form == dtype::s8, rounded = form == dtype::bf16;
+    x.carve(from, rows, inner > s.width ? inner : s.width, rounded);
     carver feed = from;
-    hidden.carve(feed, rows, s.mlp);
+    hidden.carve(feed, rows, s.mlp, rounded);
     ld_gate = ld_f32(2 * s.mlp);
     if (s.gated) gate = feed.take<float>(static_cast<std::size_t>(rows) * static_cast<std::size_t>(ld_gate));
-    pooled.carve(from, sequences, s.width);
+    pooled.carve(from, sequences, s.width, rounded);
     ld_q = ld_f32(inner);
     q = from.take<float>(static_cast<std::size_t>(sequences) * static_cast<std::size_t>(ld_q) + 16);
     carver after = from;

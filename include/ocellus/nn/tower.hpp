@@ -115,9 +115,9 @@ struct vision_buffers {
   std::ptrdiff_t ld_heads = 0;
 
   /// images: all of them; group: most images of a group; rows: most tokens of a group, class and register tokens
-  /// counted; most: tokens of the longest image; integer: all weights are s8.
+  /// counted; most: tokens of the longest image; form: as block_buffers has it.
   constexpr std::size_t carve(unsigned char* base, const vision_config& v, int images, int group, int rows, int most,
-                              int threads, bool integer = false) noexcept {
+                              int threads, dtype form = dtype::f32) noexcept {
     carver from(base);
     const block_shape s = shape_of(v.encoder);
     const int longest = rows > images ? rows : images;
@@ -139,7 +139,7 @@ struct vision_buffers {
     unsigned char* rest = base == nullptr ? nullptr : base + start;
     carver a(rest), b(rest);
     const bool map = v.pool == pooling::map, last = pools_in_last_block(v);
-    blocks.carve(a, s, longest, group, most, threads, integer, map ? v.map_heads : last ? s.heads : 0,
+    blocks.carve(a, s, longest, group, most, threads, form, map ? v.map_heads : last ? s.heads : 0,
                  last ? s.head_width : 0);
     if (v.conv_stem != 0) {
       patches.carve(b, 16 * rows, 48);
@@ -446,7 +446,7 @@ struct text_buffers {
   float* features = nullptr;  ///< [count, E]
 
   constexpr std::size_t carve(unsigned char* base, const text_config& t, int count, int rows, int threads,
-                              bool integer = false) noexcept {
+                              dtype form = dtype::f32) noexcept {
     carver from(base);
     const block_shape s = shape_of(t.encoder);
     const auto n = static_cast<std::size_t>(rows);
@@ -459,7 +459,7 @@ struct text_buffers {
     row_positions = from.take<int>(n);
     pool.carve(from, count, s.width);
     features = from.take<float>(static_cast<std::size_t>(count) * static_cast<std::size_t>(ld_f32(t.embed)));
-    blocks.carve(from, s, rows, count, t.context, threads, integer);
+    blocks.carve(from, s, rows, count, t.context, threads, form);
     return from.used();
   }
 };

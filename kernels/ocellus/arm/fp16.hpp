@@ -99,6 +99,7 @@ struct fp16 : dotprod {
       }
   }
 
+  static OCELLUS_INLINE const f16* rounded_before(const gemm_args&) noexcept { return nullptr; }
   static void gemm_exact(const gemm_args& g) noexcept { dotprod::gemm_f16(g); }
 #include <ocellus/generic/gemm_rounded.inl>
   static void gemm_f16(const gemm_args& g) noexcept { gemm_rounded(g); }

@@ -219,7 +219,7 @@ static constexpr int tile_panels(int left, int rows) noexcept {
 }
 
 /// Rows of a block whose sums wait between two parts of the depth.
-static constexpr int deep_rows = 64;
+static constexpr int deep_rows = 200;
 
 template <class W>
 static void gemm_float(const gemm_args& g) noexcept {
@@ -231,8 +231,9 @@ static void gemm_float(const gemm_args& g) noexcept {
   const bool deep = float_depth > 0 && g.k > float_depth;
   const int fit = static_cast<int>(block_bytes / (static_cast<std::size_t>(g.k) * sizeof(float)));
   const int block = deep ? deep_rows : fit < float_rows ? float_rows : fit;
-  // deep: of a block and two panels; else of one tile
-  alignas(64) float acc[float_depth > 0 ? deep_rows * tile_columns : float_rows * tile_columns];
+  // of one tile; or, deep, of a block and two panels, or of wide_rows and four
+  static_assert(wide_rows <= deep_rows / 2);
+  alignas(64) float acc[float_depth > 0 ? deep_rows * 2 * panel_width : float_rows * tile_columns];
   for (int i0 = 0, i1 = 0; i0 < g.m; i0 = i1) {
     i1 = i0 + tile_rows(g.m - i0, block);
     const int tiles = ceil_div(i1 - i0, float_rows);

@@ -68,3 +68,5 @@ static OCELLUS_NOINLINE void round_block(std::uint32_t* out, std::ptrdiff_t ldo,
       _mm512_storeu_si512(out + r * ldo + d, _mm512_or_si512(h, _mm512_slli_epi32(h, 16)));
     }
 }
+
+static OCELLUS_INLINE const std::uint32_t* rounded_before(const gemm_args&) noexcept { return nullptr; }

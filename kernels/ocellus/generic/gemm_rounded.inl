@@ -4,6 +4,7 @@
 //   rounded_rows, rounded_depth       the block of A that lies rounded on the stack
 //   rounded_unit                      panels that a tile takes at least
 //   round_block(out, ldo, a, lda, rows, depth)
+//   rounded_before(g)                 A as the caller has it rounded, [M, K] with rows of g.lda_bf16, or null
 //   tiles_rounded(rows, panels, a, lda, panel, stride, depth, c, ldc, next)   adds to C
 //   gemm_exact(g)                     the set's way without rounding
 // Where the depth is in parts, partial sums live in C, so that no scratch is needed. What does not fit
@@ -27,16 +28,22 @@ static void gemm_rounded(const gemm_args& g) noexcept {
   const float* a = static_cast<const float*>(g.a);
   alignas(64) rounded_element rounded[rounded_rows * rounded_depth];
   alignas(64) float acc[float_rows * 2 * rounded_unit * panel_width];
-  const int ld = round_up(g.k, 16), fit = rounded_rows * rounded_depth / ld;
-  const bool whole_depth = fit >= rounded_rows / 2;  // then fewer rows, and C is written once
-  const int block_rows = whole_depth && fit < rounded_rows ? fit : rounded_rows;
+  const rounded_element* const before = rounded_before(g);
+  const int ld = round_up(g.k, 16);
+  const int fit = before != nullptr ? static_cast<int>(block_bytes / sizeof(rounded_element)) / ld
+                                    : rounded_rows * rounded_depth / ld;
+  const bool whole_depth = before != nullptr || fit >= rounded_rows / 2;  // then fewer rows, and C is written once
+  const int block_rows = !whole_depth || (before == nullptr && fit > rounded_rows) ? rounded_rows
+                         : fit < float_rows                                        ? float_rows
+                                                                                   : fit;
   for (int i0 = 0; i0 < g.m;) {
     const int block = tile_rows(g.m - i0, block_rows), i1 = i0 + block, tiles = ceil_div(block, float_rows);
     for (int k0 = 0, depth = 0; k0 < g.k; k0 += depth) {
       depth = whole_depth ? g.k : part_depth(g.k - k0, rounded_depth);
-      const int lda = round_up(depth, 16);
+      const std::ptrdiff_t lda = before != nullptr ? g.lda_bf16 : round_up(depth, 16);
+      const rounded_element* const block_a = before != nullptr ? before + i0 * lda : rounded;
       const bool first = k0 == 0 && !onto, last = k0 + depth == g.k;
-      round_block(rounded, lda, a + i0 * g.lda + k0, g.lda, block, depth);
+      if (before == nullptr) round_block(rounded, lda, a + i0 * g.lda + k0, g.lda, block, depth);
       const rounded_weight* b =
           static_cast<const rounded_weight*>(g.b) + static_cast<std::size_t>(k0) * panel_width;
       for (int p = g.panel_begin, panels = 0; p < end; p += panels) {
@@ -56,7 +63,7 @@ static void gemm_rounded(const gemm_args& g) noexcept {
                 vec::zero().store(c + r * ldc + j);
                 if (alone) __builtin_prefetch(g.c + (i + r) * g.ldc + col + j, 1);  // there when the tile ends
               }
-          tiles_rounded(rows, panels, rounded + (i - i0) * lda, lda, panel, stride, depth, c, ldc, next);
+          tiles_rounded(rows, panels, block_a + (i - i0) * lda, lda, panel, stride, depth, c, ldc, next);
           if (last) finish_float(part, c, ldc, i, rows, col, cols);
           i += rows;
         }

@@ -30,6 +30,10 @@ struct scalar {
   /// false.
   static constexpr bool exact_f16 = true, exact_bf16 = true;
 
+  /// out[rows, c] = a[rows, c] as gemm_bf16 rounds it, zeros up to the next multiple of 16; nothing where it is exact.
+  static void round_bf16(std::uint16_t* /*out*/, std::ptrdiff_t /*ldo*/, const float* /*a*/, std::ptrdiff_t /*lda*/,
+                         int /*rows*/, int /*c*/) noexcept {}
+
   /// Nearest integer, half to even, for |x| < 2^22, whatever the rounding flags of the compiler.
   static OCELLUS_INLINE std::int32_t round_even(float x) noexcept {
     return wrap(std::int64_t{std::bit_cast<std::int32_t>(x + 12582912.f)} - 0x4b400000);

@@ -11,7 +11,8 @@
 // Registers: tile 12 x 32: 24 accumulators + 2 of W + 1 broadcast = 27 of 32.
 // Attention (bench_kernels --benchmark_filter=attention_, Zen 5): 57 % of the bf16 peak at ViT-B/16's 197 tokens, 1.57
 // times attention_f32; 36 % and 1.36 at 50.
-// Blocking: A is rounded into a buffer on the stack, at most 64 rows x 768 deep (96 KiB); C holds the partial sums.
+// Blocking: A comes rounded (round_bf16), or is rounded into a buffer on the stack, at most 64 rows x 768 deep, 96 KiB;
+// then C holds the partial sums.
 #pragma once
 
 #include <ocellus/x86/avx512vnni.hpp>
@@ -82,9 +83,8 @@ struct avx512bf16 : avx512vnni {
     }
   }
 
-  /// A block of activations to bf16: rows x depth, zeros up to the next multiple of 16.
-  static OCELLUS_NOINLINE void round_block(std::uint16_t* out, std::ptrdiff_t ldo, const float* a,
-                                           std::ptrdiff_t lda, int rows, int depth) noexcept {
+  static OCELLUS_NOINLINE void round_bf16(std::uint16_t* out, std::ptrdiff_t ldo, const float* a,
+                                          std::ptrdiff_t lda, int rows, int depth) noexcept {
     for (int r = 0; r < rows; r++)
       for (int d = 0; d < depth; d += 16) {
         const __m256i rounded = (__m256i)_mm512_cvtneps_pbh(load_tail(a + r * lda, d, depth).x);
@@ -92,6 +92,11 @@ struct avx512bf16 : avx512vnni {
       }
   }
 
+  static OCELLUS_INLINE void round_block(std::uint16_t* out, std::ptrdiff_t ldo, const float* a, std::ptrdiff_t lda,
+                                         int rows, int depth) noexcept {
+    round_bf16(out, ldo, a, lda, rows, depth);
+  }
+  static OCELLUS_INLINE const std::uint16_t* rounded_before(const gemm_args& g) noexcept { return g.a_bf16; }
   static void gemm_exact(const gemm_args& g) noexcept { avx512vnni::gemm_bf16(g); }
 #include <ocellus/generic/gemm_rounded.inl>
   static void gemm_bf16(const gemm_args& g) noexcept { gemm_rounded(g); }
@@ -103,7 +108,7 @@ struct avx512bf16 : avx512vnni {
     for (int j = 0; j < t.tk; j += 16) {
       const float* rows[16];
       for (int i = 0; i < 16; i++) {  // scores of missing keys are computed and then ignored: any row will do for them
-        round_block(sixteen + i * d_pad, d_pad, t.k + attention_row(t, j + i < t.tk ? j + i : t.tk - 1) * t.ldk, t.ldk,
+        round_bf16(sixteen + i * d_pad, d_pad, t.k + attention_row(t, j + i < t.tk ? j + i : t.tk - 1) * t.ldk, t.ldk,
                     1, t.d);
         rows[i] = reinterpret_cast<const float*>(sixteen + i * d_pad);  // pairs, which are moved only
       }
@@ -165,7 +170,7 @@ struct avx512bf16 : avx512vnni {
       const int rows = tile_rows(t.tq - i, float_rows);
       const int last = t.causal ? i + rows + t.causal_offset : t.tk;  // keys that the block's last row sees
       const int keys = last < t.tk ? last : t.tk, keys_pad = round_up(keys, 32);
-      round_block(q16, d_pad, t.q + i * t.ldq, t.ldq, rows, t.d);
+      round_bf16(q16, d_pad, t.q + i * t.ldq, t.ldq, rows, t.d);
       std::memset(scores, 0, sizeof(float) * static_cast<std::size_t>(rows * tk_pad));
       for (int j = 0; j < keys; j += 32)
         tiles_rounded(rows, 2, q16, d_pad, kp + static_cast<std::size_t>(j / 16) * k_stride, k_stride, t.d, scores + j,
