@@ -75,11 +75,13 @@ struct fp16 : dotprod {
   /// Calls the tile of `rows` rows (1..MR) and one or two panels.
   template <int MR = float_rows>
   static OCELLUS_INLINE void tiles_rounded(int rows, int panels, const f16* a, std::ptrdiff_t lda, const f16* b,
-                                           std::size_t stride, int depth, float* c, std::ptrdiff_t ldc,
+                                           std::size_t stride, int depth, float* c, std::ptrdiff_t ldc, bool onto,
                                            const prefetch_run& next) noexcept {
     if constexpr (MR > 1) {
-      if (rows < MR) return tiles_rounded<MR - 1>(rows, panels, a, lda, b, stride, depth, c, ldc, next);
+      if (rows < MR) return tiles_rounded<MR - 1>(rows, panels, a, lda, b, stride, depth, c, ldc, onto, next);
     }
+    for (int r = 0; r < rows && !onto; r++)
+      std::memset(c + r * ldc, 0, sizeof(float) * static_cast<std::size_t>(panels * panel_width));
     if (panels == 2) {
       tile_fp16<MR, 2>(a, lda, b, stride, depth, c, ldc);
     } else {

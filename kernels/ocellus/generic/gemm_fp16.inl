@@ -45,7 +45,9 @@ static OCELLUS_NOINLINE void tile_fp16(const std::uint32_t* a, std::ptrdiff_t ld
 /// Calls the tile of `rows` rows (1..float_rows) and two or four panels.
 static OCELLUS_INLINE void tiles_rounded(int rows, int panels, const std::uint32_t* a, std::ptrdiff_t lda,
                                          const f16* b, std::size_t stride, int depth, float* c,
-                                         std::ptrdiff_t ldc, const prefetch_run&) noexcept {
+                                         std::ptrdiff_t ldc, bool onto, const prefetch_run&) noexcept {
+  for (int r = 0; r < rows && !onto; r++)
+    std::memset(c + r * ldc, 0, sizeof(float) * static_cast<std::size_t>(panels * panel_width));
   const auto tiles = [&](auto pairs) OCELLUS_LAMBDA {
     by_height<float_rows, pairs == 1>(rows, [&](auto height, int r) OCELLUS_LAMBDA {
       tile_fp16<height, pairs>(a + r * lda, lda, b, stride, depth, c + r * ldc, ldc);

@@ -5,7 +5,7 @@
 //   rounded_unit                      panels that a tile takes at least
 //   round_block(out, ldo, a, lda, rows, depth)
 //   rounded_before(g)                 A as the caller has it rounded, [M, K] with rows of g.lda_bf16, or null
-//   tiles_rounded(rows, panels, a, lda, panel, stride, depth, c, ldc, next)   adds to C
+//   tiles_rounded(rows, panels, a, lda, panel, stride, depth, c, ldc, onto, next)   stores to C, or adds to it
 //   gemm_exact(g)                     the set's way without rounding
 // Where the depth is in parts, partial sums live in C, so that no scratch is needed. What does not fit
 // that way (a ragged last panel, an activation whose residual is C itself) goes the exact way.
@@ -57,13 +57,11 @@ static void gemm_rounded(const gemm_args& g) noexcept {
           const bool alone = first && last;
           float* c = alone ? acc : g.c + i * g.ldc + col;
           const std::ptrdiff_t ldc = alone ? cols : g.ldc;
-          if (first)
+          if (alone)
             for (int r = 0; r < rows; r++)
-              for (int j = 0; j < cols; j += 16) {
-                vec::zero().store(c + r * ldc + j);
-                if (alone) __builtin_prefetch(g.c + (i + r) * g.ldc + col + j, 1);  // there when the tile ends
-              }
-          tiles_rounded(rows, panels, block_a + (i - i0) * lda, lda, panel, stride, depth, c, ldc, next);
+              for (int j = 0; j < cols; j += 16)
+                __builtin_prefetch(g.c + (i + r) * g.ldc + col + j, 1);  // there when the tile ends
+          tiles_rounded(rows, panels, block_a + (i - i0) * lda, lda, panel, stride, depth, c, ldc, !first, next);
           if (last) finish_float(part, c, ldc, i, rows, col, cols);
           i += rows;
         }

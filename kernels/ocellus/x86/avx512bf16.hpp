@@ -32,14 +32,15 @@ struct avx512bf16 : avx512vnni {
   using rounded_weight = bf16;
   static constexpr int rounded_rows = 64, rounded_depth = 768, rounded_unit = 1;
 
-  /// MR rows of 16-bit activations times P panels, added to `out`. `pairs` is the depth in pairs.
+  /// MR rows of 16-bit activations times P panels, added to what `from` holds. `pairs` is the depth in pairs.
   template <int MR, int P>
   static OCELLUS_NOINLINE void tile_bf16(const std::uint16_t* a, std::ptrdiff_t lda, const bf16* b,
-                                         std::size_t panel_stride, int pairs, float* out, std::ptrdiff_t ldo,
+                                         std::size_t panel_stride, int pairs, const float* from,
+                                         std::ptrdiff_t ldf, float* out, std::ptrdiff_t ldo,
                                          const prefetch_run& next) noexcept {
     __m512 acc[MR][P];
     unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-      unroll<P>([&](auto p) OCELLUS_LAMBDA { acc[r][p] = _mm512_loadu_ps(out + r * ldo + p * 16); });
+      unroll<P>([&](auto p) OCELLUS_LAMBDA { acc[r][p] = _mm512_loadu_ps(from + r * ldf + p * 16); });
     });
     const std::uint16_t* rows[(MR + 2) / 3];  // every third row; the others are one and two strides away
     unroll<(MR + 2) / 3>([&](auto i) OCELLUS_LAMBDA { rows[i] = a + 3 * i * lda; });
@@ -70,10 +71,14 @@ struct avx512bf16 : avx512vnni {
   /// Calls the tile of `rows` rows (1..float_rows) and one or two panels.
   static OCELLUS_NOINLINE void tiles_rounded(int rows, int panels, const std::uint16_t* a, std::ptrdiff_t lda,
                                              const bf16* b, std::size_t stride, int depth, float* c,
-                                             std::ptrdiff_t ldc, const prefetch_run& next) noexcept {
+                                             std::ptrdiff_t ldc, bool onto, const prefetch_run& next) noexcept {
+    alignas(64) static constexpr float zeros[2 * panel_width] = {};
+    const float* const from = onto ? c : zeros;
+    const std::ptrdiff_t ldf = onto ? ldc : 0;
     const auto tiles = [&](auto count) OCELLUS_LAMBDA {
       by_height<float_rows, count == 1>(rows, [&](auto height, int r) OCELLUS_LAMBDA {
-        tile_bf16<height, count>(a + r * lda, lda, b, stride, (depth + 1) / 2, c + r * ldc, ldc, next);
+        tile_bf16<height, count>(a + r * lda, lda, b, stride, (depth + 1) / 2, from + r * ldf, ldf, c + r * ldc, ldc,
+                                 next);
       });
     };
     if (panels == 2) {
@@ -171,10 +176,9 @@ struct avx512bf16 : avx512vnni {
       const int last = t.causal ? i + rows + t.causal_offset : t.tk;  // keys that the block's last row sees
       const int keys = last < t.tk ? last : t.tk, keys_pad = round_up(keys, 32);
       round_bf16(q16, d_pad, t.q + i * t.ldq, t.ldq, rows, t.d);
-      std::memset(scores, 0, sizeof(float) * static_cast<std::size_t>(rows * tk_pad));
       for (int j = 0; j < keys; j += 32)
         tiles_rounded(rows, 2, q16, d_pad, kp + static_cast<std::size_t>(j / 16) * k_stride, k_stride, t.d, scores + j,
-                      tk_pad, {});
+                      tk_pad, false, {});
       float inv[float_rows];
       for (int r = 0; r < rows; r++) {
         const int seen = t.causal ? i + r + 1 + t.causal_offset : t.tk;
@@ -183,9 +187,8 @@ struct avx512bf16 : avx512vnni {
       }
       for (int d = 0; d < t.d; d += 32) {
         const int panels = d + 16 < t.d ? 2 : 1;
-        std::memset(out, 0, sizeof(out));
         tiles_rounded(rows, panels, probs, tk_pad, vp + static_cast<std::size_t>(d / 16) * v_stride, v_stride, keys,
-                      out, 32, {});
+                      out, 32, false, {});
         for (int r = 0; r < rows; r++)
           for (int p = 0; p < panels; p++)
             store_tail(vec::load(out + r * 32 + p * 16) * vec::set(inv[r]), t.out + (i + r) * t.ldo, d + p * 16, t.d);
