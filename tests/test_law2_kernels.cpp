@@ -102,6 +102,7 @@ TEST_CASE("gemm: every set equals scalar bit for bit at model depths") {
       compare_gemm(type, s.n, s.k, 15, activation::none, true, true, random);
   compare_gemm(dtype::s8, 32, 3072, 300, activation::none, true, true, random);  // several row blocks
   compare_gemm(dtype::f32, 32, 768, 300, activation::none, false, true, random);
+  compare_gemm(dtype::f32, 32, 1200, 300, activation::none, true, true, random);  // and parts of the depth
 }
 
 TEST_CASE("gemm: every set equals scalar bit for bit with each activation fused") {

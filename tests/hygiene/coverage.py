@@ -220,7 +220,7 @@ def cell(name, op):
     for base in chain(name):
         if STRUCTS[base].path in {path for path, _ in found} - {mine}:
             return "inherited", "= " + HEADER_SET[STRUCTS[base].path]
-    return "portable", "portable"
+    return "portable", "none" if op == "round_bf16" else "portable"
 
 
 def shown(name):
@@ -308,6 +308,7 @@ def table():
         "| **passes** | hand-written passes of resizing |",
         "| = avx2 | inherited: the code of that set, some of it compiled again for this one |",
         "| portable | the generic C++ of `generic/`, compiled with this set's flags |",
+        "| none | not needed: the set's products take activations as they are |",
         "| &dagger; | compiled, but no run is recorded |",
         "",
         "`scalar` is the generic code itself, for every target; it is the definition that all others are compared with, and runs wherever they do.",

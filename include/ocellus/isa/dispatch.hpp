@@ -114,6 +114,7 @@ result<kernel_table> kernels_for(std::string_view name, const cpu_features& cpu 
 /// The table of one set.
 template <class Set>
 constexpr kernel_table make_table() noexcept {
+  static_assert(Set::exact_bf16 || &Set::round_bf16 != &kernels::scalar::round_bf16, "a set that rounds says how");
   return {Set::id,
           &Set::gemm_f32,
           &Set::gemm_f16,

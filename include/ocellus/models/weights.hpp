@@ -225,7 +225,7 @@ constexpr bool all_of_type(const Blocks& blocks, dtype type) noexcept {
   return true;
 }
 
-/// Whether any is.
+/// Whether any of the blocks' matrices is of `type`.
 template <class Blocks>
 constexpr bool any_of_type(const Blocks& blocks, dtype type) noexcept {
   for (const nn::block_weights& b : blocks)

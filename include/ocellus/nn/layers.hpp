@@ -387,9 +387,9 @@ struct block_buffers {
   std::ptrdiff_t ld_qkv = 0, ld_q = 0, ld_gate = 0;
   pool_buffers pool;      ///< attention_pool over x
 
-  /// form: s8 where all weights are, so that attention runs in integers; bf16 where weights are and the set rounds
-  /// activations for them; else f32. pool_heads: those of attention_pool, 0 without it; pool_width: D where its queries
-  /// are computed.
+  /// form: s8 where all weights are, so that attention runs in integers; bf16 where any weights are and the set rounds
+  /// activations for them; else f32. pool_heads: those of attention_pool, 0 without it; pool_width: D where its
+  /// queries are computed.
   constexpr void carve(carver& from, const block_shape& s, int rows, int sequences, int most_keys, int threads,
                        dtype form = dtype::f32, int pool_heads = 0, int pool_width = 0) noexcept {
     const int inner = s.heads * s.head_width;

@@ -8,9 +8,9 @@
 // holds sums to go on from). The epilogue runs from that small buffer (it stays in L1): one copy of its code serves all
 // tile heights.
 //
-// Blocking: rows in blocks whose A stays in L2; within a block, each pair of panels is read once from memory and then
-// met by every row tile while it lies in L1 or L2. Blocks and tiles are evened out: 50 rows are five tiles of 10, and
-// no last block of a row or two reads all of W again.
+// Blocking: rows in blocks whose A stays in L2 or just beyond (reading W again costs more); within a block, each pair
+// of panels is read once from memory and then met by every row tile while it lies in L1 or L2. Blocks and tiles are
+// evened out: 50 rows are five tiles of 10, and no last block of a row or two reads all of W again.
 // Up to `wide_rows` rows (a pooled token, a very short text) take four panels at a time: a tile of one row and two
 // panels would wait for its two chains of multiply-adds.
 //
@@ -21,7 +21,7 @@
 
 #if !defined(OCELLUS_ONLY_S8)
 
-/// Bytes of A that a row block may take.
+/// Bytes of A that a row block may take (where the depth is in parts, deep_rows counts instead).
 static constexpr std::size_t block_bytes = 768 * 1024;
 
 /// Columns that a tile spans at most.

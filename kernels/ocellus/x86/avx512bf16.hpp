@@ -3,7 +3,7 @@
 // | intrinsic            | instruction    | use                                                     |
 // |----------------------|----------------|---------------------------------------------------------|
 // | _mm512_dpbf16_ps     | vdpbf16ps      | two products of bf16 added to f32, 32 per instruction   |
-// | _mm512_cvtneps_pbh   | vcvtneps2bf16  | activations, once per block of depth; attention's parts |
+// | _mm512_cvtneps_pbh   | vcvtneps2bf16  | activations; attention's parts                          |
 //
 // Outside law 2: activations are rounded to bf16, and vdpbf16ps flushes denormals and rounds each of its two additions
 // to nearest even, whatever MXCSR says. Preferred only where it is quick: Sapphire Rapids runs it at half the rate of
@@ -11,8 +11,8 @@
 // Registers: tile 12 x 32: 24 accumulators + 2 of W + 1 broadcast = 27 of 32.
 // Attention (bench_kernels --benchmark_filter=attention_, Zen 5): 57 % of the bf16 peak at ViT-B/16's 197 tokens, 1.57
 // times attention_f32; 36 % and 1.36 at 50.
-// Blocking: A comes rounded (round_bf16), or is rounded into a buffer on the stack, at most 64 rows x 768 deep, 96 KiB;
-// then C holds the partial sums.
+// Blocking: A comes rounded (round_bf16) and is read at its whole depth; or it is rounded into 96 KiB of stack, 64 x
+// 768 or 32 x 1536, and where it is deeper C holds the partial sums.
 #pragma once
 
 #include <ocellus/x86/avx512vnni.hpp>
