@@ -10,6 +10,7 @@
 
 #include <ocellus/core/fp_env.hpp>
 #include <ocellus/core/parallel.hpp>
+#include <ocellus/isa/target.hpp>
 #include <ocellus/ops/attention.hpp>
 #include <ocellus/ops/gemm.hpp>
 #include <ocellus/ops/rowwise.hpp>
