@@ -297,7 +297,7 @@ TEST_CASE("towers: an image of a large batch has the bits that it has alone") {
       constexpr std::size_t count = 2 * model::batch_images + 5;
       const auto images = static_cast<std::size_t>(p.shape[0]), width = static_cast<std::size_t>(m->embed());
       const std::size_t plane = p.f.size() / images;
-      std::vector<float> values(count * plane), together(count * width), alone(count * width);
+      std::vector<float> values(count * plane), together(count * width), alone(width);
       for (std::size_t i = 0; i < values.size(); i++)
         values[i] = p.f[i % p.f.size()] * (1 + 0.01f * static_cast<float>(i / plane));
       std::vector<int> grids(2 * count);
@@ -318,10 +318,11 @@ TEST_CASE("towers: an image of a large batch has the bits that it has alone") {
         return by.encode_batch(in, out, work);
       };
       REQUIRE(encode(*m, 0, count, together.data()) == status::ok);
-      for (std::size_t i = 0; i < count; i++)
-        REQUIRE(encode(*by_itself, i, 1, alone.data() + i * width) == status::ok);
       INFO(of.name << ", weights of type " << static_cast<int>(type));
-      CHECK(std::memcmp(together.data(), alone.data(), sizeof(float) * together.size()) == 0);
+      for (std::size_t i = 0; i < count; i += type == dtype::bf16 ? 5 : 1) {
+        REQUIRE(encode(*by_itself, i, 1, alone.data()) == status::ok);
+        CHECK(std::memcmp(together.data() + i * width, alone.data(), sizeof(float) * width) == 0);
+      }
       compared++;
     }
   }
