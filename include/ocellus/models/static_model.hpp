@@ -183,9 +183,10 @@ class vision_tower {
   static constexpr int embed = v.embed;
   /// Patches, class token and registers.
   static constexpr int tokens = v.grid_h * v.grid_w + (v.class_token != 0 ? 1 : 0) + v.registers;
+  static constexpr dtype form = Weights == dtype::s8 ? dtype::s8 : dtype::f32;  ///< of activations: nn::block_buffers
   /// Bytes of activations; beside them a call takes some KB of stack.
   static constexpr std::size_t arena_size =
-      nn::vision_buffers{}.carve(nullptr, v, 1, 1, tokens, tokens, 1, Weights == dtype::s8 ? dtype::s8 : dtype::f32);
+      nn::vision_buffers{}.carve(nullptr, v, 1, 1, tokens, tokens, 1, form);
   /// Bytes of the tower's weights in a packed file; its header and its tables add some KB. An upper bound for uneven
   /// layers, and for a tower without a projection, which its configuration does not tell (DINOv2).
   static constexpr std::size_t flash_size = detail::flash_of(v, Weights);
@@ -253,7 +254,7 @@ class vision_tower {
     in.height = v.image_h;
     in.width = v.image_w;
     nn::vision_buffers b;
-    b.carve(memory.bytes, v, 1, 1, tokens, tokens, 1, Weights == dtype::s8 ? dtype::s8 : dtype::f32);
+    b.carve(memory.bytes, v, 1, 1, tokens, tokens, 1, form);
     const kernels set{};
     const nn::runner<kernels> run{set, {}};
     nn::vision_tokens(run, Config, weights_, in, 0, b);
@@ -279,8 +280,9 @@ class text_tower {
  public:
   static constexpr const model_config& config = Config;
   static constexpr int embed = t.embed;
+  static constexpr dtype form = Weights == dtype::s8 ? dtype::s8 : dtype::f32;  ///< of activations: nn::block_buffers
   static constexpr std::size_t arena_size =
-      nn::text_buffers{}.carve(nullptr, t, 1, t.context, 1, Weights == dtype::s8 ? dtype::s8 : dtype::f32);
+      nn::text_buffers{}.carve(nullptr, t, 1, t.context, 1, form);
   static constexpr std::size_t flash_size = detail::flash_of(t, Weights);
 
   text_tower() = default;
@@ -319,7 +321,7 @@ class text_tower {
     const fp_env guard;
     const nn::token_sequence text = nn::sequence_of(t, ids.data(), static_cast<int>(ids.size()));
     nn::text_buffers b;
-    b.carve(memory.bytes, t, 1, t.context, 1, Weights == dtype::s8 ? dtype::s8 : dtype::f32);
+    b.carve(memory.bytes, t, 1, t.context, 1, form);
     const kernels set{};
     nn::text_forward(nn::runner<kernels>{set, {}}, Config, weights_, &text, 1, b, &out);
     return status::ok;
