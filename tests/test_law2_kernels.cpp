@@ -112,6 +112,8 @@ TEST_CASE("gemm: every set equals scalar bit for bit with each activation fused"
       compare_gemm(type, 72, 64, 13, static_cast<activation>(act), act % 2 == 0, true, random);
       compare_gemm(type, 39, 16, 5, static_cast<activation>(act), act % 2 != 0, false, random);
     }
+  for (int act = 0; act <= 5; act++)  // tiles that finish the one before them, whole and ragged ones in turn
+    compare_gemm(dtype::s8, 104, 36, 36, static_cast<activation>(act), act % 2 != 0, act % 3 != 0, random);
 }
 
 #if defined(__wasm_relaxed_simd__)

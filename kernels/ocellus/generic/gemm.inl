@@ -14,6 +14,10 @@
 // Up to `wide_rows` rows (a pooled token, a very short text) take four panels at a time: a tile of one row and two
 // panels would wait for its two chains of multiply-adds.
 //
+// An epilogue costs what its operations take, and the machine's whole depth of pipelines between two tiles: ten cycles
+// a vector and more. With finishing_rows > 0 an s8 tile leaves it to the next tile of so many rows or more, which does
+// a row of it (finish_s8_row) after each part of its own depth: most of it runs on units that products do not use.
+//
 // A set without a dot product of bytes multiplies 16-bit halves of each four (split_rows). With split_bytes > 0 gemm_s8
 // splits a block of rows before all its panels, on the stack, and its tiles are tile_s8<MR, P, true>.
 //
@@ -42,7 +46,7 @@ static OCELLUS_INLINE void finish_panels(const gemm_args& g, int i, int rows, in
   float* c = g.c + i * g.ldc + col;
   const float* residual = Residual ? g.residual + i * g.ldr + col : nullptr;
   constexpr bool costly = Act != activation::none && Act != activation::relu;
-  constexpr int together = costly ? epilogue_rows : 1;
+  constexpr int together = costly && Needed == precision::f32 ? epilogue_rows : 1;
   int r = 0;
   if constexpr (together > 1)
     for (; r + together <= rows; r += together) {
@@ -91,31 +95,34 @@ static OCELLUS_INLINE void store_row(const gemm_args& g, const float* values, in
   }
 }
 
+/// One of finish_s8_panels or finish_float_panels.
+template <class Acc>
+using panels_pass = void (*)(const gemm_args&, const Acc* acc, std::ptrdiff_t lda, int i, int rows, int col) noexcept;
+
 /// For sets with passes over whole panels: all columns from `acc` ([rows, cols rounded up to 16]) by the pass that `g`
-/// asks for: pass(args, activation, residual, sums, i, rows, col) with the activation and the residual as constants.
-/// What is ragged, or has a residual behind an activation, goes through it row by row in memory of its own.
-template <class Acc, class Pass>
+/// asks for, of pass_of(activation, residual) with both as constants. What is ragged, or has a residual behind an
+/// activation, goes through it row by row in memory of its own.
+template <class Acc, class PassOf>
 static OCELLUS_INLINE void finish_by_panels(const gemm_args& g, const Acc* acc, std::ptrdiff_t lda, int i, int rows,
-                                            int col, int cols, const Pass& pass) noexcept {
+                                            int col, int cols, const PassOf& pass_of) noexcept {
   constexpr int width = (epilogue_panels == 2 ? 2 : 1) * panel_width;
-  const auto all = [&pass](const gemm_args& t, const Acc* from, std::ptrdiff_t ld, int row, int count, int first,
-                           int columns) OCELLUS_LAMBDA {
-    const auto each = [&](auto act, auto residual) OCELLUS_LAMBDA {
-      for (int j = 0; j < columns; j += width) pass(t, act, residual, from + j, ld, row, count, first + j);
-    };
-    constexpr constant<bool, false> alone = {};
-    if (t.residual != nullptr) return each(constant<activation, activation::none>{}, constant<bool, true>{});
-    switch (t.act) {
-      case activation::quick_gelu: return each(constant<activation, activation::quick_gelu>{}, alone);
-      case activation::gelu: return each(constant<activation, activation::gelu>{}, alone);
-      case activation::gelu_tanh: return each(constant<activation, activation::gelu_tanh>{}, alone);
-      case activation::relu: return each(constant<activation, activation::relu>{}, alone);
-      default: return each(constant<activation, activation::none>{}, alone);
-    }
-  };
   const bool silu = g.act == activation::silu;  // gated units apply theirs behind the product (gate_rows): rare
-  if (cols % width == 0 && !silu && (g.residual == nullptr || g.act == activation::none))
-    return all(g, acc, lda, i, rows, col, cols);
+  const bool straight = cols % width == 0 && !silu && (g.residual == nullptr || g.act == activation::none);
+  constexpr constant<bool, false> alone = {};
+  constexpr constant<activation, activation::none> none = {};
+  panels_pass<Acc> pass = pass_of(none, alone);
+  if (straight && g.residual != nullptr) pass = pass_of(none, constant<bool, true>{});
+  switch (g.act) {
+    case activation::quick_gelu: pass = pass_of(constant<activation, activation::quick_gelu>{}, alone); break;
+    case activation::gelu: pass = pass_of(constant<activation, activation::gelu>{}, alone); break;
+    case activation::gelu_tanh: pass = pass_of(constant<activation, activation::gelu_tanh>{}, alone); break;
+    case activation::relu: pass = pass_of(constant<activation, activation::relu>{}, alone); break;
+    default: break;
+  }
+  if (straight) {
+    for (int j = 0; j < cols; j += width) pass(g, acc + j, lda, i, rows, col + j);
+    return;
+  }
   alignas(64) float c[tile_columns], bias[tile_columns], scale[tile_columns] = {};
   alignas(64) std::int32_t sums[tile_columns] = {};
   alignas(64) Acc row[tile_columns] = {};
@@ -133,7 +140,7 @@ static OCELLUS_INLINE void finish_by_panels(const gemm_args& g, const Acc* acc, 
   t.b_sum = sums;
   for (int r = i; r < i + rows; r++) {
     std::memcpy(row, acc + (r - i) * lda, bytes);
-    all(t, row, 0, r, 1, 0, round_up(cols, width));
+    for (int j = 0; j < cols; j += width) pass(t, row + j, 0, r, 1, j);
     if (silu) activate_rows(c, 0, c, 0, 1, cols, g.act);
     store_row(g, c, r, col, cols);
   }
@@ -157,11 +164,9 @@ static OCELLUS_INLINE void finish_by_passes(const gemm_args& g, int i, int rows,
 static OCELLUS_NOINLINE void finish_float(const gemm_args& g, const float* acc, std::ptrdiff_t lda, int i,
                                           int rows, int col, int cols) noexcept {
   if constexpr (epilogue_panels > 0) {
-    finish_by_panels(g, acc, lda, i, rows, col, cols,
-                     [](const gemm_args& t, auto act, auto residual, const float* from, std::ptrdiff_t ld, int row,
-                        int count, int first) OCELLUS_LAMBDA {
-                       finish_float_panels<act.value, residual.value, epilogue_panels>(t, from, ld, row, count, first);
-                     });
+    finish_by_panels(g, acc, lda, i, rows, col, cols, [](auto act, auto residual) OCELLUS_LAMBDA {
+      return &finish_float_panels<act.value, residual.value, epilogue_panels>;
+    });
   } else {
     finish_by_passes<precision::f32>(
         g, i, rows, col, cols, [&](int j, int r) OCELLUS_LAMBDA { return vec::load(acc + r * lda + j); });
@@ -171,11 +176,9 @@ static OCELLUS_NOINLINE void finish_float(const gemm_args& g, const float* acc, 
 static OCELLUS_NOINLINE void finish_s8(const gemm_args& g, const std::int32_t* acc, std::ptrdiff_t lda, int i,
                                        int rows, int col, int cols) noexcept {
   if constexpr (epilogue_panels > 0) {
-    finish_by_panels(g, acc, lda, i, rows, col, cols,
-                     [](const gemm_args& t, auto act, auto residual, const std::int32_t* from, std::ptrdiff_t ld,
-                        int row, int count, int first) OCELLUS_LAMBDA {
-                       finish_s8_panels<act.value, residual.value, epilogue_panels>(t, from, ld, row, count, first);
-                     });
+    finish_by_panels(g, acc, lda, i, rows, col, cols, [](auto act, auto residual) OCELLUS_LAMBDA {
+      return &finish_s8_panels<act.value, residual.value, epilogue_panels>;
+    });
   } else {
     alignas(64) std::int32_t sums[tile_columns] = {};
     for (int c = 0; c < cols; c++) sums[c] = g.b_sum[col + c];
@@ -275,13 +278,42 @@ static void gemm_bf16(const gemm_args& g) noexcept { gemm_float<bf16>(g); }
 
 #endif
 
+/// Row r of a tile that waits for its epilogue, which is not silu. Both panels side by side: one after the other would
+/// be a chain of steps twice as long, behind which the products of the tile on its way pile up.
+static OCELLUS_INLINE void finish_s8_row(const unfinished_s8& t, int r) noexcept {
+  const gemm_args& g = *t.g;
+  const int row = t.row + r;
+  several<2> y;
+  unroll<2>([&](auto p) OCELLUS_LAMBDA {
+    const int col = t.col + p * 16;
+    y.v[p] = vec::dequantize(t.sums + r * 32 + p * 16, g.b_sum + col, g.a_zero[row]) *
+             (vec::set(g.a_scale[row]) * vec::load(g.b_scale + col));
+    if (g.bias != nullptr) y.v[p] = y.v[p] + vec::load(g.bias + col);
+  });
+  switch (g.act) {
+    case activation::quick_gelu: y = activate<activation::quick_gelu, precision::u8>(y); break;
+    case activation::gelu: y = activate<activation::gelu, precision::u8>(y); break;
+    case activation::gelu_tanh: y = activate<activation::gelu_tanh, precision::u8>(y); break;
+    case activation::relu: y = several<2>::max(y, vec::zero()); break;
+    default: break;
+  }
+  unroll<2>([&](auto p) OCELLUS_LAMBDA {
+    const int col = t.col + p * 16;
+    if (g.residual != nullptr) y.v[p] = vec::load(g.residual + row * g.ldr + col) + y.v[p];
+    y.v[p].store(g.c + row * g.ldc + col);
+  });
+}
+
 /// Calls the tile of `rows` rows (1..MR); Split: rows that split_rows made.
 template <int MR, int P, bool Split = false>
 static OCELLUS_NOINLINE void tiles_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
                                       std::size_t stride, int k, std::int32_t* out, std::ptrdiff_t ldo,
-                                      const prefetch_run& next, int rows) noexcept {
+                                      const prefetch_run& next, int rows,
+                                      const unfinished_s8& before = {}) noexcept {
   by_height<MR, is_lone<P>>(rows, [&](auto height, int r) OCELLUS_LAMBDA {
-    if constexpr (Split) {
+    if constexpr (finishing_rows > 0) {
+      tile_s8<height, P>(a + r * lda, lda, b, stride, k, out + r * ldo, ldo, next, before);
+    } else if constexpr (Split) {
       tile_s8<height, P, true>(a + r * lda, lda, b, stride, k, out + r * ldo, ldo, next);
     } else {
       tile_s8<height, P>(a + r * lda, lda, b, stride, k, out + r * ldo, ldo, next);
@@ -298,7 +330,13 @@ static void gemm_s8(const gemm_args& g) noexcept {
   alignas(64) std::uint8_t split[splits ? split_bytes : 1];
   const int fit = static_cast<int>((splits ? split_bytes / 2 : block_bytes) / static_cast<std::size_t>(depth));
   const int block = !splits && fit < s8_rows ? s8_rows : fit;
-  alignas(64) std::int32_t acc[s8_rows * 32 > wide_rows * 64 ? s8_rows * 32 : wide_rows * 64];
+  constexpr bool leaves = finishing_rows > 0;  // tiles leave their epilogue to the next one
+  alignas(64) std::int32_t acc[leaves ? 2 : 1][s8_rows * 32 > wide_rows * 64 ? s8_rows * 32 : wide_rows * 64];
+  unfinished_s8 before = {&g, acc[0], 0, 0, 0};
+  const auto finish_before = [&]() OCELLUS_LAMBDA {
+    if (before.rows > 0) finish_s8(g, before.sums, 32, before.row, before.rows, before.col, 32);
+    before.rows = 0;
+  };
   for (int i0 = 0, i1 = 0; i0 < g.m; i0 = i1) {
     i1 = i0 + tile_rows(g.m - i0, block);
     const int tiles = ceil_div(i1 - i0, s8_rows);
@@ -318,16 +356,24 @@ static void gemm_s8(const gemm_args& g) noexcept {
           prefetch_run::first(panel + static_cast<std::size_t>(panels) * stride, 4 * panel_width, tiles);
       for (int i = i0; i < i1; next.at += depth * panel_width / tiles) {
         const int rows = tile_rows(i1 - i, s8_rows);
+        std::int32_t* const sums = acc[leaves && before.sums == acc[0] ? 1 : 0];
+        if (leaves && (panels != 2 || rows < finishing_rows)) finish_before();
         if (panels == 2) {
-          tiles_s8<s8_rows, 2, splits>(x + (i - i0) * ldx, ldx, panel, stride, depth, acc, width, next, rows);
+          tiles_s8<s8_rows, 2, splits>(x + (i - i0) * ldx, ldx, panel, stride, depth, sums, width, next, rows, before);
         } else if (panels == 1) {
-          tiles_s8<s8_rows, 1, splits>(x + (i - i0) * ldx, ldx, panel, stride, depth, acc, width, next, rows);
+          tiles_s8<s8_rows, 1, splits>(x + (i - i0) * ldx, ldx, panel, stride, depth, sums, width, next, rows);
         } else if constexpr (wide_rows > 0) {
-          tiles_s8<wide_rows, 4, splits>(x + (i - i0) * ldx, ldx, panel, stride, depth, acc, width, next, rows);
+          tiles_s8<wide_rows, 4, splits>(x + (i - i0) * ldx, ldx, panel, stride, depth, sums, width, next, rows);
         }
-        finish_s8(g, acc, width, i, rows, col, cols);
+        if (leaves && panels == 2 && cols == width && g.act != activation::silu) {
+          before = {&g, sums, i, rows, col};
+        } else {
+          before.rows = 0;
+          finish_s8(g, sums, width, i, rows, col, cols);
+        }
         i += rows;
       }
     }
   }
+  if (leaves) finish_before();
 }

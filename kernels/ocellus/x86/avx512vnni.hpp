@@ -4,7 +4,8 @@
 // |-----------------------|-------------|-----------------------------------------------------|
 // | _mm512_dpbusd_epi32   | vpdpbusd    | u8 x s8, four products added in s32, no saturation  |
 //
-// Registers: tile 12 x 32: 24 accumulators + 2 of W + 1 broadcast = 27 of 32.
+// Registers: tile 12 x 32: 24 accumulators + 2 of W + 1 broadcast = 27 of 32. Between two parts of the depth the last
+// three are free for the epilogue of the tile before, 8 in all: enough for two vectors of any GELU.
 #pragma once
 
 #include <ocellus/x86/avx512.hpp>
@@ -17,11 +18,12 @@ namespace kernels {
 struct avx512vnni : avx512 {
   static constexpr isa id = isa::avx512vnni;
   static constexpr int s8_rows = 12;
+  static constexpr int finishing_rows = 10;
 
   template <int MR, int P>
   static OCELLUS_NOINLINE void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
                                        std::size_t panel_stride, int k, std::int32_t* out, std::ptrdiff_t ldo,
-                                       const prefetch_run& next) noexcept {
+                                       const prefetch_run& next, const unfinished_s8& before = {}) noexcept {
     __m512i acc[MR][P];
     unroll<MR>([&](auto r) OCELLUS_LAMBDA {
       unroll<P>([&](auto p) OCELLUS_LAMBDA { acc[r][p] = _mm512_setzero_si512(); });
@@ -29,24 +31,35 @@ struct avx512vnni : avx512 {
     const char* ahead = next.at != nullptr ? next.at : reinterpret_cast<const char*>(b);
     const std::uint8_t* rows[(MR + 2) / 3];  // every third row; the others are one and two strides away
     unroll<(MR + 2) / 3>([&](auto i) OCELLUS_LAMBDA { rows[i] = a + 3 * i * lda; });
-    for (int d = 0; d < k; d += 4) {
-      __m512i w[P];
-      unroll<P>([&](auto p) OCELLUS_LAMBDA {
-        w[p] = _mm512_loadu_si512(b + p * panel_stride);
-        _mm_prefetch(ahead + p * panel_stride, _MM_HINT_T1);
-      });
-      unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-        std::int32_t four;
-        std::memcpy(&four, rows[r / 3] + r % 3 * lda + d, 4);
-        const __m512i x = _mm512_set1_epi32(four);
+    int d = 0;
+    const auto multiply_add_to = [&](int end) OCELLUS_LAMBDA {
+      for (; d < end; d += 4) {
+        __m512i w[P];
         unroll<P>([&](auto p) OCELLUS_LAMBDA {
-          acc[r][p] = _mm512_dpbusd_epi32(acc[r][p], x, w[p]);
-          OCELLUS_KEEP(acc[r][p]);
+          w[p] = _mm512_loadu_si512(b + p * panel_stride);
+          _mm_prefetch(ahead + p * panel_stride, _MM_HINT_T1);
         });
-      });
-      b += 64;
-      ahead += next.pace;
+        unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+          std::int32_t four;
+          std::memcpy(&four, rows[r / 3] + r % 3 * lda + d, 4);
+          const __m512i x = _mm512_set1_epi32(four);
+          unroll<P>([&](auto p) OCELLUS_LAMBDA {
+            acc[r][p] = _mm512_dpbusd_epi32(acc[r][p], x, w[p]);
+            OCELLUS_KEEP(acc[r][p]);
+          });
+        });
+        b += 64;
+        ahead += next.pace;
+      }
+    };
+    if constexpr (P == 2 && MR >= finishing_rows) {
+      const int part = k / (before.rows + 1) / 4 * 4;
+      for (int r = 0; r < before.rows; r++) {
+        multiply_add_to(d + part);
+        finish_s8_row(before, r);
+      }
     }
+    multiply_add_to(k);
     unroll<MR>([&](auto r) OCELLUS_LAMBDA {
       unroll<P>([&](auto p) OCELLUS_LAMBDA { _mm512_storeu_si512(out + r * ldo + p * 16, acc[r][p]); });
     });
