@@ -108,7 +108,7 @@ struct softmax_rows {
 /// long row's many small probabilities would otherwise lose their sum, and errors that cancel weigh less in the output.
 template <int R>
 static OCELLUS_INLINE void round_probabilities(const softmax_rows& t, int r, const float* most) noexcept {
-  const vec top = vec::set(255.f), magic = vec::set(12582912.f);
+  const vec top = vec::set(255.f);
   const float* const s = reinterpret_cast<const float*>(t.ints + r * t.ld);
   std::uint8_t* const probs = t.probs + r * t.ld;
   const int seen = t.seen(r);
@@ -121,7 +121,7 @@ static OCELLUS_INLINE void round_probabilities(const softmax_rows& t, int r, con
   for (; j < seen; j += 16)
     unroll<R>([&](auto i) OCELLUS_LAMBDA {
       const vec p = vec::min(vec::load(s + i * t.ld + j) * inv[i] + left[i], top);
-      left[i] = p - ((p + magic) - magic);  // magic rounds to the integer that to_u8 makes of p
+      left[i] = p - nearest(p);  // the integer that to_u8 makes of p
       p.to_u8(probs + i * t.ld + j, 0);
     });
   for (; j < t.keys; j += 16)

@@ -141,7 +141,7 @@ static OCELLUS_INLINE void finish_by_panels(const gemm_args& g, const Acc* acc, 
   for (int r = i; r < i + rows; r++) {
     std::memcpy(row, acc + (r - i) * lda, bytes);
     for (int j = 0; j < cols; j += width) pass(t, row + j, 0, r, 1, j);
-    if (silu) activate_rows(c, 0, c, 0, 1, cols, g.act);
+    if (silu) activate_with<activation::silu, precision::f32>(c, 0, c, 0, 1, cols);
     store_row(g, c, r, col, cols);
   }
 }

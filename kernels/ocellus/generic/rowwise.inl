@@ -44,17 +44,38 @@ struct several {
   static OCELLUS_INLINE several add_exponent(const several& p, const several& t) noexcept {
     return each([&](auto i) OCELLUS_LAMBDA { return vec::add_exponent(p.v[i], t.v[i]); });
   }
+  template <class V = vec>
+  static OCELLUS_INLINE several nearest(const several& x) noexcept {
+    return each([&](auto i) OCELLUS_LAMBDA { return V::nearest(x.v[i]); });
+  }
 };
 
-/// 2^x for x in [-125.9, 127.4]: x = n + r with n by the magic-number rounding, 2^r by a polynomial 1 + r P(r), the
-/// power of two added to the exponent field. Degree 5 errs by 1.1e-7 and its roundings, degree 3 by 1e-4: a fortieth of
-/// a step of u8 probabilities.
+/// Whether a vec brings `nearest` (its integers, half to even), and its add_exponent takes those. Adding `magic`,
+/// 1.5 * 2^23, rounds likewise where |x| < 2^22.
+template <class V = vec>
+static constexpr bool has_nearest = requires(V x) { V::nearest(x); };
+static constexpr float magic = 12582912.f;
+template <class V>
+static OCELLUS_INLINE V nearest(V x) noexcept {
+  if constexpr (has_nearest<>) {
+    return V::nearest(x);
+  } else {
+    return (x + vec::set(magic)) - vec::set(magic);
+  }
+}
+
+/// 2^x for x in [-125.9, 127.4]: x = n + r with n an integer, 2^r by a polynomial 1 + r P(r), the power of two added to
+/// the exponent. Degree 5 errs by 1.1e-7 and its roundings, degree 3 by 1e-4: a fortieth of a step of u8 probabilities.
 template <int Degree, class V>
 static OCELLUS_INLINE V exp2_within(V x) noexcept {
-  const vec magic = vec::set(12582912.f);  // 1.5 * 2^23: adding it rounds to an integer, half to even
-  const V t = x + magic;
-  const V r = x - (t - magic);
-  V p;
+  V t, r, p;
+  if constexpr (has_nearest<>) {
+    t = V::nearest(x);
+    r = x - t;
+  } else {
+    t = x + vec::set(magic);
+    r = x - (t - vec::set(magic));
+  }
   if constexpr (Degree == 3) {
     p = r * vec::set(0.0550089292f) + vec::set(0.242210954f);
     p = p * r + vec::set(0.693282902f);
@@ -241,6 +262,16 @@ static void layer_norm(const layer_norm_args& a) noexcept {
     normalise_rows<1>(a.y + r * a.ldy, a.ldy, a.x + r * a.ldx, a.ldx, a.gain, a.bias, a.c, a.eps, low, high);
 }
 
+/// f(i, end, chain) for the vecs at i of a row of c values, the last of them ragged if it ends before i + 16. Where a
+/// vec is one register, they come by twos, so that two chains of operations keep going.
+template <class F>
+static OCELLUS_INLINE void along_row(int c, const F& f) noexcept {
+  int i = 0;
+  if constexpr (norm_rows > 2)
+    for (; i + 32 <= c; i += 32) unroll<2>([&](auto j) OCELLUS_LAMBDA { f(i + j * 16, i + 32, j); });
+  for (; i < c; i += 16) f(i, c, std::integral_constant<int, 0>{});
+}
+
 /// One row of values from low (<= 0) to high (>= 0) to u8; see quantize_args for the rule. Writes whole sixteens.
 static OCELLUS_INLINE void quantize_row_within(std::uint8_t* q, float& scale, std::int32_t& zero, const float* x,
                                                int c, float low, float high) noexcept {
@@ -250,7 +281,7 @@ static OCELLUS_INLINE void quantize_row_within(std::uint8_t* q, float& scale, st
   scale = range / 255.f;
   zero = z;
   const vec inv_v = vec::set(inv);
-  for (int i = 0; i < c; i += 16) (load_tail(x, i, c) * inv_v).to_u8(q + i, z);
+  along_row(c, [&](int i, int end, auto) OCELLUS_LAMBDA { (load_tail(x, i, end) * inv_v).to_u8(q + i, z); });
 }
 
 /// Rotary positions [Su 2021] in place over rows of `heads` vectors of d values: with the vector's halves a and b, and
@@ -274,13 +305,13 @@ static void rotate_rows(float* x, std::ptrdiff_t ldx, const float* table, int ro
 /// One row to u8; see quantize_args for the rule.
 static OCELLUS_INLINE void quantize_row_u8(std::uint8_t* q, float& scale, std::int32_t& zero, const float* x,
                                            int c) noexcept {
-  vec lo = vec::zero(), hi = vec::zero();
-  for (int i = 0; i < c; i += 16) {
-    const vec v = load_tail(x, i, c);
-    lo = vec::min(lo, v);
-    hi = vec::max(hi, v);
-  }
-  quantize_row_within(q, scale, zero, x, c, lo.hmin(), hi.hmax());
+  vec lo[2] = {vec::zero(), vec::zero()}, hi[2] = {vec::zero(), vec::zero()};
+  along_row(c, [&](int i, int end, auto chain) OCELLUS_LAMBDA {
+    const vec v = load_tail(x, i, end);
+    lo[chain] = vec::min(lo[chain], v);
+    hi[chain] = vec::max(hi[chain], v);
+  });
+  quantize_row_within(q, scale, zero, x, c, vec::min(lo[0], lo[1]).hmin(), vec::max(hi[0], hi[1]).hmax());
 }
 
 static void quantize_u8(const quantize_args& a) noexcept {

@@ -59,10 +59,8 @@ struct avx512 : avx2 {
     OCELLUS_INLINE float sum() const noexcept { return halves().sum(); }
     OCELLUS_INLINE float hmax() const noexcept { return halves().hmax(); }
     OCELLUS_INLINE float hmin() const noexcept { return halves().hmin(); }
-    static OCELLUS_INLINE vec add_exponent(vec p, vec t) noexcept {
-      return {_mm512_castsi512_ps(
-          _mm512_add_epi32(_mm512_castps_si512(p.x), _mm512_slli_epi32(_mm512_castps_si512(t.x), 23)))};
-    }
+    static OCELLUS_INLINE vec nearest(vec v) noexcept { return {_mm512_roundscale_ps(v.x, _MM_FROUND_NO_EXC)}; }
+    static OCELLUS_INLINE vec add_exponent(vec p, vec n) noexcept { return {_mm512_scalef_ps(p.x, n.x)}; }
     OCELLUS_INLINE void to_u8(std::uint8_t* q, std::int32_t zero_point) const noexcept {
       const __m512i r = _mm512_add_epi32(_mm512_cvtps_epi32(x), _mm512_set1_epi32(zero_point));
       _mm_storeu_si128(reinterpret_cast<__m128i*>(q),
