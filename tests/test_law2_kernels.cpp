@@ -112,8 +112,10 @@ TEST_CASE("gemm: every set equals scalar bit for bit with each activation fused"
       compare_gemm(type, 72, 64, 13, static_cast<activation>(act), act % 2 == 0, true, random);
       compare_gemm(type, 39, 16, 5, static_cast<activation>(act), act % 2 != 0, false, random);
     }
-  for (int act = 0; act <= 5; act++)  // tiles that finish the one before them, whole and ragged ones in turn
-    compare_gemm(dtype::s8, 104, 36, 36, static_cast<activation>(act), act % 2 != 0, act % 3 != 0, random);
+  for (const dtype type : {dtype::f32, dtype::s8})  // tiles that finish the one before them, whole and ragged ones in turn
+    for (int act = 0; act <= 5; act++)
+      compare_gemm(type, 104, 36, 36, static_cast<activation>(act), act % 2 != 0, act % 3 != 0, random);
+  compare_gemm(dtype::f32, 96, 1200, 26, activation::quick_gelu, false, true, random);  // also with parts of the depth
 }
 
 #if defined(__wasm_relaxed_simd__)

@@ -68,11 +68,11 @@ struct gemm_args {
   activation act = activation::none;
 };
 
-/// An s8 tile of two whole panels whose sums wait for their epilogue: the next tile finishes it on its way.
-struct unfinished_s8 {
+/// A tile of two whole panels whose sums wait for their epilogue: the next tile finishes it on its way.
+struct unfinished_tile {
   const gemm_args* g = nullptr;
-  const std::int32_t* sums = nullptr;  ///< [rows, 32]
-  int row = 0, rows = 0, col = 0;      ///< of C
+  const void* sums = nullptr;      ///< [rows, 32] of std::int32_t, or of float
+  int row = 0, rows = 0, col = 0;  ///< of C
 };
 
 OCELLUS_END

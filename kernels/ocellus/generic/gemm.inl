@@ -4,9 +4,9 @@
 //   template <int MR, int P> static void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
 //       std::size_t panel_stride, int k, std::int32_t* out, std::ptrdiff_t ldo, const prefetch_run& next)
 // which compute MR rows times P adjacent panels over the whole depth and store the accumulators; `next` is for sets
-// that fetch ahead. A set with float_depth > 0 has a tile_float that takes two more: `next`, and `onto` (whether out
-// holds sums to go on from). The epilogue runs from that small buffer (it stays in L1): one copy of its code serves all
-// tile heights.
+// that fetch ahead. A set with float_depth > 0 has a tile_float that takes three more: `next`, `onto` (whether out
+// holds sums to go on from) and `before` (see finishing_rows below). The epilogue runs from that small buffer (it stays
+// in L1): one copy of its code serves all tile heights.
 //
 // Blocking: rows in blocks whose A stays in L2 or just beyond (reading W again costs more); within a block, each pair
 // of panels is read once from memory and then met by every row tile while it lies in L1 or L2. Blocks and tiles are
@@ -14,9 +14,10 @@
 // Up to `wide_rows` rows (a pooled token, a very short text) take four panels at a time: a tile of one row and two
 // panels would wait for its two chains of multiply-adds.
 //
-// An epilogue costs what its operations take, and the machine's whole depth of pipelines between two tiles: ten cycles
-// a vector and more. With finishing_rows > 0 an s8 tile leaves it to the next tile of so many rows or more, which does
-// a row of it (finish_s8_row) after each part of its own depth: most of it runs on units that products do not use.
+// An epilogue costs what its operations take, and the depth of the machine's pipelines between two tiles: ten cycles a
+// vector and more. With finishing_rows > 0 an s8 or f32 tile leaves it to the next tile of so many rows or more, which
+// does a row of it (finish_row) after each part of its own depth: most of that runs on units that products do not use.
+// It is done when that tile stores its own sums, so one buffer serves both.
 //
 // A set without a dot product of bytes multiplies 16-bit halves of each four (split_rows). With split_bytes > 0 gemm_s8
 // splits a block of rows before all its panels, on the stack, and its tiles are tile_s8<MR, P, true>.
@@ -66,24 +67,26 @@ static OCELLUS_INLINE void finish_panels(const gemm_args& g, int i, int rows, in
     });
 }
 
-/// Scaled sums of an s8 product. The accumulators are [rows, P * 16], one row after the other.
+/// Scaled sums of an s8 product: `acc` is [rows, P * 16] of std::int32_t, one row after the other.
 template <activation Act, bool Residual, int P>
-static OCELLUS_NOINLINE void finish_s8_panels(const gemm_args& g, const std::int32_t* acc, std::ptrdiff_t lda, int i,
-                                              int rows, int col) noexcept {
+static OCELLUS_NOINLINE void finish_s8_panels(const gemm_args& g, const void* acc, std::ptrdiff_t lda, int i, int rows,
+                                              int col) noexcept {
+  const std::int32_t* const from = static_cast<const std::int32_t*>(acc);
   vec b_scale[P];
   unroll<P>([&](auto p) OCELLUS_LAMBDA { b_scale[p] = vec::load(g.b_scale + col + p * 16); });
   const std::int32_t* sums = g.b_sum + col;
   const float* a_scale = g.a_scale + i;
   const std::int32_t* a_zero = g.a_zero + i;
   finish_panels<Act, precision::u8, Residual, P>(g, i, rows, col, [&](int r, auto p) OCELLUS_LAMBDA {
-    return vec::dequantize(acc + r * lda + p * 16, sums + p * 16, a_zero[r]) * (vec::set(a_scale[r]) * b_scale[p]);
+    return vec::dequantize(from + r * lda + p * 16, sums + p * 16, a_zero[r]) * (vec::set(a_scale[r]) * b_scale[p]);
   });
 }
 template <activation Act, bool Residual, int P>
-static OCELLUS_NOINLINE void finish_float_panels(const gemm_args& g, const float* acc, std::ptrdiff_t lda, int i,
+static OCELLUS_NOINLINE void finish_float_panels(const gemm_args& g, const void* acc, std::ptrdiff_t lda, int i,
                                                  int rows, int col) noexcept {
+  const float* const from = static_cast<const float*>(acc);
   finish_panels<Act, precision::f32, Residual, P>(
-      g, i, rows, col, [&](int r, auto p) OCELLUS_LAMBDA { return vec::load(acc + r * lda + p * 16); });
+      g, i, rows, col, [&](int r, auto p) OCELLUS_LAMBDA { return vec::load(from + r * lda + p * 16); });
 }
 
 /// Row r of C, columns col..col+cols, from `values` and the residual, which C may be.
@@ -96,36 +99,16 @@ static OCELLUS_INLINE void store_row(const gemm_args& g, const float* values, in
 }
 
 /// One of finish_s8_panels or finish_float_panels.
-template <class Acc>
-using panels_pass = void (*)(const gemm_args&, const Acc* acc, std::ptrdiff_t lda, int i, int rows, int col) noexcept;
+using panels_pass = void (*)(const gemm_args&, const void* acc, std::ptrdiff_t lda, int i, int rows, int col) noexcept;
 
-/// For sets with passes over whole panels: all columns from `acc` ([rows, cols rounded up to 16]) by the pass that `g`
-/// asks for, of pass_of(activation, residual) with both as constants. What is ragged, or has a residual behind an
-/// activation, goes through it row by row in memory of its own.
-template <class Acc, class PassOf>
-static OCELLUS_INLINE void finish_by_panels(const gemm_args& g, const Acc* acc, std::ptrdiff_t lda, int i, int rows,
-                                            int col, int cols, const PassOf& pass_of) noexcept {
-  constexpr int width = (epilogue_panels == 2 ? 2 : 1) * panel_width;
-  const bool silu = g.act == activation::silu;  // gated units apply theirs behind the product (gate_rows): rare
-  const bool straight = cols % width == 0 && !silu && (g.residual == nullptr || g.act == activation::none);
-  constexpr constant<bool, false> alone = {};
-  constexpr constant<activation, activation::none> none = {};
-  panels_pass<Acc> pass = pass_of(none, alone);
-  if (straight && g.residual != nullptr) pass = pass_of(none, constant<bool, true>{});
-  switch (g.act) {
-    case activation::quick_gelu: pass = pass_of(constant<activation, activation::quick_gelu>{}, alone); break;
-    case activation::gelu: pass = pass_of(constant<activation, activation::gelu>{}, alone); break;
-    case activation::gelu_tanh: pass = pass_of(constant<activation, activation::gelu_tanh>{}, alone); break;
-    case activation::relu: pass = pass_of(constant<activation, activation::relu>{}, alone); break;
-    default: break;
-  }
-  if (straight) {
-    for (int j = 0; j < cols; j += width) pass(g, acc + j, lda, i, rows, col + j);
-    return;
-  }
+/// Columns that such a pass takes.
+static constexpr int pass_columns = (epilogue_panels == 2 ? 2 : 1) * panel_width;
+
+/// What is ragged, or has a residual behind an activation: by `pass`, row by row in memory of its own.
+static OCELLUS_NOINLINE void finish_ragged(const gemm_args& g, const void* acc, std::ptrdiff_t lda, int i, int rows,
+                                           int col, int cols, panels_pass pass) noexcept {
   alignas(64) float c[tile_columns], bias[tile_columns], scale[tile_columns] = {};
-  alignas(64) std::int32_t sums[tile_columns] = {};
-  alignas(64) Acc row[tile_columns] = {};
+  alignas(64) std::int32_t sums[tile_columns] = {}, row[tile_columns] = {};
   const std::size_t bytes = sizeof(float) * static_cast<std::size_t>(cols);
   for (float& x : bias) x = -0.f;  // which changes no value
   if (g.bias != nullptr) std::memcpy(bias, g.bias + col, bytes);
@@ -138,12 +121,36 @@ static OCELLUS_INLINE void finish_by_panels(const gemm_args& g, const Acc* acc, 
   t.bias = bias;
   t.b_scale = scale;
   t.b_sum = sums;
-  for (int r = i; r < i + rows; r++) {
-    std::memcpy(row, acc + (r - i) * lda, bytes);
-    for (int j = 0; j < cols; j += width) pass(t, row + j, 0, r, 1, j);
-    if (silu) activate_with<activation::silu, precision::f32>(c, 0, c, 0, 1, cols);
+  const char* from = static_cast<const char*>(acc);  // of elements of four bytes
+  for (int r = i; r < i + rows; r++, from += lda * 4) {
+    std::memcpy(row, from, bytes);
+    for (int j = 0; j < cols; j += pass_columns) pass(t, row + j, 0, r, 1, j);
+    if (g.act == activation::silu) activate_with<activation::silu, precision::f32>(c, 0, c, 0, 1, cols);
     store_row(g, c, r, col, cols);
   }
+}
+
+/// For sets with passes over whole panels: all columns from `acc` ([rows, cols rounded up to 16]) by the pass that `g`
+/// asks for, of pass_of(activation, residual) with both as constants. Gated units apply silu behind the product
+/// (gate_rows), so here it is rare.
+template <class Acc, class PassOf>
+static OCELLUS_INLINE void finish_by_panels(const gemm_args& g, const Acc* acc, std::ptrdiff_t lda, int i, int rows,
+                                            int col, int cols, const PassOf& pass_of) noexcept {
+  const bool straight = cols % pass_columns == 0 && g.act != activation::silu &&
+                        (g.residual == nullptr || g.act == activation::none);
+  constexpr constant<bool, false> alone = {};
+  constexpr constant<activation, activation::none> none = {};
+  panels_pass pass = pass_of(none, alone);
+  if (straight && g.residual != nullptr) pass = pass_of(none, constant<bool, true>{});
+  switch (g.act) {
+    case activation::quick_gelu: pass = pass_of(constant<activation, activation::quick_gelu>{}, alone); break;
+    case activation::gelu: pass = pass_of(constant<activation, activation::gelu>{}, alone); break;
+    case activation::gelu_tanh: pass = pass_of(constant<activation, activation::gelu_tanh>{}, alone); break;
+    case activation::relu: pass = pass_of(constant<activation, activation::relu>{}, alone); break;
+    default: break;
+  }
+  if (!straight) return finish_ragged(g, acc, lda, i, rows, col, cols, pass);
+  for (int j = 0; j < cols; j += pass_columns) pass(g, acc + j, lda, i, rows, col + j);
 }
 
 /// For the others. `sums(j, r)`: sixteen scaled sums from column col + j on. An activation takes a pass of its own, in
@@ -189,18 +196,62 @@ static OCELLUS_NOINLINE void finish_s8(const gemm_args& g, const std::int32_t* a
   }
 }
 
+/// Whether a tile of s8 or f32 sums may wait for its epilogue. Not for silu, nor for erf in f32, whose long forms would
+/// be rare and 1 KB of code in each tile.
+template <precision Needed>
+static constexpr bool may_wait(activation act) noexcept {
+  return act != activation::silu && (Needed == precision::u8 || act != activation::gelu);
+}
+
+/// Row r of a tile that waits for its epilogue. Both panels side by side: one after the other would be a chain of steps
+/// twice as long, behind which the products of the tile on its way pile up.
+template <precision Needed>
+static OCELLUS_INLINE void finish_row(const unfinished_tile& t, int r) noexcept {
+  const gemm_args& g = *t.g;
+  const int row = t.row + r;
+  several<2> y;
+  unroll<2>([&](auto p) OCELLUS_LAMBDA {
+    const int at = r * 32 + p * 16, col = t.col + p * 16;
+    if constexpr (Needed == precision::u8) {
+      y.v[p] = vec::dequantize(static_cast<const std::int32_t*>(t.sums) + at, g.b_sum + col, g.a_zero[row]) *
+               (vec::set(g.a_scale[row]) * vec::load(g.b_scale + col));
+    } else {
+      y.v[p] = vec::load(static_cast<const float*>(t.sums) + at);
+    }
+    if (g.bias != nullptr) y.v[p] = y.v[p] + vec::load(g.bias + col);
+  });
+  switch (g.act) {
+    case activation::quick_gelu: y = activate<activation::quick_gelu, Needed>(y); break;
+    case activation::gelu:
+      if constexpr (may_wait<Needed>(activation::gelu)) y = activate<activation::gelu, Needed>(y);
+      break;
+    case activation::gelu_tanh: y = activate<activation::gelu_tanh, Needed>(y); break;
+    case activation::relu: y = several<2>::max(y, vec::zero()); break;
+    default: break;
+  }
+  unroll<2>([&](auto p) OCELLUS_LAMBDA {
+    const int col = t.col + p * 16;
+    if (g.residual != nullptr) y.v[p] = vec::load(g.residual + row * g.ldr + col) + y.v[p];
+    y.v[p].store(g.c + row * g.ldc + col);
+  });
+}
+
 /// Whether P panels are the last one of an odd number, where two make a tile: rare, so there are tiles of few heights.
 template <int P>
 static constexpr bool is_lone = P == 1 && wide_rows > 0;
+
+/// Whether tiles of such weights leave their epilogue to the next one.
+template <class W>
+static constexpr bool float_leaves = finishing_rows > 0 && finishing_rows <= float_rows && std::is_same_v<W, float>;
 
 /// Calls the tile of `rows` rows (1..MR): one function for all who need it, which jumps on to a tile's.
 template <int MR, int P, class W>
 static OCELLUS_NOINLINE void tiles_float(const float* a, std::ptrdiff_t lda, const W* b, std::size_t stride, int k,
                                          float* out, std::ptrdiff_t ldo, const prefetch_run& next, bool onto,
-                                         int rows) noexcept {
+                                         int rows, const unfinished_tile& before = {}) noexcept {
   by_height<MR, is_lone<P>>(rows, [&](auto height, int r) OCELLUS_LAMBDA {
     if constexpr (float_depth > 0) {
-      tile_float<height, P, W>(a + r * lda, lda, b, stride, k, out + r * ldo, ldo, next, onto);
+      tile_float<height, P, W>(a + r * lda, lda, b, stride, k, out + r * ldo, ldo, next, onto, before);
     } else {
       tile_float<height, P, W>(a + r * lda, lda, b, stride, k, out + r * ldo, ldo);
     }
@@ -237,6 +288,13 @@ static void gemm_float(const gemm_args& g) noexcept {
   // of one tile; or, deep, of a block and two panels, or of wide_rows and four
   static_assert(wide_rows <= deep_rows / 2);
   alignas(64) float acc[float_depth > 0 ? deep_rows * 2 * panel_width : float_rows * tile_columns];
+  constexpr bool leaves = float_leaves<W>;
+  unfinished_tile before;
+  const auto finish_before = [&]() OCELLUS_LAMBDA {
+    if (before.rows > 0)
+      finish_float(g, static_cast<const float*>(before.sums), 32, before.row, before.rows, before.col, 32);
+    before.rows = 0;
+  };
   for (int i0 = 0, i1 = 0; i0 < g.m; i0 = i1) {
     i1 = i0 + tile_rows(g.m - i0, block);
     const int tiles = ceil_div(i1 - i0, float_rows);
@@ -257,19 +315,26 @@ static void gemm_float(const gemm_args& g) noexcept {
           const int rows = tile_rows(i1 - i, float_rows);
           const float* x = a + i * g.lda + k0;
           float* sums = deep ? acc + (i - i0) * width : acc;
+          if (leaves && (panels != 2 || rows < finishing_rows)) finish_before();
           if (panels == 2) {
-            tiles_float<float_rows, 2, W>(x, g.lda, w, stride, depth, sums, width, next, k0 > 0, rows);
+            tiles_float<float_rows, 2, W>(x, g.lda, w, stride, depth, sums, width, next, k0 > 0, rows, before);
+            before.rows = 0;
           } else if (panels == 1) {
             tiles_float<float_rows, 1, W>(x, g.lda, w, stride, depth, sums, width, next, k0 > 0, rows);
           } else if constexpr (wide_rows > 0) {
             tiles_float<wide_rows, 4, W>(x, g.lda, w, stride, depth, sums, width, next, k0 > 0, rows);
           }
-          if (last) finish_float(g, sums, width, i, rows, col, cols);
+          if (last && leaves && panels == 2 && cols == width && may_wait<precision::f32>(g.act)) {
+            before = {&g, sums, i, rows, col};
+          } else if (last) {
+            finish_float(g, sums, width, i, rows, col, cols);
+          }
           i += rows;
         }
       }
     }
   }
+  if (leaves) finish_before();
 }
 
 static void gemm_f32(const gemm_args& g) noexcept { gemm_float<float>(g); }
@@ -278,40 +343,17 @@ static void gemm_bf16(const gemm_args& g) noexcept { gemm_float<bf16>(g); }
 
 #endif
 
-/// Row r of a tile that waits for its epilogue, which is not silu. Both panels side by side: one after the other would
-/// be a chain of steps twice as long, behind which the products of the tile on its way pile up.
-static OCELLUS_INLINE void finish_s8_row(const unfinished_s8& t, int r) noexcept {
-  const gemm_args& g = *t.g;
-  const int row = t.row + r;
-  several<2> y;
-  unroll<2>([&](auto p) OCELLUS_LAMBDA {
-    const int col = t.col + p * 16;
-    y.v[p] = vec::dequantize(t.sums + r * 32 + p * 16, g.b_sum + col, g.a_zero[row]) *
-             (vec::set(g.a_scale[row]) * vec::load(g.b_scale + col));
-    if (g.bias != nullptr) y.v[p] = y.v[p] + vec::load(g.bias + col);
-  });
-  switch (g.act) {
-    case activation::quick_gelu: y = activate<activation::quick_gelu, precision::u8>(y); break;
-    case activation::gelu: y = activate<activation::gelu, precision::u8>(y); break;
-    case activation::gelu_tanh: y = activate<activation::gelu_tanh, precision::u8>(y); break;
-    case activation::relu: y = several<2>::max(y, vec::zero()); break;
-    default: break;
-  }
-  unroll<2>([&](auto p) OCELLUS_LAMBDA {
-    const int col = t.col + p * 16;
-    if (g.residual != nullptr) y.v[p] = vec::load(g.residual + row * g.ldr + col) + y.v[p];
-    y.v[p].store(g.c + row * g.ldc + col);
-  });
-}
+/// Whether s8 tiles leave their epilogue to the next one.
+static constexpr bool s8_leaves = finishing_rows > 0 && finishing_rows <= s8_rows;
 
 /// Calls the tile of `rows` rows (1..MR); Split: rows that split_rows made.
 template <int MR, int P, bool Split = false>
 static OCELLUS_NOINLINE void tiles_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
                                       std::size_t stride, int k, std::int32_t* out, std::ptrdiff_t ldo,
                                       const prefetch_run& next, int rows,
-                                      const unfinished_s8& before = {}) noexcept {
+                                      const unfinished_tile& before = {}) noexcept {
   by_height<MR, is_lone<P>>(rows, [&](auto height, int r) OCELLUS_LAMBDA {
-    if constexpr (finishing_rows > 0) {
+    if constexpr (s8_leaves) {
       tile_s8<height, P>(a + r * lda, lda, b, stride, k, out + r * ldo, ldo, next, before);
     } else if constexpr (Split) {
       tile_s8<height, P, true>(a + r * lda, lda, b, stride, k, out + r * ldo, ldo, next);
@@ -330,11 +372,10 @@ static void gemm_s8(const gemm_args& g) noexcept {
   alignas(64) std::uint8_t split[splits ? split_bytes : 1];
   const int fit = static_cast<int>((splits ? split_bytes / 2 : block_bytes) / static_cast<std::size_t>(depth));
   const int block = !splits && fit < s8_rows ? s8_rows : fit;
-  constexpr bool leaves = finishing_rows > 0;  // tiles leave their epilogue to the next one
-  alignas(64) std::int32_t acc[leaves ? 2 : 1][s8_rows * 32 > wide_rows * 64 ? s8_rows * 32 : wide_rows * 64];
-  unfinished_s8 before = {&g, acc[0], 0, 0, 0};
+  alignas(64) std::int32_t acc[s8_rows * 32 > wide_rows * 64 ? s8_rows * 32 : wide_rows * 64];
+  unfinished_tile before;
   const auto finish_before = [&]() OCELLUS_LAMBDA {
-    if (before.rows > 0) finish_s8(g, before.sums, 32, before.row, before.rows, before.col, 32);
+    if (before.rows > 0) finish_s8(g, acc, 32, before.row, before.rows, before.col, 32);
     before.rows = 0;
   };
   for (int i0 = 0, i1 = 0; i0 < g.m; i0 = i1) {
@@ -356,24 +397,23 @@ static void gemm_s8(const gemm_args& g) noexcept {
           prefetch_run::first(panel + static_cast<std::size_t>(panels) * stride, 4 * panel_width, tiles);
       for (int i = i0; i < i1; next.at += depth * panel_width / tiles) {
         const int rows = tile_rows(i1 - i, s8_rows);
-        std::int32_t* const sums = acc[leaves && before.sums == acc[0] ? 1 : 0];
-        if (leaves && (panels != 2 || rows < finishing_rows)) finish_before();
+        if (s8_leaves && (panels != 2 || rows < finishing_rows)) finish_before();
         if (panels == 2) {
-          tiles_s8<s8_rows, 2, splits>(x + (i - i0) * ldx, ldx, panel, stride, depth, sums, width, next, rows, before);
+          tiles_s8<s8_rows, 2, splits>(x + (i - i0) * ldx, ldx, panel, stride, depth, acc, width, next, rows, before);
         } else if (panels == 1) {
-          tiles_s8<s8_rows, 1, splits>(x + (i - i0) * ldx, ldx, panel, stride, depth, sums, width, next, rows);
+          tiles_s8<s8_rows, 1, splits>(x + (i - i0) * ldx, ldx, panel, stride, depth, acc, width, next, rows);
         } else if constexpr (wide_rows > 0) {
-          tiles_s8<wide_rows, 4, splits>(x + (i - i0) * ldx, ldx, panel, stride, depth, sums, width, next, rows);
+          tiles_s8<wide_rows, 4, splits>(x + (i - i0) * ldx, ldx, panel, stride, depth, acc, width, next, rows);
         }
-        if (leaves && panels == 2 && cols == width && g.act != activation::silu) {
-          before = {&g, sums, i, rows, col};
+        if (s8_leaves && panels == 2 && cols == width && may_wait<precision::u8>(g.act)) {
+          before = {&g, acc, i, rows, col};
         } else {
           before.rows = 0;
-          finish_s8(g, sums, width, i, rows, col, cols);
+          finish_s8(g, acc, width, i, rows, col, cols);
         }
         i += rows;
       }
     }
   }
-  if (leaves) finish_before();
+  if (s8_leaves) finish_before();
 }

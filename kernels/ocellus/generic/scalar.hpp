@@ -182,7 +182,7 @@ struct scalar {
   static constexpr int s8_rows = 4;
 #endif
   static constexpr std::size_t split_bytes = 0;  // stack for rows that gemm_s8 splits for its tiles, or 0
-  static constexpr int finishing_rows = 0;  // s8 tiles of so many rows finish the tile before them; 0: none do
+  static constexpr int finishing_rows = 0;  // tiles of so many rows finish the one before them; 0: none do
   static void split_rows(std::uint8_t*, std::ptrdiff_t, const std::uint8_t*, std::ptrdiff_t, int, int) noexcept {}
   static constexpr int wide_rows = 0;  // up to so many rows take four panels at a time
   static constexpr int epilogue_panels = 0;  // whole panels that an epilogue takes in one pass; 0: small code

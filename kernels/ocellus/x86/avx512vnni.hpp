@@ -18,12 +18,11 @@ namespace kernels {
 struct avx512vnni : avx512 {
   static constexpr isa id = isa::avx512vnni;
   static constexpr int s8_rows = 12;
-  static constexpr int finishing_rows = 10;
 
   template <int MR, int P>
   static OCELLUS_NOINLINE void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
                                        std::size_t panel_stride, int k, std::int32_t* out, std::ptrdiff_t ldo,
-                                       const prefetch_run& next, const unfinished_s8& before = {}) noexcept {
+                                       const prefetch_run& next, const unfinished_tile& before = {}) noexcept {
     __m512i acc[MR][P];
     unroll<MR>([&](auto r) OCELLUS_LAMBDA {
       unroll<P>([&](auto p) OCELLUS_LAMBDA { acc[r][p] = _mm512_setzero_si512(); });
@@ -56,7 +55,7 @@ struct avx512vnni : avx512 {
       const int part = k / (before.rows + 1) / 4 * 4;
       for (int r = 0; r < before.rows; r++) {
         multiply_add_to(d + part);
-        finish_s8_row(before, r);
+        finish_row<precision::u8>(before, r);
       }
     }
     multiply_add_to(k);
