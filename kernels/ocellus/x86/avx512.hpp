@@ -5,8 +5,10 @@
 // | _mm512_fmadd_ps     | vfmadd231ps   | f32 tile, 16 lanes                                        |
 // | _mm512_cvtph_ps     | vcvtph2ps     | f16 weights, widened per panel row                        |
 // | _mm512_madd_epi16   | vpmaddwd      | s8 tile without VNNI: exact, as in avx2.hpp               |
+// | _mm512_scalef_ps    | vscalefps     | powers of two, after vrndscaleps                          |
 //
-// Registers: f32 tile 12 x 32: 24 accumulators + 2 of W + broadcasts = 27 of 32. s8 tile 8 x 32: 16 + 4 + 2.
+// Registers: f32 tile 12 x 32: 24 accumulators + 2 of W + broadcasts = 27 of 32, and between two parts of its depth 8
+// for a row of the epilogue of the tile before. s8 tile 8 x 32: 16 + 4 + 2.
 #pragma once
 
 #include <ocellus/x86/avx2.hpp>
