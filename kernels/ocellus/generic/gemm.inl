@@ -5,8 +5,8 @@
 //       std::size_t panel_stride, int k, std::int32_t* out, std::ptrdiff_t ldo, const prefetch_run& next)
 // which compute MR rows times P adjacent panels over the whole depth and store the accumulators; `next` is for sets
 // that fetch ahead. A set with float_depth > 0 has a tile_float that takes three more: `next`, `onto` (whether out
-// holds sums to go on from) and `before` (see finishing_rows below). The epilogue runs from that small buffer (it stays
-// in L1): one copy of its code serves all tile heights.
+// holds sums to go on from) and `before`; one whose s8 tiles finish others takes `before` last (see finishing_rows
+// below). The epilogue runs from that small buffer, which stays in L1.
 //
 // Blocking: rows in blocks whose A stays in L2 or just beyond (reading W again costs more); within a block, each pair
 // of panels is read once from memory and then met by every row tile while it lies in L1 or L2. Blocks and tiles are
@@ -16,8 +16,9 @@
 //
 // An epilogue costs what its operations take, and the depth of the machine's pipelines between two tiles: ten cycles a
 // vector and more. With finishing_rows > 0 an s8 or f32 tile leaves it to the next tile of so many rows or more, which
-// does a row of it (finish_row) after each part of its own depth: most of that runs on units that products do not use.
-// It is done when that tile stores its own sums, so one buffer serves both.
+// does a row of it (finish_row) after each part of its own depth. On Zen most of that runs on units that products do
+// not use; anywhere, products go on while it waits for itself. It is done when that tile stores its own sums, so one
+// buffer serves both.
 //
 // A set without a dot product of bytes multiplies 16-bit halves of each four (split_rows). With split_bytes > 0 gemm_s8
 // splits a block of rows before all its panels, on the stack, and its tiles are tile_s8<MR, P, true>.
@@ -140,9 +141,8 @@ static OCELLUS_INLINE void finish_by_panels(const gemm_args& g, const Acc* acc, 
                         (g.residual == nullptr || g.act == activation::none);
   constexpr constant<bool, false> alone = {};
   constexpr constant<activation, activation::none> none = {};
-  panels_pass pass = pass_of(none, alone);
-  if (straight && g.residual != nullptr) pass = pass_of(none, constant<bool, true>{});
-  switch (g.act) {
+  panels_pass pass = straight && g.residual != nullptr ? pass_of(none, constant<bool, true>{}) : pass_of(none, alone);
+  switch (g.act) {  // with an activation there is no residual in the pass: straight is false, or it is null
     case activation::quick_gelu: pass = pass_of(constant<activation, activation::quick_gelu>{}, alone); break;
     case activation::gelu: pass = pass_of(constant<activation, activation::gelu>{}, alone); break;
     case activation::gelu_tanh: pass = pass_of(constant<activation, activation::gelu_tanh>{}, alone); break;
@@ -345,6 +345,7 @@ static void gemm_bf16(const gemm_args& g) noexcept { gemm_float<bf16>(g); }
 
 /// Whether s8 tiles leave their epilogue to the next one.
 static constexpr bool s8_leaves = finishing_rows > 0 && finishing_rows <= s8_rows;
+static_assert(!s8_leaves || split_bytes == 0);  // no tile does both
 
 /// Calls the tile of `rows` rows (1..MR); Split: rows that split_rows made.
 template <int MR, int P, bool Split = false>

@@ -41,17 +41,22 @@ struct several {
   static OCELLUS_INLINE several max(const several& a, vec b) noexcept {
     return each([&](auto i) OCELLUS_LAMBDA { return vec::max(a.v[i], b); });
   }
+  template <class V = vec>
   static OCELLUS_INLINE several add_exponent(const several& p, const several& t) noexcept {
-    return each([&](auto i) OCELLUS_LAMBDA { return vec::add_exponent(p.v[i], t.v[i]); });
+    return each([&](auto i) OCELLUS_LAMBDA { return V::add_exponent(p.v[i], t.v[i]); });
   }
   template <class V = vec>
   static OCELLUS_INLINE several nearest(const several& x) noexcept {
     return each([&](auto i) OCELLUS_LAMBDA { return V::nearest(x.v[i]); });
   }
+  template <class V = vec>
+  static OCELLUS_INLINE several times_power(const several& p, const several& n) noexcept {
+    return each([&](auto i) OCELLUS_LAMBDA { return V::times_power(p.v[i], n.v[i]); });
+  }
 };
 
-/// Whether a vec brings `nearest` (its integers, half to even), and its add_exponent takes those. Adding `magic`,
-/// 1.5 * 2^23, rounds likewise where |x| < 2^22.
+/// Whether a vec brings `nearest`, which rounds each lane to an integer, half to even, and `times_power`. The others
+/// add `magic`, 1.5 * 2^23: the same (but for the sign of zero) where |x| < 2^22, in fp_env's rounding to nearest.
 template <class V = vec>
 static constexpr bool has_nearest = requires(V x) { V::nearest(x); };
 static constexpr float magic = 12582912.f;
@@ -85,7 +90,12 @@ static OCELLUS_INLINE V exp2_within(V x) noexcept {
     p = p * r + vec::set(0.240222424f);
     p = p * r + vec::set(0.693147004f);
   }
-  return V::add_exponent(p * r + vec::set(1.f), t);
+  p = p * r + vec::set(1.f);
+  if constexpr (has_nearest<>) {
+    return V::times_power(p, t);
+  } else {
+    return V::add_exponent(p, t);
+  }
 }
 /// 2^x for any x, held within what f32 can say.
 template <int Degree = 5, class V>
@@ -262,12 +272,12 @@ static void layer_norm(const layer_norm_args& a) noexcept {
     normalise_rows<1>(a.y + r * a.ldy, a.ldy, a.x + r * a.ldx, a.ldx, a.gain, a.bias, a.c, a.eps, low, high);
 }
 
-/// f(i, end, chain) for the vecs at i of a row of c values, the last of them ragged if it ends before i + 16. Where a
-/// vec is one register, they come by twos, so that two chains of operations keep going.
+/// f(i, end, chain) for the vecs at i of a row of c values, the last of them ragged if it ends before i + 16. With
+/// row_chains 2 they come by twos: where a vec is one register, one chain of operations would wait for itself.
 template <class F>
 static OCELLUS_INLINE void along_row(int c, const F& f) noexcept {
   int i = 0;
-  if constexpr (norm_rows > 2)
+  if constexpr (row_chains == 2)
     for (; i + 32 <= c; i += 32) unroll<2>([&](auto j) OCELLUS_LAMBDA { f(i + j * 16, i + 32, j); });
   for (; i < c; i += 16) f(i, c, std::integral_constant<int, 0>{});
 }

@@ -182,11 +182,12 @@ struct scalar {
   static constexpr int s8_rows = 4;
 #endif
   static constexpr std::size_t split_bytes = 0;  // stack for rows that gemm_s8 splits for its tiles, or 0
-  static constexpr int finishing_rows = 0;  // tiles of so many rows finish the one before them; 0: none do
+  static constexpr int finishing_rows = 0;  // tiles of so many rows or more finish the one before them; 0: none
   static void split_rows(std::uint8_t*, std::ptrdiff_t, const std::uint8_t*, std::ptrdiff_t, int, int) noexcept {}
   static constexpr int wide_rows = 0;  // up to so many rows take four panels at a time
   static constexpr int epilogue_panels = 0;  // whole panels that an epilogue takes in one pass; 0: small code
-  static constexpr int epilogue_rows = 1;    // rows of them whose activations run side by side
+  static constexpr int epilogue_rows = 1;    // rows of f32 sums whose activations run side by side
+  static constexpr int row_chains = 1;       // vecs that a pass along one row takes side by side
   static constexpr int norm_rows = 1;        // rows that LayerNorm and softmax take side by side
   static constexpr int float_depth = 0;  // the f32 tile goes on from sums of so much depth; 0: it takes all of it
 

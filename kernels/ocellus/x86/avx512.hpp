@@ -8,7 +8,8 @@
 // | _mm512_scalef_ps    | vscalefps     | powers of two, after vrndscaleps                          |
 //
 // Registers: f32 tile 12 x 32: 24 accumulators + 2 of W + broadcasts = 27 of 32, and between two parts of its depth 8
-// for a row of the epilogue of the tile before. s8 tile 8 x 32: 16 + 4 + 2.
+// for a row of the epilogue of the tile before (gcc puts up to five of its values on the stack, none of the products').
+// s8 tile 8 x 32: 16 + 4 + 2.
 #pragma once
 
 #include <ocellus/x86/avx2.hpp>
@@ -61,8 +62,10 @@ struct avx512 : avx2 {
     OCELLUS_INLINE float sum() const noexcept { return halves().sum(); }
     OCELLUS_INLINE float hmax() const noexcept { return halves().hmax(); }
     OCELLUS_INLINE float hmin() const noexcept { return halves().hmin(); }
-    static OCELLUS_INLINE vec nearest(vec v) noexcept { return {_mm512_roundscale_ps(v.x, _MM_FROUND_NO_EXC)}; }
-    static OCELLUS_INLINE vec add_exponent(vec p, vec n) noexcept { return {_mm512_scalef_ps(p.x, n.x)}; }
+    static OCELLUS_INLINE vec nearest(vec v) noexcept {
+      return {_mm512_roundscale_ps(v.x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+    }
+    static OCELLUS_INLINE vec times_power(vec p, vec n) noexcept { return {_mm512_scalef_ps(p.x, n.x)}; }
     OCELLUS_INLINE void to_u8(std::uint8_t* q, std::int32_t zero_point) const noexcept {
       const __m512i r = _mm512_add_epi32(_mm512_cvtps_epi32(x), _mm512_set1_epi32(zero_point));
       _mm_storeu_si128(reinterpret_cast<__m128i*>(q),
@@ -112,7 +115,8 @@ struct avx512 : avx2 {
   static constexpr int epilogue_panels = 2;
   static constexpr int epilogue_rows = 2;
   static constexpr int norm_rows = 4;
-  static constexpr int finishing_rows = 10;
+  static constexpr int finishing_rows = 10;  // what tiles of evened-out blocks have: 50 rows are five of 10
+  static constexpr int row_chains = 2;
   static constexpr int float_rows = 12;
   static constexpr int s8_rows = 8;
   static constexpr std::size_t split_bytes = 0;  // splitting: 1.11 times as quick for 7 KB of code, and few CPUs

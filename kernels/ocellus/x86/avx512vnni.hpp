@@ -4,8 +4,9 @@
 // |-----------------------|-------------|-----------------------------------------------------|
 // | _mm512_dpbusd_epi32   | vpdpbusd    | u8 x s8, four products added in s32, no saturation  |
 //
-// Registers: tile 12 x 32: 24 accumulators + 2 of W + 1 broadcast = 27 of 32. Between two parts of the depth the last
-// three are free for the epilogue of the tile before, 8 in all: enough for two vectors of any GELU.
+// Registers: tile 12 x 32: 24 accumulators + 2 of W + 1 broadcast = 27 of 32. Between two parts of the depth 8 are free
+// for the epilogue of the tile before. At 12 rows two vectors of a GELU would like 9: compilers put up to five of its
+// values on the stack, over all activations, and none of the products'.
 #pragma once
 
 #include <ocellus/x86/avx512.hpp>
