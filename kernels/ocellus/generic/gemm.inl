@@ -14,11 +14,10 @@
 // Up to `wide_rows` rows (a pooled token, a very short text) take four panels at a time: a tile of one row and two
 // panels would wait for its two chains of multiply-adds.
 //
-// An epilogue costs what its operations take, and the depth of the machine's pipelines between two tiles: ten cycles a
-// vector and more. With finishing_rows > 0 an s8 or f32 tile leaves it to the next tile of so many rows or more, which
-// does a row of it (finish_row) after each part of its own depth. On Zen most of that runs on units that products do
-// not use; anywhere, products go on while it waits for itself. It is done when that tile stores its own sums, so one
-// buffer serves both.
+// An epilogue costs what its operations take, and the depth of the machine's pipelines between two tiles. With
+// finishing_rows > 0 an s8 or f32 tile leaves it to the next tile of so many rows or more, which does a row of it
+// (finish_row) after each part of its own depth. On Zen most of that runs on units that products do not use; anywhere,
+// products go on while it waits for itself. It is done when that tile stores its own sums, so one buffer serves both.
 //
 // A set without a dot product of bytes multiplies 16-bit halves of each four (split_rows). With split_bytes > 0 gemm_s8
 // splits a block of rows before all its panels, on the stack, and its tiles are tile_s8<MR, P, true>.
