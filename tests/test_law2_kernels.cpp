@@ -43,6 +43,7 @@ void compare_gemm(dtype type, int n, int k, int m_most, activation act, bool wit
     for (int m = std::max(m_most + 1 - first, 1); m >= 1; m -= step) {
       std::fill(got.begin(), got.end(), canary);
       g.m = m;
+      g.nta_fills_l2 = m % 2 == 0;  // which is about fetching only
       g.c = got.data();
       if (with_residual && (set.name == "scalar" || m % 2 != 0)) {  // C is the residual
         for (int r = 0; r < m; r++) std::copy_n(residual.data() + r * ldc, n, got.data() + r * ldc);

@@ -16,7 +16,7 @@
 
 OCELLUS_BEGIN
 
-/// Features as the kernel sets need them. `slow_bf16_dot` is a measured fact about a family, not a feature.
+/// Features as the kernel sets need them. `slow_bf16_dot` and `nta_fills_l2` are measured facts about families.
 struct cpu_features {
   bool sse41 = false;       // SSSE3 and SSE4.1
   bool avx2 = false;        // AVX2, FMA, F16C, BMI2
@@ -26,6 +26,9 @@ struct cpu_features {
   bool avx512bf16 = false;
   bool avx512fp16 = false;
   bool slow_bf16_dot = false;  // Intel before Granite Rapids without AMX use: half the rate of f32 FMA
+  /// AMD since Zen 5: prefetchnta fills L2 as well, where its lines are the first to go, so that activations stay
+  /// (Intel's passes by L2, and two deep panels are more than L1 holds). Older Zen: not measured.
+  bool nta_fills_l2 = false;
   bool neon = false;
   bool fp16 = false;
   bool dotprod = false;
@@ -41,6 +44,7 @@ inline cpu_features detect_cpu() noexcept {
   unsigned a = 0, b = 0, c = 0, d = 0;
   if (__get_cpuid(1, &a, &b, &c, &d) == 0) return f;
   f.sse41 = (c & (1u << 9)) != 0 && (c & (1u << 19)) != 0;
+  const unsigned family = ((a >> 8) & 0xfu) + ((a >> 20) & 0xffu);
   const bool osxsave = (c & (1u << 27)) != 0, avx = (c & (1u << 28)) != 0, fma = (c & (1u << 12)) != 0,
              f16c = (c & (1u << 29)) != 0;
   unsigned xcr0 = 0;
@@ -67,6 +71,7 @@ inline cpu_features detect_cpu() noexcept {
     f.avx512bf16 = f.avx512vnni && (a71 & (1u << 5)) != 0;
   }
   f.slow_bf16_dot = vendor_b == 0x756e6547u;  // "Genu"ineIntel
+  f.nta_fills_l2 = vendor_b == 0x68747541u && family >= 0x1a;  // "Auth"enticAMD
 #elif defined(__aarch64__)
   f.neon = true;
 #if defined(__linux__)

@@ -70,6 +70,14 @@ struct kernel_table {
   void (*dot_rows_f16)(const dot_rows_args&) noexcept = nullptr;
   void (*dot_rows_s8)(const dot_rows_args&) noexcept = nullptr;
   resample_kernels resample;  ///< the two passes of a picture's resize (ops/resample.hpp)
+  bool nta_fills_l2 = false;  ///< of gemm_args
+
+  /// The same kernels, told what is known of this CPU.
+  constexpr kernel_table for_cpu(const cpu_features& cpu) const noexcept {
+    kernel_table t = *this;
+    t.nta_fills_l2 = cpu.nta_fills_l2;
+    return t;
+  }
 };
 
 /// The resize passes that go with a kernel set: those of the widest ISA that it builds on.
@@ -140,7 +148,7 @@ constexpr kernel_table make_table() noexcept {
 /// The table of the best kernel set that this CPU can run.
 OCELLUS_DISPATCH_INLINE kernel_table best_kernels([[maybe_unused]] const cpu_features& cpu = detect_cpu()) noexcept {
 #define OCELLUS_KERNEL_SET(name, available) \
-  if (available) return make_table<kernels::name>();
+  if (available) return make_table<kernels::name>().for_cpu(cpu);
 #include <ocellus/list.def>
 #undef OCELLUS_KERNEL_SET
 }
@@ -150,7 +158,7 @@ OCELLUS_DISPATCH_INLINE result<kernel_table> kernels_for(
     std::string_view name, [[maybe_unused]] const cpu_features& cpu = detect_cpu()) noexcept {
 #define OCELLUS_KERNEL_SET(set, available) \
   if (name == #set) \
-    return (available) ? result<kernel_table>(make_table<kernels::set>()) : status::unsupported_isa;
+    return (available) ? result<kernel_table>(make_table<kernels::set>().for_cpu(cpu)) : status::unsupported_isa;
 #include <ocellus/list.def>
 #undef OCELLUS_KERNEL_SET
   return status::unsupported_isa;

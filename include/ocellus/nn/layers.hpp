@@ -179,9 +179,10 @@ struct runner {
   }
 
   /// The arguments of c[rows, w.n] = activation(x W^T + bias) (+ residual), x as w's data type wants it.
-  static gemm_args arguments(const linear_weights& w, const operand& x, int rows, float* c,
-                             std::ptrdiff_t ldc) noexcept {
+  gemm_args arguments(const linear_weights& w, const operand& x, int rows, float* c,
+                      std::ptrdiff_t ldc) const noexcept {
     gemm_args g;
+    if constexpr (requires { kernels.nta_fills_l2; }) g.nta_fills_l2 = kernels.nta_fills_l2;
     g.a = w.type == dtype::s8 ? static_cast<const void*>(x.u8) : x.f32;
     g.lda = w.type == dtype::s8 ? x.ld8 : x.ld;
     g.a_scale = x.scale;

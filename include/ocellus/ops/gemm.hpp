@@ -34,10 +34,12 @@ enum class activation : std::uint8_t {
 struct prefetch_run {
   const char* at = nullptr;
   std::ptrdiff_t pace = 0;
+  bool by_turns = false;  ///< each depth fetches of one of two panels only, by prefetchnta (see gemm_args)
 
-  /// The share of the first of so many tiles, where one alone would fetch `row` bytes of each panel at a time.
-  static prefetch_run first(const void* next, int row, int tiles) noexcept {
-    return {static_cast<const char*>(next), ceil_div(row, tiles)};
+  /// The share of the first of so many tiles, where one alone would fetch `row` bytes of each panel at a time. Two
+  /// tiles or more may take turns: then a line of 64 bytes still gets its fetch.
+  static prefetch_run first(const void* next, int row, int tiles, bool turns = false) noexcept {
+    return {static_cast<const char*>(next), ceil_div(row, tiles), turns && tiles > 1};
   }
 };
 
@@ -66,6 +68,7 @@ struct gemm_args {
   int m = 0, n = 0, k = 0;
   int panel_begin = 0, panel_end = 0;    ///< the 16-column panels that this call computes
   activation act = activation::none;
+  bool nta_fills_l2 = false;             ///< cpu_features::nta_fills_l2: changes how weights are fetched, and no bit
 };
 
 /// A tile of two whole panels whose sums wait for their epilogue: the next tile finishes it on its way.

@@ -309,7 +309,7 @@ static void gemm_float(const gemm_args& g) noexcept {
                           ahead = last ? static_cast<std::size_t>(panels) * stride - done
                                        : static_cast<std::size_t>(depth) * panel_width;
         const W* const w = panel + done;
-        prefetch_run next = prefetch_run::first(w + ahead, row_bytes, tiles);
+        prefetch_run next = prefetch_run::first(w + ahead, row_bytes, tiles, g.nta_fills_l2);
         for (int i = i0; i < i1; next.at += depth * row_bytes / tiles) {
           const int rows = tile_rows(i1 - i, float_rows);
           const float* x = a + i * g.lda + k0;
@@ -394,7 +394,8 @@ static void gemm_s8(const gemm_args& g) noexcept {
       const int col = p * panel_width, width = panels * panel_width,
                 cols = g.n - col < width ? g.n - col : width;
       prefetch_run next =
-          prefetch_run::first(panel + static_cast<std::size_t>(panels) * stride, 4 * panel_width, tiles);
+          prefetch_run::first(panel + static_cast<std::size_t>(panels) * stride, 4 * panel_width, tiles,
+                              g.nta_fills_l2);
       for (int i = i0; i < i1; next.at += depth * panel_width / tiles) {
         const int rows = tile_rows(i1 - i, s8_rows);
         if (s8_leaves && (panels != 2 || rows < finishing_rows)) finish_before();

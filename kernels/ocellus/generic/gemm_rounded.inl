@@ -51,7 +51,8 @@ static void gemm_rounded(const gemm_args& g) noexcept {
         const rounded_weight* panel = b + static_cast<std::size_t>(p) * stride;
         const int col = p * panel_width, cols = panels * panel_width;
         prefetch_run next =
-            prefetch_run::first(panel + static_cast<std::size_t>(panels) * stride, row_bytes, tiles);
+            prefetch_run::first(panel + static_cast<std::size_t>(panels) * stride, row_bytes, tiles,
+                                g.nta_fills_l2);
         for (int i = i0; i < i1; next.at += depth * row_bytes / tiles) {
           const int rows = tile_rows(i1 - i, float_rows);
           const bool alone = first && last;

@@ -44,13 +44,11 @@ struct avx512bf16 : avx512vnni {
     });
     const std::uint16_t* rows[(MR + 2) / 3];  // every third row; the others are one and two strides away
     unroll<(MR + 2) / 3>([&](auto i) OCELLUS_LAMBDA { rows[i] = a + 3 * i * lda; });
-    const char* ahead = next.at != nullptr ? next.at : reinterpret_cast<const char*>(b);
+    fetcher<MR, P> ahead(next, b, panel_stride * sizeof(bf16), 2);
     for (int d = 0; d < pairs; d++) {
       __m512i w[P];
-      unroll<P>([&](auto p) OCELLUS_LAMBDA {
-        w[p] = _mm512_loadu_si512(b + p * panel_stride);
-        _mm_prefetch(ahead + p * panel_stride * sizeof(bf16), _MM_HINT_T1);
-      });
+      unroll<P>([&](auto p) OCELLUS_LAMBDA { w[p] = _mm512_loadu_si512(b + p * panel_stride); });
+      ahead.step();
       unroll<MR>([&](auto r) OCELLUS_LAMBDA {
         std::int32_t two;
         std::memcpy(&two, rows[r / 3] + r % 3 * lda + 2 * d, 4);
@@ -61,7 +59,6 @@ struct avx512bf16 : avx512vnni {
         });
       });
       b += 32;
-      ahead += 2 * next.pace;
     }
     unroll<MR>([&](auto r) OCELLUS_LAMBDA {
       unroll<P>([&](auto p) OCELLUS_LAMBDA { _mm512_storeu_ps(out + r * ldo + p * 16, acc[r][p]); });

@@ -28,17 +28,15 @@ struct avx512vnni : avx512 {
     unroll<MR>([&](auto r) OCELLUS_LAMBDA {
       unroll<P>([&](auto p) OCELLUS_LAMBDA { acc[r][p] = _mm512_setzero_si512(); });
     });
-    const char* ahead = next.at != nullptr ? next.at : reinterpret_cast<const char*>(b);
+    fetcher<MR, P> ahead(next, b, panel_stride, 1);
     const std::uint8_t* rows[(MR + 2) / 3];  // every third row; the others are one and two strides away
     unroll<(MR + 2) / 3>([&](auto i) OCELLUS_LAMBDA { rows[i] = a + 3 * i * lda; });
     int d = 0;
     const auto multiply_add_to = [&](int end) OCELLUS_LAMBDA {
       for (; d < end; d += 4) {
         __m512i w[P];
-        unroll<P>([&](auto p) OCELLUS_LAMBDA {
-          w[p] = _mm512_loadu_si512(b + p * panel_stride);
-          _mm_prefetch(ahead + p * panel_stride, _MM_HINT_T1);
-        });
+        unroll<P>([&](auto p) OCELLUS_LAMBDA { w[p] = _mm512_loadu_si512(b + p * panel_stride); });
+        ahead.step();
         unroll<MR>([&](auto r) OCELLUS_LAMBDA {
           std::int32_t four;
           std::memcpy(&four, rows[r / 3] + r % 3 * lda + d, 4);
@@ -49,7 +47,6 @@ struct avx512vnni : avx512 {
           });
         });
         b += 64;
-        ahead += next.pace;
       }
     };
     if constexpr (P == 2 && MR >= finishing_rows) {
