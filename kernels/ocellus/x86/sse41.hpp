@@ -1,9 +1,9 @@
 // SSE4.1 and SSSE3, for CPUs without AVX: Celeron and Atom NAS boxes (J4125 and its like), Penryn and later.
 //
-// | intrinsic          | instruction | use                                                                    |
-// |--------------------|-------------|------------------------------------------------------------------------|
-// | _mm_madd_epi16     | pmaddwd     | s8 tile: u8 x s8 as s16 pairs, exact (pmaddubsw saturates)             |
-// | _mm_mul_pd, add_pd | mulpd       | f32 tile: a fused multiply-add without the instruction, see below      |
+// | intrinsic          | instruction  | use                                                               |
+// |--------------------|--------------|-------------------------------------------------------------------|
+// | _mm_madd_epi16     | pmaddwd      | s8 tile: u8 x s8 as s16 pairs, exact (pmaddubsw saturates)        |
+// | * and + of __m128d | mulpd, addpd | f32 tile: a fused multiply-add without the instruction, see below |
 //
 // f32: law 2 wants FMA chains and these CPUs have no FMA. The product of two floats is exact in double;
 // adding in double and rounding to float differs from a fused multiply-add only if the double sum was itself
@@ -55,8 +55,8 @@ struct sse41 : scalar {
       const __m128i sign = _mm_slli_epi32(_mm_and_si128(h, constant(0x8000)), 16);
       const __m128i infinite = _mm_and_si128(_mm_cmpgt_epi32(size, constant(0x0f7fffff)), constant(0x7f800000));
       const __m128i normal = _mm_or_si128(_mm_add_epi32(size, constant(112 << 23)), infinite);
-      const __m128 subnormal = _mm_sub_ps(_mm_castsi128_ps(_mm_add_epi32(size, constant(113 << 23))),
-                                          _mm_castsi128_ps(constant(113 << 23)));
+      const __m128 subnormal =
+          _mm_castsi128_ps(_mm_add_epi32(size, constant(113 << 23))) - _mm_castsi128_ps(constant(113 << 23));
       const __m128i is_subnormal = _mm_cmplt_epi32(size, constant(1 << 23));
       const __m128 all = _mm_blendv_ps(_mm_castsi128_ps(normal), subnormal, _mm_castsi128_ps(is_subnormal));
       return _mm_or_ps(all, _mm_castsi128_ps(sign));
@@ -91,20 +91,18 @@ struct sse41 : scalar {
     }
     static OCELLUS_INLINE vec first_n(vec a, int n) noexcept { return select_n(a, zero(), n); }
     OCELLUS_INLINE vec operator+(vec b) const noexcept {
-      return {{_mm_add_ps(v[0], b.v[0]), _mm_add_ps(v[1], b.v[1]), _mm_add_ps(v[2], b.v[2]),
-               _mm_add_ps(v[3], b.v[3])}};
+      return {{v[0] + b.v[0], v[1] + b.v[1], v[2] + b.v[2], v[3] + b.v[3]}};
     }
     OCELLUS_INLINE vec operator-(vec b) const noexcept {
-      return {{_mm_sub_ps(v[0], b.v[0]), _mm_sub_ps(v[1], b.v[1]), _mm_sub_ps(v[2], b.v[2]),
-               _mm_sub_ps(v[3], b.v[3])}};
+      return {{v[0] - b.v[0], v[1] - b.v[1], v[2] - b.v[2], v[3] - b.v[3]}};
     }
     OCELLUS_INLINE vec operator*(vec b) const noexcept {
-      return {{_mm_mul_ps(v[0], b.v[0]), _mm_mul_ps(v[1], b.v[1]), _mm_mul_ps(v[2], b.v[2]),
-               _mm_mul_ps(v[3], b.v[3])}};
+      vec r{{v[0] * b.v[0], v[1] * b.v[1], v[2] * b.v[2], v[3] * b.v[3]}};
+      for (__m128& quarter : r.v) OCELLUS_ROUNDED(quarter);
+      return r;
     }
     OCELLUS_INLINE vec operator/(vec b) const noexcept {
-      return {{_mm_div_ps(v[0], b.v[0]), _mm_div_ps(v[1], b.v[1]), _mm_div_ps(v[2], b.v[2]),
-               _mm_div_ps(v[3], b.v[3])}};
+      return {{v[0] / b.v[0], v[1] / b.v[1], v[2] / b.v[2], v[3] / b.v[3]}};
     }
     static OCELLUS_INLINE vec min(vec a, vec b) noexcept {
       return {{_mm_min_ps(a.v[0], b.v[0]), _mm_min_ps(a.v[1], b.v[1]), _mm_min_ps(a.v[2], b.v[2]),
@@ -115,9 +113,9 @@ struct sse41 : scalar {
                _mm_max_ps(a.v[3], b.v[3])}};
     }
     OCELLUS_INLINE float sum() const noexcept {
-      const __m128 s4 = _mm_add_ps(_mm_add_ps(v[0], v[2]), _mm_add_ps(v[1], v[3]));
-      const __m128 s2 = _mm_add_ps(s4, _mm_movehl_ps(s4, s4));
-      return _mm_cvtss_f32(_mm_add_ss(s2, _mm_movehdup_ps(s2)));
+      const __m128 s4 = (v[0] + v[2]) + (v[1] + v[3]);
+      const __m128 s2 = s4 + _mm_movehl_ps(s4, s4);
+      return _mm_cvtss_f32(s2 + _mm_movehdup_ps(s2));
     }
     OCELLUS_INLINE float hmax() const noexcept {
       const __m128 m4 = _mm_max_ps(_mm_max_ps(v[0], v[2]), _mm_max_ps(v[1], v[3]));
@@ -219,8 +217,8 @@ struct sse41 : scalar {
           const __m128d w0 = _mm_cvtps_pd(w), w1 = _mm_cvtps_pd(_mm_movehl_ps(w, w));
           unroll<MR>([&](auto r) OCELLUS_LAMBDA {
             const __m128d x = _mm_set1_pd(static_cast<double>(a[r * lda + d]));
-            const __m128d s0 = _mm_add_pd(_mm_mul_pd(x, w0), _mm_cvtps_pd(acc[r]));
-            const __m128d s1 = _mm_add_pd(_mm_mul_pd(x, w1), _mm_cvtps_pd(_mm_movehl_ps(acc[r], acc[r])));
+            const __m128d s0 = x * w0 + _mm_cvtps_pd(acc[r]);
+            const __m128d s1 = x * w1 + _mm_cvtps_pd(_mm_movehl_ps(acc[r], acc[r]));
             acc[r] = _mm_movelh_ps(round_sum(s0, odd), round_sum(s1, odd));
           });
         }
