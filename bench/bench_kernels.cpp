@@ -85,6 +85,7 @@ struct crew {
 /// A kernel policy as nn::runner wants it.
 struct products {
   const bench_table& table;
+  bool nta_fills_l2 = detect_cpu().nta_fills_l2;  // weights are fetched as towers have it
   void gemm_f32(const gemm_args& g) const { table.gemm[0](&g); }
   void gemm_f16(const gemm_args& g) const { table.gemm[1](&g); }
   void gemm_bf16(const gemm_args& g) const { table.gemm[2](&g); }
