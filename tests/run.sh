@@ -120,7 +120,11 @@ printf '\n=== summary\n'
 {
   cat "$logs"/*
   for step in "$@"; do
-    [ "$step" = release ] && folder=build || folder=build-$step
+    case $step in
+      release) folder=build ;;
+      fastmath) folder=build-clang ;;
+      *) folder=build-$step ;;
+    esac
     cat "$folder/Testing/Temporary/LastTest.log" 2>/dev/null || true
   done
 } | grep -oE '(kernel sets ran: .*|skipped: .*)' | sort -u >"$logs.said" || true

@@ -5,7 +5,7 @@
 
 #include <doctest/doctest.h>
 
-#include <cmath>
+#include <bit>
 
 using namespace kernel_testing;
 
@@ -82,6 +82,12 @@ std::vector<float> gemm_of_all_sets(dtype type, inputs& x, weights& w) {
                   "gemm_" << std::string(to_string(type)) << " " << set.name);
   }
   return expected;
+}
+
+/// Values of which (v & mask) is `bits`: by bits, for with -ffast-math a compiler may take it that no float is infinite.
+std::ptrdiff_t count_bits(const std::vector<float>& values, std::uint32_t bits, std::uint32_t mask = ~0u) {
+  return std::count_if(values.begin(), values.end(),
+                       [&](float v) { return (std::bit_cast<std::uint32_t>(v) & mask) == bits; });
 }
 
 }  // namespace
@@ -186,12 +192,6 @@ TEST_CASE("gemm: denormal, huge and negative-zero operands keep the scalar set's
     }
     gemm_of_all_sets(type, x, w);
   }
-}
-
-/// Values of which (v & mask) is `bits`: by bits, for with -ffast-math a compiler may take it that no float is infinite.
-std::ptrdiff_t count_bits(const std::vector<float>& values, std::uint32_t bits, std::uint32_t mask = ~0u) {
-  return std::count_if(values.begin(), values.end(),
-                       [&](float v) { return (std::bit_cast<std::uint32_t>(v) & mask) == bits; });
 }
 
 TEST_CASE("gemm: infinite operands and sums that overflow stay infinite, as the scalar set's do") {

@@ -38,7 +38,7 @@ struct prefetch_run {
 
   /// The share of the first of so many tiles, where one alone would fetch `row` bytes of each panel at a time. Two
   /// tiles or more may take turns: then a line of 64 bytes still gets its fetch.
-  static prefetch_run first(const void* next, int row, int tiles, bool turns = false) noexcept {
+  static prefetch_run first(const void* next, int row, int tiles, bool turns) noexcept {
     return {static_cast<const char*>(next), ceil_div(row, tiles), turns && tiles > 1};
   }
 };

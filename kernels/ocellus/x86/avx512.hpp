@@ -170,7 +170,8 @@ struct avx512 : avx2 {
   template <int MR, int P>
   struct fetcher {
     const char* at;
-    std::ptrdiff_t stride, pace, hop;
+    std::ptrdiff_t stride, pace;
+    std::ptrdiff_t hop;  // to the other panel: there, or back and two depths further
     bool by_turns;
 
     OCELLUS_INLINE fetcher(const prefetch_run& next, const void* b, std::size_t bytes, int depths) noexcept
