@@ -194,6 +194,29 @@ TEST_CASE("gemm: denormal, huge and negative-zero operands keep the scalar set's
   }
 }
 
+TEST_CASE("gemm: s8 sums are exact where two products together leave 16 bits") {
+  const fp_env strict;
+  rng random(12);
+  std::uniform_int_distribution<int> byte(0, 255);
+  for (const shape s : {shape{40, 30}, shape{16, 900}, shape{33, 2500}})
+    for (int kind = 0; kind < 4; kind++) {
+      weights w(dtype::s8, s.n, s.k, random);
+      inputs x(70, s.k, random);
+      for (int c = 0; c < s.n; c++)
+        for (int d = 0; d < s.k; d++) {
+          const int all = byte(random) - 128, ends = all < 0 ? -127 : 127;
+          w.as<std::int8_t>()[packed_index(dtype::s8, c, d, s.k)] =
+              static_cast<std::int8_t>(kind == 0 ? 127 : kind == 1 ? -128 : kind == 2 ? ends : all);
+        }
+      for (int r = 0; r < x.m; r++)
+        for (int d = 0; d < s.k; d++) {
+          const int all = byte(random), ends = all % 2 != 0 ? 255 : 0;
+          x.q[weights::size(r, x.ldq) + weights::size(d, 1)] = static_cast<std::uint8_t>(kind < 2 ? 255 : kind == 2 ? ends : all);
+        }
+      gemm_of_all_sets(dtype::s8, x, w);
+    }
+}
+
 TEST_CASE("gemm: infinite operands and sums that overflow stay infinite, as the scalar set's do") {
   const fp_env strict;
   rng random(10);

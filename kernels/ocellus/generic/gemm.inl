@@ -19,8 +19,9 @@
 // (finish_row) after each part of its own depth. On Zen most of that runs on units that products do not use; anywhere,
 // products go on while it waits for itself. It is done when that tile stores its own sums, so one buffer serves both.
 //
-// A set without a dot product of bytes multiplies 16-bit halves of each four (split_rows). With split_bytes > 0 gemm_s8
-// splits a block of rows before all its panels, on the stack, and its tiles are tile_s8<MR, P, true>.
+// A set without a dot product of bytes multiplies 16-bit halves of each four. With split_bytes > 0 gemm_s8 splits rows
+// for all their panels beforehand (split_rows), on the stack, if they fit; its tiles are then tile_s8<MR, P, true>.
+// With pair_rows > 0 products of so many rows or more go another way, x86/gemm_pairs.inl.
 //
 // A set that improves on the s8 tile alone defines OCELLUS_ONLY_S8 around the include and inherits the rest.
 
@@ -268,7 +269,7 @@ static constexpr int part_depth(int left, int most) noexcept {
 
 /// Panels of the next tile when `left` remain.
 static constexpr int tile_panels(int left, int rows) noexcept {
-  return rows <= wide_rows && left >= 4 ? 4 : left >= 2 ? 2 : 1;
+  return rows <= wide_rows && left >= 4 ? 4 : left < most_panels ? left : most_panels;
 }
 
 /// Rows of a block whose sums wait between two parts of the depth.
@@ -344,7 +345,7 @@ static void gemm_bf16(const gemm_args& g) noexcept { gemm_float<bf16>(g); }
 
 /// Whether s8 tiles leave their epilogue to the next one.
 static constexpr bool s8_leaves = finishing_rows > 0 && finishing_rows <= s8_rows;
-static_assert(!s8_leaves || split_bytes == 0);  // no tile does both
+static_assert(split_bytes == 0 || (!s8_leaves && most_panels == 1));  // no tile does both
 
 /// Calls the tile of `rows` rows (1..MR); Split: rows that split_rows made.
 template <int MR, int P, bool Split = false>
@@ -363,15 +364,15 @@ static OCELLUS_NOINLINE void tiles_s8(const std::uint8_t* a, std::ptrdiff_t lda,
   });
 }
 
-static void gemm_s8(const gemm_args& g) noexcept {
+static OCELLUS_NOINLINE void gemm_s8_by_tiles(const gemm_args& g) noexcept {
   const std::size_t stride = panel_elements(dtype::s8, g.k);
   const std::int8_t* b = static_cast<const std::int8_t*>(g.b);
   const std::uint8_t* a = static_cast<const std::uint8_t*>(g.a);
   const int depth = round_up(g.k, 4);
-  constexpr bool splits = split_bytes > 0;
-  alignas(64) std::uint8_t split[splits ? split_bytes : 1];
-  const int fit = static_cast<int>((splits ? split_bytes / 2 : block_bytes) / static_cast<std::size_t>(depth));
-  const int block = !splits && fit < s8_rows ? s8_rows : fit;
+  alignas(64) std::uint8_t split[split_bytes > 0 ? split_bytes : 1];
+  const bool splits = static_cast<std::size_t>(2 * depth) * static_cast<std::size_t>(g.m) <= split_bytes;
+  const int fit = static_cast<int>(block_bytes / static_cast<std::size_t>(depth));
+  const int block = fit < s8_rows ? s8_rows : fit;
   alignas(64) std::int32_t acc[s8_rows * 32 > wide_rows * 64 ? s8_rows * 32 : wide_rows * 64];
   unfinished_tile before;
   const auto finish_before = [&]() OCELLUS_LAMBDA {
@@ -383,7 +384,7 @@ static void gemm_s8(const gemm_args& g) noexcept {
     const int tiles = ceil_div(i1 - i0, s8_rows);
     const std::uint8_t* x = a + i0 * g.lda;
     std::ptrdiff_t ldx = g.lda;
-    if constexpr (splits) {
+    if (splits) {
       split_rows(split, 2 * depth, x, ldx, i1 - i0, depth);
       x = split;
       ldx = 2 * depth;
@@ -399,12 +400,14 @@ static void gemm_s8(const gemm_args& g) noexcept {
       for (int i = i0; i < i1; next.at += depth * panel_width / tiles) {
         const int rows = tile_rows(i1 - i, s8_rows);
         if (s8_leaves && (panels != 2 || rows < finishing_rows)) finish_before();
-        if (panels == 2) {
-          tiles_s8<s8_rows, 2, splits>(x + (i - i0) * ldx, ldx, panel, stride, depth, acc, width, next, rows, before);
+        if (splits) {
+          tiles_s8<s8_rows, 1, split_bytes != 0>(x + (i - i0) * ldx, ldx, panel, stride, depth, acc, width, next, rows);
+        } else if (panels == 2) {
+          tiles_s8<s8_rows, 2>(x + (i - i0) * ldx, ldx, panel, stride, depth, acc, width, next, rows, before);
         } else if (panels == 1) {
-          tiles_s8<s8_rows, 1, splits>(x + (i - i0) * ldx, ldx, panel, stride, depth, acc, width, next, rows);
+          tiles_s8<s8_rows, 1>(x + (i - i0) * ldx, ldx, panel, stride, depth, acc, width, next, rows);
         } else if constexpr (wide_rows > 0) {
-          tiles_s8<wide_rows, 4, splits>(x + (i - i0) * ldx, ldx, panel, stride, depth, acc, width, next, rows);
+          tiles_s8<wide_rows, 4>(x + (i - i0) * ldx, ldx, panel, stride, depth, acc, width, next, rows);
         }
         if (s8_leaves && panels == 2 && cols == width && may_wait<precision::u8>(g.act)) {
           before = {&g, acc, i, rows, col};
@@ -417,4 +420,11 @@ static void gemm_s8(const gemm_args& g) noexcept {
     }
   }
   if (s8_leaves) finish_before();
+}
+
+static void gemm_s8(const gemm_args& g) noexcept {
+  if constexpr (pair_rows > 0) {
+    if (g.m >= pair_rows && gemm_s8_by_pairs(g)) return;
+  }
+  gemm_s8_by_tiles(g);
 }

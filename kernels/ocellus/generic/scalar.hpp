@@ -182,8 +182,11 @@ struct scalar {
   static constexpr int s8_rows = 4;
 #endif
   static constexpr std::size_t split_bytes = 0;  // stack for rows that gemm_s8 splits for its tiles, or 0
+  static constexpr int pair_rows = 0;  // so many rows or more take gemm_s8_by_pairs (x86/gemm_pairs.inl); 0: none
+  static bool gemm_s8_by_pairs(const gemm_args&) noexcept { return false; }
   static constexpr int finishing_rows = 0;  // tiles of so many rows or more finish the one before them; 0: none
   static void split_rows(std::uint8_t*, std::ptrdiff_t, const std::uint8_t*, std::ptrdiff_t, int, int) noexcept {}
+  static constexpr int most_panels = 2;  // that a tile spans, but for those of wide_rows
   static constexpr int wide_rows = 0;  // up to so many rows take four panels at a time
   static constexpr int epilogue_panels = 0;  // whole panels that an epilogue takes in one pass; 0: small code
   static constexpr int epilogue_rows = 1;    // rows of f32 sums whose activations run side by side

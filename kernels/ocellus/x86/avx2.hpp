@@ -1,15 +1,19 @@
 // AVX2, FMA, F16C: Haswell and later, Zen 1 and later.
 //
-// | intrinsic           | instruction   | use                                                       |
-// |---------------------|---------------|-----------------------------------------------------------|
-// | _mm256_fmadd_ps     | vfmadd231ps   | f32 tile, 8 lanes                                         |
-// | _mm256_cvtph_ps     | vcvtph2ps     | f16 weights, widened per panel row                        |
-// | _mm256_madd_epi16   | vpmaddwd      | s8 tile: u8 x s8 as s16 pairs, exact (no maddubs: it saturates) |
+// | intrinsic            | instruction | use                                                                    |
+// |----------------------|-------------|------------------------------------------------------------------------|
+// | _mm256_fmadd_ps      | vfmadd231ps | f32 tile, 8 lanes                                                      |
+// | _mm256_cvtph_ps      | vcvtph2ps   | f16 weights, widened per panel row                                     |
+// | _mm256_maddubs_epi16 | vpmaddubsw  | s8 tile of 16 rows or more: weights bounded by pairs (gemm_pairs.inl)  |
+// | _mm256_madd_epi16    | vpmaddwd    | adds those pairs in s32; fewer rows: u8 x s8 as s16 halves             |
 //
 // Overflow: s16 products of u8 x s8 are below 2^15, pmaddwd adds two of them in s32; see ops/gemm.hpp for K.
-// Bound by its additions and multiplications: 76 % of pmaddwd's peak on Zen 5 with rows split beforehand, 65 % without.
-// Registers: f32 tile 6 x 16: 12 accumulators + 2 of W + 1 of A = 15. s8 tile 4 x 16: 8 + 4 of W + 2 of A = 14.
-// A pair of panels is two single ones: sixteen registers hold no more.
+// % of pmaddwd's peak, which is 16 products an instruction. Zen 3: 80 % at 50 rows and up with bounded pairs (tile
+// alone 90 %), 70 % with halves: that takes one addition for each multiplication, and Zen 3 starts 3.2 of both a
+// cycle. Zen 5, halves: 76 % with rows split beforehand, 65 % without. f32 on Zen 3: 86-96 % of its peak.
+// Registers: f32 tile 6 x 16: 12 accumulators + 2 of W + 1 of A = 15. s8 tile of pairs 5 x 16: 10 + 1 of ones + 2 of
+// W + 1 of A + 1 = 15; of halves 4 x 16: 8 + 4 of W + 2 of A = 14.
+// One panel at a time: sixteen registers hold no more, and its weights stay in an L1 of 32 KB (float_depth).
 #pragma once
 
 #include <ocellus/generic/scalar.hpp>
@@ -168,6 +172,8 @@ struct avx2 : scalar {
   static constexpr int epilogue_panels = 1;
   static constexpr int norm_rows = 2;
   static constexpr int float_rows = 6;
+  static constexpr int float_depth = 384;  // 24 KB of W
+  static constexpr int most_panels = 1;
   static constexpr int s8_rows = 4;
 
 #include <ocellus/generic/unroll.inl>
@@ -210,20 +216,29 @@ struct avx2 : scalar {
 
   template <int MR, int P, class W>
   static OCELLUS_NOINLINE void tile_float(const float* a, std::ptrdiff_t lda, const W* b,
-                                          std::size_t panel_stride, int k, float* out,
-                                          std::ptrdiff_t ldo) noexcept {
+                                          std::size_t panel_stride, int k, float* out, std::ptrdiff_t ldo,
+                                          const prefetch_run& next, bool onto, const unfinished_tile& = {}) noexcept {
     if constexpr (P == 2) {
-      tile_float<MR, 1, W>(a, lda, b, panel_stride, k, out, ldo);
-      tile_float<MR, 1, W>(a, lda, b + panel_stride, panel_stride, k, out + 16, ldo);
+      tile_float<MR, 1, W>(a, lda, b, panel_stride, k, out, ldo, next, onto);
+      tile_float<MR, 1, W>(a, lda, b + panel_stride, panel_stride, k, out + 16, ldo, next, onto);
     } else {
       constexpr int step = std::is_same_v<W, bf16> ? 2 : 1;  // depths of a panel row
       __m256 acc[MR][2];
-      unroll<MR>([&](auto r) OCELLUS_LAMBDA { acc[r][0] = acc[r][1] = _mm256_setzero_ps(); });
+      if (onto) {
+        unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+          acc[r][0] = _mm256_loadu_ps(out + r * ldo);
+          acc[r][1] = _mm256_loadu_ps(out + r * ldo + 8);
+        });
+      } else {
+        unroll<MR>([&](auto r) OCELLUS_LAMBDA { acc[r][0] = acc[r][1] = _mm256_setzero_ps(); });
+      }
       const float* rows[(MR + 2) / 3];
       unroll<(MR + 2) / 3>([&](auto i) OCELLUS_LAMBDA { rows[i] = a + 3 * i * lda; });
+      const char* ahead = next.at != nullptr ? next.at : reinterpret_cast<const char*>(b);
       int d = 0;
       for (; d + step <= k; d += step) {
-        _mm_prefetch(reinterpret_cast<const char*>(b + panel_stride), _MM_HINT_T1);
+        _mm_prefetch(ahead, _MM_HINT_T1);
+        ahead += step * next.pace;
         multiply_add<0>(acc, rows, lda, b);
         if constexpr (step == 2) multiply_add<1>(acc, rows, lda, b);
         unroll<(MR + 2) / 3>([&](auto i) OCELLUS_LAMBDA { rows[i] += step; });
@@ -237,7 +252,7 @@ struct avx2 : scalar {
     }
   }
 
-  static constexpr std::size_t split_bytes = 96 * 1024;
+  static constexpr std::size_t split_bytes = 32 * 1024;  // 8 rows of depth 2048
 
   /// Of each four bytes 0 and 2, then 1 and 3, as s16.
   static OCELLUS_NOINLINE void split_rows(std::uint8_t* out, std::ptrdiff_t ldo, const std::uint8_t* a,
@@ -311,7 +326,78 @@ struct avx2 : scalar {
     }
   }
 
+  static constexpr int pair_rows = 16;  // below, bounding costs what it saves
+  static constexpr int pair_tile = 5;
+
+  static OCELLUS_INLINE std::uint64_t bound_pairs(std::int8_t* bounded, std::int32_t* excess,
+                                                  const std::int8_t* panel) noexcept {
+    const __m256i most = _mm256_set1_epi16(128), least = _mm256_set1_epi16(-128), ones = _mm256_set1_epi8(1),
+                  low = _mm256_set1_epi16(0x00ff);
+    std::uint64_t none = 0;
+    unroll<8>([&](auto i) OCELLUS_LAMBDA {
+      const __m256i w = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(panel + i * 32));
+      const __m256i sum = _mm256_maddubs_epi16(ones, w);
+      const __m256i e = _mm256_sub_epi16(sum, _mm256_max_epi16(_mm256_min_epi16(sum, most), least));
+      _mm256_store_si256(reinterpret_cast<__m256i*>(bounded + i * 32), _mm256_sub_epi8(w, _mm256_and_si256(e, low)));
+      _mm256_store_si256(reinterpret_cast<__m256i*>(excess + i * 8), e);
+      const int zeros = _mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(e, _mm256_setzero_si256())));
+      none |= static_cast<std::uint64_t>(static_cast<unsigned>(zeros)) << (8 * i);
+    });
+    return ~none;
+  }
+
+  static OCELLUS_INLINE void add_excess(std::int32_t* sums, const std::uint16_t* even, std::int32_t excess,
+                                        int rows) noexcept {
+    const __m256i e = _mm256_set1_epi32(excess);
+    for (int r = 0; r < rows; r += 8) {
+      const __m256i x = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(even + r)));
+      __m256i* to = reinterpret_cast<__m256i*>(sums + r);
+      _mm256_storeu_si256(to, _mm256_add_epi32(_mm256_loadu_si256(to), _mm256_madd_epi16(x, e)));
+    }
+  }
+
+  template <int MR>
+  static OCELLUS_NOINLINE void tile_pairs(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* bounded,
+                                          int k, std::int32_t* out, prefetch_run& next) noexcept {
+    __m256i acc[MR][2];
+    unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+      unroll<2>([&](auto h) OCELLUS_LAMBDA {
+        acc[r][h] = _mm256_load_si256(reinterpret_cast<const __m256i*>(out + r * 16 + h * 8));
+      });
+    });
+    __m256i ones = _mm256_set1_epi16(1);
+    OCELLUS_KEEP(ones);
+    const char* ahead = next.at;
+    const std::uint8_t* rows[(MR + 2) / 3];  // every third row; the others are one and two strides away
+    unroll<(MR + 2) / 3>([&](auto i) OCELLUS_LAMBDA { rows[i] = a + 3 * i * lda; });
+    const std::int8_t* const end = bounded + k * 16;
+    for (const std::int8_t* w = bounded; w < end; w += 64) {
+      _mm_prefetch(ahead, _MM_HINT_T1);
+      ahead += next.pace;
+      const __m256i w0 = _mm256_load_si256(reinterpret_cast<const __m256i*>(w));
+      const __m256i w1 = _mm256_load_si256(reinterpret_cast<const __m256i*>(w + 32));
+      unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+        std::int32_t four;
+        std::memcpy(&four, rows[r / 3] + r % 3 * lda, 4);
+        const __m256i x = _mm256_set1_epi32(four);
+        const __m256i x0 = _mm256_maddubs_epi16(x, w0), x1 = _mm256_maddubs_epi16(x, w1);
+        acc[r][0] = _mm256_add_epi32(acc[r][0], _mm256_madd_epi16(x0, ones));
+        OCELLUS_KEEP(acc[r][0]);
+        acc[r][1] = _mm256_add_epi32(acc[r][1], _mm256_madd_epi16(x1, ones));
+        OCELLUS_KEEP(acc[r][1]);
+      });
+      unroll<(MR + 2) / 3>([&](auto i) OCELLUS_LAMBDA { rows[i] += 4; });
+    }
+    next.at = ahead;
+    unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+      unroll<2>([&](auto h) OCELLUS_LAMBDA {
+        _mm256_store_si256(reinterpret_cast<__m256i*>(out + r * 16 + h * 8), acc[r][h]);
+      });
+    });
+  }
+
 #include <ocellus/generic/rowwise.inl>
+#include <ocellus/x86/gemm_pairs.inl>
 #include <ocellus/generic/gemm.inl>
 #include <ocellus/generic/attention.inl>
 };
