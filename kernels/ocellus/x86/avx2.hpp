@@ -10,10 +10,10 @@
 // Overflow: s16 products of u8 x s8 are below 2^15, pmaddwd adds two of them in s32; see ops/gemm.hpp for K.
 // % of pmaddwd's peak, which is 16 products an instruction. Zen 3: 80 % at 50 rows and up with bounded pairs (tile
 // alone 90 %), 70 % with halves: that takes one addition for each multiplication, and Zen 3 starts 3.2 of both a
-// cycle. Zen 5, halves: 76 % with rows split beforehand, 65 % without. f32 on Zen 3: 86-96 % of its peak.
+// cycle. Zen 5, halves: 76 % with rows split beforehand, 65 % without. f32 on Zen 3: 88-96 % of its peak.
 // Registers: f32 tile 6 x 16: 12 accumulators + 2 of W + 1 of A = 15. s8 tile of pairs 5 x 16: 10 + 1 of ones + 2 of
 // W + 1 of A + 1 = 15; of halves 4 x 16: 8 + 4 of W + 2 of A = 14.
-// One panel at a time: sixteen registers hold no more, and its weights stay in an L1 of 32 KB (float_depth).
+// One panel at a time: sixteen registers hold no more.
 #pragma once
 
 #include <ocellus/generic/scalar.hpp>
@@ -172,7 +172,7 @@ struct avx2 : scalar {
   static constexpr int epilogue_panels = 1;
   static constexpr int norm_rows = 2;
   static constexpr int float_rows = 6;
-  static constexpr int float_depth = 384;  // 24 KB of W
+  static constexpr int float_depth = 768;  // 48 KB of W, from L2; with 384 2 % slower, with all 4-9 % from 3072 on
   static constexpr int most_panels = 1;
   static constexpr int s8_rows = 4;
 
@@ -235,16 +235,15 @@ struct avx2 : scalar {
       const float* rows[(MR + 2) / 3];
       unroll<(MR + 2) / 3>([&](auto i) OCELLUS_LAMBDA { rows[i] = a + 3 * i * lda; });
       const char* ahead = next.at != nullptr ? next.at : reinterpret_cast<const char*>(b);
-      int d = 0;
-      for (; d + step <= k; d += step) {
+      const std::ptrdiff_t pace = step * next.pace;
+      for (const W* const end = b + 16 * (k / step * step); b < end; b += 16 * step) {
         _mm_prefetch(ahead, _MM_HINT_T1);
-        ahead += step * next.pace;
+        ahead += pace;
         multiply_add<0>(acc, rows, lda, b);
         if constexpr (step == 2) multiply_add<1>(acc, rows, lda, b);
         unroll<(MR + 2) / 3>([&](auto i) OCELLUS_LAMBDA { rows[i] += step; });
-        b += 16 * step;
       }
-      if (d < k) multiply_add<0>(acc, rows, lda, b);
+      if (k % step != 0) multiply_add<0>(acc, rows, lda, b);
       unroll<MR>([&](auto r) OCELLUS_LAMBDA {
         _mm256_storeu_ps(out + r * ldo, acc[r][0]);
         _mm256_storeu_ps(out + r * ldo + 8, acc[r][1]);

@@ -7,8 +7,8 @@
 // multiplications, one addition) where pmaddwd on 16-bit halves takes four, and no halves have to be made.
 //
 // Bounding a panel costs about as much as four rows of it, and an excess as much as a sixteenth of its 64 weights.
-// Of normally distributed weights, each column scaled to 127, 1.9 pairs in 100 have one at depth 768 and 0.9 at 3072; of
-// a trained ViT's 2.6 at depth 192 and 0.9 at 768.
+// Of normally distributed weights, each column scaled to 127, 1.9 pairs in 100 have one at depth 768 and 0.9 at
+// 3072; of a trained ViT's 2.6 at depth 192 and 0.9 at 768.
 //
 // The set defines
 //   static std::uint64_t bound_pairs(std::int8_t* bounded, std::int32_t* excess, const std::int8_t* panel)
