@@ -9,8 +9,9 @@
 // below). The epilogue runs from that small buffer, which stays in L1.
 //
 // Blocking: rows in blocks whose A stays in L2 or just beyond (reading W again costs more); within a block, each pair
-// of panels is read once from memory and then met by every row tile while it lies in L1 or L2. Blocks and tiles are
-// evened out: 50 rows are five tiles of 10, and no last block of a row or two reads all of W again.
+// of panels (each panel, where most_panels is 1) is read once from memory and then met by every row tile while it lies
+// in L1 or L2. Blocks and tiles are evened out: 50 rows are five tiles of 10, and no last block of a row or two reads
+// all of W again.
 // Up to `wide_rows` rows (a pooled token, a very short text) take four panels at a time: a tile of one row and two
 // panels would wait for its two chains of multiply-adds.
 //
@@ -23,7 +24,8 @@
 // for all their panels beforehand (split_rows), on the stack, if they fit; its tiles are then tile_s8<MR, P, true>.
 // With pair_rows > 0 products of so many rows or more go another way, x86/gemm_pairs.inl.
 //
-// A set that improves on the s8 tile alone defines OCELLUS_ONLY_S8 around the include and inherits the rest.
+// A set that improves on the s8 tile alone defines OCELLUS_ONLY_S8 around the include and inherits the rest; it sets
+// pair_rows and split_bytes again, or its parent's ways around the tile stay.
 
 #if !defined(OCELLUS_ONLY_S8)
 
@@ -287,7 +289,8 @@ static void gemm_float(const gemm_args& g) noexcept {
   const int block = deep ? deep_rows : fit < float_rows ? float_rows : fit;
   // of one tile; or, deep, of a block and two panels, or of wide_rows and four
   static_assert(wide_rows <= deep_rows / 2);
-  alignas(64) float acc[float_depth > 0 ? deep_rows * 2 * panel_width : float_rows * tile_columns];
+  constexpr int most_columns = (wide_rows > 0 ? 2 : most_panels) * panel_width;
+  alignas(64) float acc[float_depth > 0 ? deep_rows * most_columns : float_rows * tile_columns];
   constexpr bool leaves = float_leaves<W>;
   unfinished_tile before;
   const auto finish_before = [&]() OCELLUS_LAMBDA {
@@ -345,7 +348,8 @@ static void gemm_bf16(const gemm_args& g) noexcept { gemm_float<bf16>(g); }
 
 /// Whether s8 tiles leave their epilogue to the next one.
 static constexpr bool s8_leaves = finishing_rows > 0 && finishing_rows <= s8_rows;
-static_assert(split_bytes == 0 || (!s8_leaves && most_panels == 1));  // no tile does both
+// A tile of split rows is of one panel, and finishes no other.
+static_assert(split_bytes == 0 || (!s8_leaves && most_panels == 1 && wide_rows == 0));
 
 /// Calls the tile of `rows` rows (1..MR); Split: rows that split_rows made.
 template <int MR, int P, bool Split = false>
@@ -370,7 +374,8 @@ static OCELLUS_NOINLINE void gemm_s8_by_tiles(const gemm_args& g) noexcept {
   const std::uint8_t* a = static_cast<const std::uint8_t*>(g.a);
   const int depth = round_up(g.k, 4);
   alignas(64) std::uint8_t split[split_bytes > 0 ? split_bytes : 1];
-  const bool splits = static_cast<std::size_t>(2 * depth) * static_cast<std::size_t>(g.m) <= split_bytes;
+  const bool splits =
+      split_bytes > 0 && static_cast<std::size_t>(2 * depth) * static_cast<std::size_t>(g.m) <= split_bytes;
   const int fit = static_cast<int>(block_bytes / static_cast<std::size_t>(depth));
   const int block = fit < s8_rows ? s8_rows : fit;
   alignas(64) std::int32_t acc[s8_rows * 32 > wide_rows * 64 ? s8_rows * 32 : wide_rows * 64];

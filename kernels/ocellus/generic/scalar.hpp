@@ -186,7 +186,7 @@ struct scalar {
   static bool gemm_s8_by_pairs(const gemm_args&) noexcept { return false; }
   static constexpr int finishing_rows = 0;  // tiles of so many rows or more finish the one before them; 0: none
   static void split_rows(std::uint8_t*, std::ptrdiff_t, const std::uint8_t*, std::ptrdiff_t, int, int) noexcept {}
-  static constexpr int most_panels = 2;  // that a tile spans, but for those of wide_rows
+  static constexpr int most_panels = 2;  // that a tile of a product spans, but for those of wide_rows
   static constexpr int wide_rows = 0;  // up to so many rows take four panels at a time
   static constexpr int epilogue_panels = 0;  // whole panels that an epilogue takes in one pass; 0: small code
   static constexpr int epilogue_rows = 1;    // rows of f32 sums whose activations run side by side

@@ -5,7 +5,7 @@
 // | _mm256_fmadd_ps      | vfmadd231ps | f32 tile, 8 lanes                                                      |
 // | _mm256_cvtph_ps      | vcvtph2ps   | f16 weights, widened per panel row                                     |
 // | _mm256_maddubs_epi16 | vpmaddubsw  | s8 tile of 16 rows or more: weights bounded by pairs (gemm_pairs.inl)  |
-// | _mm256_madd_epi16    | vpmaddwd    | adds those pairs in s32; fewer rows: u8 x s8 as s16 halves             |
+// | _mm256_madd_epi16    | vpmaddwd    | adds those pairs in s32; else u8 x s8 as s16 halves                    |
 //
 // Overflow: s16 products of u8 x s8 are below 2^15, pmaddwd adds two of them in s32; see ops/gemm.hpp for K.
 // % of pmaddwd's peak, which is 16 products an instruction. Zen 3: 80 % at 50 rows and up with bounded pairs (tile
@@ -172,7 +172,7 @@ struct avx2 : scalar {
   static constexpr int epilogue_panels = 1;
   static constexpr int norm_rows = 2;
   static constexpr int float_rows = 6;
-  static constexpr int float_depth = 768;  // 48 KB of W, from L2; with 384 2 % slower, with all 4-9 % from 3072 on
+  static constexpr int float_depth = 768;  // 48 KB of W, from L2; 384 is 2 % slower; undivided, 3072 is 4-9 % slower
   static constexpr int most_panels = 1;
   static constexpr int s8_rows = 4;
 
@@ -219,8 +219,8 @@ struct avx2 : scalar {
                                           std::size_t panel_stride, int k, float* out, std::ptrdiff_t ldo,
                                           const prefetch_run& next, bool onto, const unfinished_tile& = {}) noexcept {
     if constexpr (P == 2) {
-      tile_float<MR, 1, W>(a, lda, b, panel_stride, k, out, ldo, next, onto);
-      tile_float<MR, 1, W>(a, lda, b + panel_stride, panel_stride, k, out + 16, ldo, next, onto);
+      tile_float<MR, 1, W>(a, lda, b, panel_stride, k, out, ldo, {}, onto);  // attention's: nothing to fetch
+      tile_float<MR, 1, W>(a, lda, b + panel_stride, panel_stride, k, out + 16, ldo, {}, onto);
     } else {
       constexpr int step = std::is_same_v<W, bf16> ? 2 : 1;  // depths of a panel row
       __m256 acc[MR][2];

@@ -6,18 +6,19 @@
 // starts from the products of the excesses instead of from zeros. It then takes three operations for 32 products (two
 // multiplications, one addition) where pmaddwd on 16-bit halves takes four, and no halves have to be made.
 //
-// Bounding a panel costs about as much as four rows of it, and an excess as much as a sixteenth of its 64 weights.
+// Bounding a panel costs about as much as four rows of it, and each excess as much as four weights.
 // Of normally distributed weights, each column scaled to 127, 1.9 pairs in 100 have one at depth 768 and 0.9 at
 // 3072; of a trained ViT's 2.6 at depth 192 and 0.9 at 768.
 //
-// The set defines
+// The set defines pair_rows (products of fewer rows do not come here), pair_tile and
 //   static std::uint64_t bound_pairs(std::int8_t* bounded, std::int32_t* excess, const std::int8_t* panel)
 //     four groups of four depths: [4][16][4] weights; excess[4][16] as two s16, of the even depths; bit 16 * i + c of
 //     what it returns says whether group i of column c has one.
 //   static void add_excess(std::int32_t* sums, const std::uint16_t* even, std::int32_t excess, int rows)
 //     rows in eights; even: bytes 0 and 2 of each row's group.
 //   template <int MR> static void tile_pairs(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* bounded,
-//       int k, std::int32_t* out, prefetch_run& next): MR rows times one panel, onto out[MR][16].
+//       int k, std::int32_t* out, prefetch_run& next): MR rows times one panel, onto out[MR][16]; k in fours, `bounded`
+//     and `out` aligned to 64 bytes, `next` moved on by what was fetched.
 
 /// Depth that is bounded at a time: 12 KB, which stay in L1 with a tile's A.
 static constexpr int pair_depth = 768;
@@ -44,9 +45,11 @@ static OCELLUS_NOINLINE void gather_even(std::uint16_t* out, int ld, const std::
           for (int g = 0; g < n; g++) std::memcpy(four + 16 * g + r, from[r] + g0 + g, 4);
       }
       for (int g = 0; g < n; g++)
-        for (int r = 0; r < wide; r++) {
-          const std::uint32_t x = four[16 * g + r] & 0x00ff00ff;
-          out[(g0 + g) * ld + r0 + r] = static_cast<std::uint16_t>(x | x >> 8);
+        for (int r = 0; r < wide; r += 8) {
+          const __m128i* x = reinterpret_cast<const __m128i*>(four + 16 * g + r);
+          const __m128i even = _mm_set1_epi16(0x00ff);
+          _mm_storeu_si128(reinterpret_cast<__m128i*>(out + (g0 + g) * ld + r0 + r),
+                           _mm_packus_epi16(_mm_and_si128(x[0], even), _mm_and_si128(x[1], even)));
         }
     }
   }
@@ -72,14 +75,16 @@ static OCELLUS_NOINLINE void bound_panel(std::int8_t* bounded, std::int32_t* sum
 
 /// gemm_s8 for pair_rows rows or more and whatever depth fits (at most 7168); false: nothing is done.
 static OCELLUS_NOINLINE bool gemm_s8_by_pairs(const gemm_args& g) noexcept {
-  static_assert(pair_rows < 12 ? pair_tile < 4 : pair_tile < 6);
+  // Tiles of pair_tile rows and one less suffice for blocks of 12 rows or more, and for all if they are 3 and 2.
+  static_assert(pair_tile == 3 || (pair_tile < 6 && pair_rows >= 12));
   const int depth = round_up(g.k, 4), groups = depth / 4;
   int block = even_bytes / (2 * groups) / 8 * 8;
   if (block < 24) return false;
   if (block > pair_block) block = pair_block;
   alignas(64) std::uint16_t even[even_bytes / 2];
   alignas(64) std::int8_t bounded[pair_depth * 16];
-  alignas(64) std::int32_t sums[16 * pair_block + 8], acc[pair_block * 16], more[16 * 16];
+  alignas(64) std::int32_t acc[pair_block * 16], more[16 * 16];
+  alignas(64) std::int32_t sums[16 * pair_block + 8];  // transpose16 may read 16 words where 8 are left
   const std::uint8_t* a = static_cast<const std::uint8_t*>(g.a);
   const std::size_t stride = panel_elements(dtype::s8, g.k);
   for (int i0 = 0, i1 = 0; i0 < g.m; i0 = i1) {
@@ -106,7 +111,7 @@ static OCELLUS_NOINLINE bool gemm_s8_by_pairs(const gemm_args& g) noexcept {
           n = tile_rows(rows - i, pair_tile);
           if (n == pair_tile) {
             tile_pairs<pair_tile>(x + i * g.lda + k0, g.lda, bounded, part, acc + i * 16, next);
-          } else {  // 12 rows and more, the least of a block, need no others
+          } else {
             tile_pairs<pair_tile - 1>(x + i * g.lda + k0, g.lda, bounded, part, acc + i * 16, next);
           }
         }

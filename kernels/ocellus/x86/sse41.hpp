@@ -1,10 +1,10 @@
 // SSE4.1 and SSSE3, for CPUs without AVX: Celeron and Atom NAS boxes (J4125 and its like), Penryn and later.
 //
-// | intrinsic          | instruction  | use                                                               |
-// |--------------------|--------------|-------------------------------------------------------------------|
-// | _mm_maddubs_epi16  | pmaddubsw    | s8 tile of 8 rows or more: weights bounded by pairs, exact        |
-// | _mm_madd_epi16     | pmaddwd      | adds those in s32; fewer rows: u8 x s8 as s16 halves, exact       |
-// | * and + of __m128d | mulpd, addpd | f32 tile: a fused multiply-add without the instruction, see below |
+// | intrinsic          | instruction  | use                                                                   |
+// |--------------------|--------------|-----------------------------------------------------------------------|
+// | _mm_maddubs_epi16  | pmaddubsw    | s8 tile of 8 rows or more: weights bounded by pairs (gemm_pairs.inl)  |
+// | _mm_madd_epi16     | pmaddwd      | adds those pairs in s32; else u8 x s8 as s16 halves                   |
+// | * and + of __m128d | mulpd, addpd | f32 tile: a fused multiply-add without the instruction, see below     |
 //
 // f32: law 2 wants FMA chains and these CPUs have no FMA. The product of two floats is exact in double;
 // adding in double and rounding to float differs from a fused multiply-add only if the double sum was itself
@@ -311,9 +311,9 @@ struct sse41 : scalar {
   /// register and several sums at once, and twelve of them do not stay in sixteen registers.
   static OCELLUS_INLINE void add_in_place(__m128i& sum, __m128i x) noexcept {
 #if defined(__AVX__)  // the whole program is compiled for it: instructions of both encodings do not mix well
-    __asm__ volatile("vpaddd %1, %0, %0" : "+x"(sum) : "x"(x));
+    __asm__ volatile("{vpaddd %1, %0, %0|vpaddd %0, %0, %1}" : "+x"(sum) : "x"(x));
 #else
-    __asm__ volatile("paddd %1, %0" : "+x"(sum) : "x"(x));
+    __asm__ volatile("{paddd %1, %0|paddd %0, %1}" : "+x"(sum) : "x"(x));
 #endif
   }
 
