@@ -274,8 +274,8 @@ struct avx2 : scalar {
                                        std::size_t panel_stride, int k, std::int32_t* out, std::ptrdiff_t ldo,
                                        const prefetch_run&) noexcept {
     if constexpr (P == 2) {
-      tile_s8<MR, 1, Split>(a, lda, b, panel_stride, k, out, ldo, {});
-      tile_s8<MR, 1, Split>(a, lda, b + panel_stride, panel_stride, k, out + 16, ldo, {});
+      tile_s8<MR, 1>(a, lda, b, panel_stride, k, out, ldo, {});  // attention's: split rows take one panel at a time
+      tile_s8<MR, 1>(a, lda, b + panel_stride, panel_stride, k, out + 16, ldo, {});
     } else {
       __m256i acc[MR][2];
       unroll<MR>([&](auto r) OCELLUS_LAMBDA { acc[r][0] = acc[r][1] = _mm256_setzero_si256(); });
