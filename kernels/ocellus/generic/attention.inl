@@ -36,7 +36,7 @@ static void attention_f32(const attention_args& t) noexcept {
   static_assert(float_rows <= attention_rows);
   alignas(64) float out[float_rows * 32];
   for (int i = 0; i < t.tq;) {
-    const int rows = tile_rows(t.tq - i, float_rows);
+    const int rows = tile_height(t.tq - i, float_rows);
     const int last = t.causal ? i + rows + t.causal_offset : t.tk;  // keys that the block's last row sees
     const int keys = last < t.tk ? last : t.tk, keys_pad = round_up(keys, 32);
     for (int j = 0; j < keys; j += 32)
@@ -239,13 +239,13 @@ static void attention_s8(const attention_args& t) noexcept {
   const auto [tk_pad, d_pad, d4, k_stride, v_stride, k_scale, v_scale, k_sum, scores, kp, vp, probs, q8] = parts;
   std::memset(q8, 1, static_cast<std::size_t>(d4));  // a query of ones: its products are the sums of the keys
   for (int j = 0; j < tk_pad; j += 32)
-    tile_s8<1, 2>(q8, d_pad, kp + static_cast<std::size_t>(j / 16) * k_stride, k_stride, d4, k_sum + j, tk_pad,
-                  {});
+    tiles_s8<s8_rows, 2>(q8, d_pad, kp + static_cast<std::size_t>(j / 16) * k_stride, k_stride, d4, k_sum + j, tk_pad,
+                         {}, 1);
 
   static_assert(s8_rows <= attention_rows);
   alignas(64) std::int32_t out[s8_rows * 32];
   for (int i = 0; i < t.tq;) {
-    const int rows = tile_rows(t.tq - i, s8_rows);
+    const int rows = tile_height(t.tq - i, s8_rows);
     const int last = t.causal ? i + rows + t.causal_offset : t.tk;
     const int keys = last < t.tk ? last : t.tk;
     float q_scale[s8_rows], q_weight[s8_rows], factor[s8_rows];

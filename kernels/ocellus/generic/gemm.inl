@@ -238,30 +238,48 @@ static OCELLUS_INLINE void finish_row(const unfinished_tile& t, int r) noexcept 
   });
 }
 
+/// Whether f32 tiles leave their epilogue to the next one.
+static constexpr bool f32_leaves = finishing_rows > 0 && finishing_rows <= float_rows;
+
 /// Whether P panels are the last one of an odd number, where two make a tile: rare, so there are tiles of few heights.
 template <int P>
 static constexpr bool is_lone = P == 1 && wide_rows > 0;
 
-/// Whether tiles of such weights leave their epilogue to the next one.
-template <class W>
-static constexpr bool float_leaves = finishing_rows > 0 && finishing_rows <= float_rows && std::is_same_v<W, float>;
-
-/// Calls the tile of `rows` rows (1..MR): one function for all who need it, which jumps on to a tile's.
+/// The tile of `rows` rows (tile_height's) and P panels: one function for all who need it, which jumps on to a tile's.
 template <int MR, int P, class W>
-static OCELLUS_NOINLINE void tiles_float(const float* a, std::ptrdiff_t lda, const W* b, std::size_t stride, int k,
-                                         float* out, std::ptrdiff_t ldo, const prefetch_run& next, bool onto,
+static OCELLUS_NOINLINE void tiles_float(const float* a, std::ptrdiff_t lda, const void* weights, std::size_t stride,
+                                         int k, float* out, std::ptrdiff_t ldo, const prefetch_run& next, bool onto,
                                          int rows, const unfinished_tile& before = {}) noexcept {
-  by_height<MR, is_lone<P>>(rows, [&](auto height, int r) OCELLUS_LAMBDA {
+  const W* const b = static_cast<const W*>(weights);
+  const auto run = [&](auto tile, int r) OCELLUS_LAMBDA {
     if constexpr (float_depth > 0) {
-      tile_float<height, P, W>(a + r * lda, lda, b, stride, k, out + r * ldo, ldo, next, onto, before);
+      tile(a + r * lda, lda, b, stride, k, out + r * ldo, ldo, next, onto, before);
     } else {
-      tile_float<height, P, W>(a + r * lda, lda, b, stride, k, out + r * ldo, ldo);
+      tile(a + r * lda, lda, b, stride, k, out + r * ldo, ldo);
     }
-  });
+  };
+  if constexpr (P == 2 && most_panels == 1) {
+    tiles_float<MR, 1, W>(a, lda, b, stride, k, out, ldo, next, onto, rows);
+    tiles_float<MR, 1, W>(a, lda, b + stride, stride, k, out + panel_width, ldo, next, onto, rows);
+  } else if constexpr (is_lone<P>) {
+    for (int r = 0, height = 0; r < rows; r += height) {
+      auto tile = &tile_float<1, P, W>;
+      height = by_few_heights<MR>(rows - r, [&](auto h) OCELLUS_LAMBDA { tile = &tile_float<h, P, W>; });
+      run(tile, r);
+    }
+  } else {
+    by_height<MR>(rows, [&](auto h) OCELLUS_LAMBDA { run(tile_float<h, P, W>, 0); });
+  }
 }
 
-/// Rows of the next tile when `left` rows remain and a tile holds at most `most`: as even as can be.
+/// Rows of the next block when `left` rows remain and a block holds at most `most`: as even as can be.
 static constexpr int tile_rows(int left, int most) noexcept { return ceil_div(left, ceil_div(left, most)); }
+
+/// The same for tiles, which are one row lower where there is no such height.
+static constexpr int tile_height(int left, int most) noexcept {
+  const int rows = tile_rows(left, most);
+  return is_height(rows, most) ? rows : rows - 1;
+}
 
 /// Depth of the next part when `left` remains and a part holds at most `most`, a multiple of 64: as even as can be, for
 /// what a part costs beside its products hardly depends on its depth (1152 as 1024 + 128 ran at 80 % of 576 + 576).
@@ -277,13 +295,19 @@ static constexpr int tile_panels(int left, int rows) noexcept {
 /// Rows of a block whose sums wait between two parts of the depth.
 static constexpr int deep_rows = 200;
 
-template <class W>
-static void gemm_float(const gemm_args& g) noexcept {
-  constexpr dtype type = sizeof(W) == 4 ? dtype::f32 : std::is_same_v<W, bf16> ? dtype::bf16 : dtype::f16;
-  const std::size_t stride = panel_elements(type, g.k);
-  const W* b = static_cast<const W*>(g.b);
+/// tiles_float of one kind of weights and number of panels.
+using float_tiles = void (*)(const float* a, std::ptrdiff_t lda, const void* weights, std::size_t stride, int k,
+                             float* out, std::ptrdiff_t ldo, const prefetch_run& next, bool onto, int rows,
+                             const unfinished_tile& before) noexcept;
+
+/// Weights of `type`, for whose panels there are `one`, `two` (most_panels 2) and `four` (wide_rows).
+static OCELLUS_NOINLINE void gemm_float_by_tiles(const gemm_args& g, dtype type, float_tiles one,
+                                                 [[maybe_unused]] float_tiles two,
+                                                 [[maybe_unused]] float_tiles four) noexcept {
+  const std::size_t stride = panel_elements(type, g.k), bytes = type == dtype::f32 ? 4 : 2;
+  const char* b = static_cast<const char*>(g.b);
   const float* a = static_cast<const float*>(g.a);
-  constexpr int row_bytes = panel_width * static_cast<int>(sizeof(W));
+  const int row_bytes = panel_width * static_cast<int>(bytes);
   const bool deep = float_depth > 0 && g.k > float_depth;
   const int fit = static_cast<int>(block_bytes / (static_cast<std::size_t>(g.k) * sizeof(float)));
   const int block = deep ? deep_rows : fit < float_rows ? float_rows : fit;
@@ -291,7 +315,7 @@ static void gemm_float(const gemm_args& g) noexcept {
   static_assert(wide_rows <= deep_rows / 2);
   constexpr int most_columns = (wide_rows > 0 ? 2 : most_panels) * panel_width;
   alignas(64) float acc[float_depth > 0 ? deep_rows * most_columns : float_rows * tile_columns];
-  constexpr bool leaves = float_leaves<W>;
+  const bool leaves = f32_leaves && type == dtype::f32;
   unfinished_tile before;
   const auto finish_before = [&]() OCELLUS_LAMBDA {
     if (before.rows > 0)
@@ -303,7 +327,7 @@ static void gemm_float(const gemm_args& g) noexcept {
     const int tiles = ceil_div(i1 - i0, float_rows);
     for (int p = g.panel_begin, panels = 0; p < g.panel_end; p += panels) {
       panels = tile_panels(g.panel_end - p, i1 - i0);
-      const W* panel = b + static_cast<std::size_t>(p) * stride;
+      const char* panel = b + static_cast<std::size_t>(p) * stride * bytes;
       const int col = p * panel_width, width = panels * panel_width,
                 cols = g.n - col < width ? g.n - col : width;
       for (int k0 = 0, depth = 0; k0 < g.k; k0 += depth) {
@@ -312,21 +336,22 @@ static void gemm_float(const gemm_args& g) noexcept {
         const std::size_t done = static_cast<std::size_t>(k0) * panel_width,
                           ahead = last ? static_cast<std::size_t>(panels) * stride - done
                                        : static_cast<std::size_t>(depth) * panel_width;
-        const W* const w = panel + done;
-        prefetch_run next = prefetch_run::first(w + ahead, row_bytes, tiles, g.nta_fills_l2);
+        const char* const w = panel + done * bytes;
+        prefetch_run next = prefetch_run::first(w + ahead * bytes, row_bytes, tiles, g.nta_fills_l2);
         for (int i = i0; i < i1; next.at += depth * row_bytes / tiles) {
-          const int rows = tile_rows(i1 - i, float_rows);
+          const int rows = panels == 4 ? i1 - i : tile_height(i1 - i, float_rows);
           const float* x = a + i * g.lda + k0;
           float* sums = deep ? acc + (i - i0) * width : acc;
           if (leaves && (panels != 2 || rows < finishing_rows)) finish_before();
-          if (panels == 2) {
-            tiles_float<float_rows, 2, W>(x, g.lda, w, stride, depth, sums, width, next, k0 > 0, rows, before);
-            before.rows = 0;
-          } else if (panels == 1) {
-            tiles_float<float_rows, 1, W>(x, g.lda, w, stride, depth, sums, width, next, k0 > 0, rows);
-          } else if constexpr (wide_rows > 0) {
-            tiles_float<wide_rows, 4, W>(x, g.lda, w, stride, depth, sums, width, next, k0 > 0, rows);
+          float_tiles run = one;
+          if constexpr (most_panels == 2) {
+            if (panels == 2) run = two;
           }
+          if constexpr (wide_rows > 0) {
+            if (panels == 4) run = four;
+          }
+          run(x, g.lda, w, stride, depth, sums, width, next, k0 > 0, rows, before);
+          before.rows = 0;
           if (last && leaves && panels == 2 && cols == width && may_wait<precision::f32>(g.act)) {
             before = {&g, sums, i, rows, col};
           } else if (last) {
@@ -340,9 +365,14 @@ static void gemm_float(const gemm_args& g) noexcept {
   if (leaves) finish_before();
 }
 
-static void gemm_f32(const gemm_args& g) noexcept { gemm_float<float>(g); }
-static void gemm_f16(const gemm_args& g) noexcept { gemm_float<f16>(g); }
-static void gemm_bf16(const gemm_args& g) noexcept { gemm_float<bf16>(g); }
+template <class W>
+static OCELLUS_INLINE void gemm_float(const gemm_args& g, dtype type) noexcept {
+  gemm_float_by_tiles(g, type, &tiles_float<float_rows, 1, W>, &tiles_float<float_rows, most_panels, W>,
+                      &tiles_float<(wide_rows > 0 ? wide_rows : float_rows), (wide_rows > 0 ? 4 : 1), W>);
+}
+static void gemm_f32(const gemm_args& g) noexcept { gemm_float<float>(g, dtype::f32); }
+static void gemm_f16(const gemm_args& g) noexcept { gemm_float<f16>(g, dtype::f16); }
+static void gemm_bf16(const gemm_args& g) noexcept { gemm_float<bf16>(g, dtype::bf16); }
 
 #endif
 
@@ -351,21 +381,33 @@ static constexpr bool s8_leaves = finishing_rows > 0 && finishing_rows <= s8_row
 // A tile of split rows is of one panel, and finishes no other.
 static_assert(split_bytes == 0 || (!s8_leaves && most_panels == 1 && wide_rows == 0));
 
-/// Calls the tile of `rows` rows (1..MR); Split: rows that split_rows made.
+/// The tile of `rows` rows (tile_height's) and P panels; Split: rows that split_rows made.
 template <int MR, int P, bool Split = false>
 static OCELLUS_NOINLINE void tiles_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
                                       std::size_t stride, int k, std::int32_t* out, std::ptrdiff_t ldo,
                                       const prefetch_run& next, int rows,
                                       const unfinished_tile& before = {}) noexcept {
-  by_height<MR, is_lone<P>>(rows, [&](auto height, int r) OCELLUS_LAMBDA {
+  const auto run = [&](auto tile, int r) OCELLUS_LAMBDA {
     if constexpr (s8_leaves) {
-      tile_s8<height, P>(a + r * lda, lda, b, stride, k, out + r * ldo, ldo, next, before);
-    } else if constexpr (Split) {
-      tile_s8<height, P, true>(a + r * lda, lda, b, stride, k, out + r * ldo, ldo, next);
+      tile(a + r * lda, lda, b, stride, k, out + r * ldo, ldo, next, before);
     } else {
-      tile_s8<height, P>(a + r * lda, lda, b, stride, k, out + r * ldo, ldo, next);
+      tile(a + r * lda, lda, b, stride, k, out + r * ldo, ldo, next);
     }
-  });
+  };
+  if constexpr (P == 2 && most_panels == 1) {
+    tiles_s8<MR, 1>(a, lda, b, stride, k, out, ldo, next, rows);
+    tiles_s8<MR, 1>(a, lda, b + stride, stride, k, out + panel_width, ldo, next, rows);
+  } else if constexpr (is_lone<P>) {
+    for (int r = 0, height = 0; r < rows; r += height) {
+      auto tile = &tile_s8<1, P>;
+      height = by_few_heights<MR>(rows - r, [&](auto h) OCELLUS_LAMBDA { tile = &tile_s8<h, P>; });
+      run(tile, r);
+    }
+  } else if constexpr (Split) {
+    by_height<MR>(rows, [&](auto h) OCELLUS_LAMBDA { run(tile_s8<h, P, true>, 0); });
+  } else {
+    by_height<MR>(rows, [&](auto h) OCELLUS_LAMBDA { run(tile_s8<h, P>, 0); });
+  }
 }
 
 static OCELLUS_NOINLINE void gemm_s8_by_tiles(const gemm_args& g) noexcept {
@@ -403,7 +445,7 @@ static OCELLUS_NOINLINE void gemm_s8_by_tiles(const gemm_args& g) noexcept {
           prefetch_run::first(panel + static_cast<std::size_t>(panels) * stride, 4 * panel_width, tiles,
                               g.nta_fills_l2);
       for (int i = i0; i < i1; next.at += depth * panel_width / tiles) {
-        const int rows = tile_rows(i1 - i, s8_rows);
+        const int rows = panels == 4 ? i1 - i : tile_height(i1 - i, s8_rows);
         if (s8_leaves && (panels != 2 || rows < finishing_rows)) finish_before();
         if (splits) {
           tiles_s8<s8_rows, 1, split_bytes != 0>(x + (i - i0) * ldx, ldx, panel, stride, depth, acc, width, next, rows);

@@ -42,21 +42,18 @@ static OCELLUS_NOINLINE void tile_fp16(const std::uint32_t* a, std::ptrdiff_t ld
   }
 }
 
-/// Calls the tile of `rows` rows (1..float_rows) and two or four panels.
+/// The tile of `rows` rows (tile_height's) and two or four panels.
 static OCELLUS_INLINE void tiles_rounded(int rows, int panels, const std::uint32_t* a, std::ptrdiff_t lda,
                                          const f16* b, std::size_t stride, int depth, float* c,
                                          std::ptrdiff_t ldc, bool onto, const prefetch_run&) noexcept {
   for (int r = 0; r < rows && !onto; r++)
     std::memset(c + r * ldc, 0, sizeof(float) * static_cast<std::size_t>(panels * panel_width));
-  const auto tiles = [&](auto pairs) OCELLUS_LAMBDA {
-    by_height<float_rows, pairs == 1>(rows, [&](auto height, int r) OCELLUS_LAMBDA {
-      tile_fp16<height, pairs>(a + r * lda, lda, b, stride, depth, c + r * ldc, ldc);
-    });
-  };
-  if (panels == 4) {
-    tiles(constant<int, 2>{});
-  } else {
-    tiles(constant<int, 1>{});
+  const auto run = [&](auto tile, int r) OCELLUS_LAMBDA { tile(a + r * lda, lda, b, stride, depth, c + r * ldc, ldc); };
+  if (panels == 4) return by_height<float_rows>(rows, [&](auto h) OCELLUS_LAMBDA { run(tile_fp16<h, 2>, 0); });
+  for (int r = 0, height = 0; r < rows; r += height) {
+    auto tile = &tile_fp16<1, 1>;
+    height = by_few_heights<float_rows>(rows - r, [&](auto h) OCELLUS_LAMBDA { tile = &tile_fp16<h, 1>; });
+    run(tile, r);
   }
 }
 

@@ -54,7 +54,7 @@ static void gemm_rounded(const gemm_args& g) noexcept {
             prefetch_run::first(panel + static_cast<std::size_t>(panels) * stride, row_bytes, tiles,
                                 g.nta_fills_l2);
         for (int i = i0; i < i1; next.at += depth * row_bytes / tiles) {
-          const int rows = tile_rows(i1 - i, float_rows);
+          const int rows = tile_height(i1 - i, float_rows);
           const bool alone = first && last;
           float* c = alone ? acc : g.c + i * g.ldc + col;
           const std::ptrdiff_t ldc = alone ? cols : g.ldc;

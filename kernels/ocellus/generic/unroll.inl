@@ -13,20 +13,26 @@ static OCELLUS_INLINE void unroll(const F& f) noexcept {
   unroll_over(std::make_integer_sequence<int, N>{}, f);
 }
 
-/// tile(height, row) for `rows` rows (1..MR), the height a constant: one tile, since all heights are there. With Few
-/// there are MR, 4, 2 and 1 only, as often as it takes: less code for what is rare.
-template <int MR, bool Few, class F>
-static OCELLUS_INLINE void by_height(int rows, const F& tile) noexcept {
-  if constexpr (Few) {
-    int row = 0;
-    for (; row + MR <= rows; row += MR) tile(std::integral_constant<int, MR>{}, row);
-    if constexpr (MR > 1)
-      by_height<(MR > 4 ? 4 : MR / 2), true>(
-          rows - row, [&](auto height, int r) OCELLUS_LAMBDA { tile(height, row + r); });
-  } else {
-    if constexpr (MR > 1) {
-      if (rows < MR) return by_height<MR - 1, false>(rows, tile);
-    }
-    tile(std::integral_constant<int, MR>{}, 0);
+/// Whether a set whose tiles have up to `most` rows has one of `rows`: of 12, heights 3 and 5 would only serve products
+/// of so many rows, since more are shared out evenly.
+static constexpr bool is_height(int rows, int most) noexcept { return most < 12 || (rows != 3 && rows != 5); }
+
+/// tile(height) for a height of 1..MR (see is_height), as a constant.
+template <int MR, int Height = MR, class F>
+static OCELLUS_INLINE void by_height(int height, const F& tile) noexcept {
+  if constexpr (Height > 1) {
+    constexpr int less = is_height(Height - 1, MR) ? Height - 1 : Height - 2;
+    if (height < Height) return by_height<MR, less>(height, tile);
   }
+  tile(std::integral_constant<int, Height>{});
+}
+
+/// The greatest of the heights MR, 4, 2 and 1 that `rows` rows fill; `use` gets it as a constant. For what is rare.
+template <int MR, class F>
+static OCELLUS_INLINE int by_few_heights(int rows, const F& use) noexcept {
+  if constexpr (MR > 1) {
+    if (rows < MR) return by_few_heights<(MR > 4 ? 4 : MR / 2)>(rows, use);
+  }
+  use(std::integral_constant<int, MR>{});
+  return MR;
 }

@@ -223,7 +223,7 @@ struct avx512 : avx2 {
         b += 16 * step<W>;
       }
     };
-    if constexpr (float_leaves<W> && P == 2 && MR >= finishing_rows) {
+    if constexpr (f32_leaves && std::is_same_v<W, float> && P == 2 && MR >= finishing_rows) {
       const int part = k / (before.rows + 1);
       for (int r = 0; r < before.rows; r++) {
         multiply_add_to(d + part);

@@ -65,23 +65,21 @@ struct avx512bf16 : avx512vnni {
     });
   }
 
-  /// Calls the tile of `rows` rows (1..float_rows) and one or two panels.
+  /// The tile of `rows` rows (tile_height's) and one or two panels.
   static OCELLUS_NOINLINE void tiles_rounded(int rows, int panels, const std::uint16_t* a, std::ptrdiff_t lda,
                                              const bf16* b, std::size_t stride, int depth, float* c,
                                              std::ptrdiff_t ldc, bool onto, const prefetch_run& next) noexcept {
     alignas(64) static constexpr float zeros[2 * panel_width] = {};
     const float* const from = onto ? c : zeros;
     const std::ptrdiff_t ldf = onto ? ldc : 0;
-    const auto tiles = [&](auto count) OCELLUS_LAMBDA {
-      by_height<float_rows, count == 1>(rows, [&](auto height, int r) OCELLUS_LAMBDA {
-        tile_bf16<height, count>(a + r * lda, lda, b, stride, (depth + 1) / 2, from + r * ldf, ldf, c + r * ldc, ldc,
-                                 next);
-      });
+    const auto run = [&](auto tile, int r) OCELLUS_LAMBDA {
+      tile(a + r * lda, lda, b, stride, (depth + 1) / 2, from + r * ldf, ldf, c + r * ldc, ldc, next);
     };
-    if (panels == 2) {
-      tiles(constant<int, 2>{});
-    } else {
-      tiles(constant<int, 1>{});
+    if (panels == 2) return by_height<float_rows>(rows, [&](auto h) OCELLUS_LAMBDA { run(tile_bf16<h, 2>, 0); });
+    for (int r = 0, height = 0; r < rows; r += height) {
+      auto tile = &tile_bf16<1, 1>;
+      height = by_few_heights<float_rows>(rows - r, [&](auto h) OCELLUS_LAMBDA { tile = &tile_bf16<h, 1>; });
+      run(tile, r);
     }
   }
 
@@ -169,7 +167,7 @@ struct avx512bf16 : avx512vnni {
 
     alignas(64) float out[float_rows * 32];
     for (int i = 0; i < t.tq;) {
-      const int rows = tile_rows(t.tq - i, float_rows);
+      const int rows = tile_height(t.tq - i, float_rows);
       const int last = t.causal ? i + rows + t.causal_offset : t.tk;  // keys that the block's last row sees
       const int keys = last < t.tk ? last : t.tk, keys_pad = round_up(keys, 32);
       round_bf16(q16, d_pad, t.q + i * t.ldq, t.ldq, rows, t.d);

@@ -29,35 +29,29 @@ struct avxvnni : avx2 {
   static OCELLUS_NOINLINE void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
                                        std::size_t panel_stride, int k, std::int32_t* out, std::ptrdiff_t ldo,
                                        const prefetch_run&) noexcept {
-    if constexpr (P > 1) {
-      unroll<P>([&](auto p) OCELLUS_LAMBDA {
-        tile_s8<MR, 1>(a, lda, b + p * panel_stride, panel_stride, k, out + p * 16, ldo, {});
-      });
-    } else {
-      __m256i acc[MR][2];
-      unroll<MR>([&](auto r) OCELLUS_LAMBDA { acc[r][0] = acc[r][1] = _mm256_setzero_si256(); });
-      const std::uint8_t* rows[(MR + 2) / 3];  // every third row; the others are one and two strides away
-      unroll<(MR + 2) / 3>([&](auto i) OCELLUS_LAMBDA { rows[i] = a + 3 * i * lda; });
-      for (int d = 0; d < k; d += 4) {
-        const __m256i w0 = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(b));
-        const __m256i w1 = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(b + 32));
-        _mm_prefetch(reinterpret_cast<const char*>(b + panel_stride), _MM_HINT_T1);
-        unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-          std::int32_t four;
-          std::memcpy(&four, rows[r / 3] + r % 3 * lda + d, 4);
-          const __m256i x = _mm256_set1_epi32(four);
-          acc[r][0] = _mm256_dpbusd_avx_epi32(acc[r][0], x, w0);
-          acc[r][1] = _mm256_dpbusd_avx_epi32(acc[r][1], x, w1);
-          OCELLUS_KEEP(acc[r][0]);
-          OCELLUS_KEEP(acc[r][1]);
-        });
-        b += 64;
-      }
+    __m256i acc[MR][2];
+    unroll<MR>([&](auto r) OCELLUS_LAMBDA { acc[r][0] = acc[r][1] = _mm256_setzero_si256(); });
+    const std::uint8_t* rows[(MR + 2) / 3];  // every third row; the others are one and two strides away
+    unroll<(MR + 2) / 3>([&](auto i) OCELLUS_LAMBDA { rows[i] = a + 3 * i * lda; });
+    for (int d = 0; d < k; d += 4) {
+      const __m256i w0 = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(b));
+      const __m256i w1 = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(b + 32));
+      _mm_prefetch(reinterpret_cast<const char*>(b + panel_stride), _MM_HINT_T1);
       unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + r * ldo), acc[r][0]);
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + r * ldo + 8), acc[r][1]);
+        std::int32_t four;
+        std::memcpy(&four, rows[r / 3] + r % 3 * lda + d, 4);
+        const __m256i x = _mm256_set1_epi32(four);
+        acc[r][0] = _mm256_dpbusd_avx_epi32(acc[r][0], x, w0);
+        acc[r][1] = _mm256_dpbusd_avx_epi32(acc[r][1], x, w1);
+        OCELLUS_KEEP(acc[r][0]);
+        OCELLUS_KEEP(acc[r][1]);
       });
+      b += 64;
     }
+    unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + r * ldo), acc[r][0]);
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + r * ldo + 8), acc[r][1]);
+    });
   }
 
 #define OCELLUS_ONLY_S8

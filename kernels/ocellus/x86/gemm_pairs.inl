@@ -17,8 +17,9 @@
 //   static void add_excess(std::int32_t* sums, const std::uint16_t* even, std::int32_t excess, int rows)
 //     rows in eights; even: bytes 0 and 2 of each row's group.
 //   template <int MR> static void tile_pairs(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* bounded,
-//       int k, std::int32_t* out, prefetch_run& next): MR rows times one panel, onto out[MR][16]; k in fours, `bounded`
-//     and `out` aligned to 64 bytes, `next` moved on by what was fetched.
+//       int k, std::int32_t* out, prefetch_run& next): MR rows times one panel, onto out[MR][16]; k in fours, up to
+//     eights of which `a` and `bounded` can be read, the latter then zero; `bounded` and `out` aligned to 64 bytes,
+//     `next` moved on by what was fetched.
 
 /// Depth that is bounded at a time: 12 KB, which stay in L1 with a tile's A.
 static constexpr int pair_depth = 768;

@@ -173,6 +173,7 @@ struct sse41 : scalar {
   };
 
   static constexpr int epilogue_panels = 1;
+  static constexpr int most_panels = 1;
   static constexpr int float_rows = 2;
   static constexpr int s8_rows = 2;
 
@@ -205,76 +206,64 @@ struct sse41 : scalar {
   static OCELLUS_NOINLINE void tile_float(const float* a, std::ptrdiff_t lda, const W* b,
                                           std::size_t panel_stride, int k, float* out,
                                           std::ptrdiff_t ldo) noexcept {
-    if constexpr (P > 1) {
-      unroll<P>([&](auto p) OCELLUS_LAMBDA {
-        tile_float<MR, 1, W>(a, lda, b + p * panel_stride, panel_stride, k, out + p * 16, ldo);
-      });
-    } else {
-      __m128i odd = _mm_setzero_si128();
-      for (int quarter = 0; quarter < 4; quarter++) {
-        __m128 acc[MR];
-        unroll<MR>([&](auto r) OCELLUS_LAMBDA { acc[r] = _mm_setzero_ps(); });
-        for (int d = 0; d < k; d++) {
-          const __m128 w = widen4(b, d, quarter);
-          const __m128d w0 = _mm_cvtps_pd(w), w1 = _mm_cvtps_pd(_mm_movehl_ps(w, w));
-          unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-            const __m128d x = _mm_set1_pd(static_cast<double>(a[r * lda + d]));
-            const __m128d s0 = x * w0 + _mm_cvtps_pd(acc[r]);
-            const __m128d s1 = x * w1 + _mm_cvtps_pd(_mm_movehl_ps(acc[r], acc[r]));
-            acc[r] = _mm_movelh_ps(round_sum(s0, odd), round_sum(s1, odd));
-          });
-        }
-        unroll<MR>([&](auto r) OCELLUS_LAMBDA { _mm_storeu_ps(out + r * ldo + quarter * 4, acc[r]); });
+    __m128i odd = _mm_setzero_si128();
+    for (int quarter = 0; quarter < 4; quarter++) {
+      __m128 acc[MR];
+      unroll<MR>([&](auto r) OCELLUS_LAMBDA { acc[r] = _mm_setzero_ps(); });
+      for (int d = 0; d < k; d++) {
+        const __m128 w = widen4(b, d, quarter);
+        const __m128d w0 = _mm_cvtps_pd(w), w1 = _mm_cvtps_pd(_mm_movehl_ps(w, w));
+        unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+          const __m128d x = _mm_set1_pd(static_cast<double>(a[r * lda + d]));
+          const __m128d s0 = x * w0 + _mm_cvtps_pd(acc[r]);
+          const __m128d s1 = x * w1 + _mm_cvtps_pd(_mm_movehl_ps(acc[r], acc[r]));
+          acc[r] = _mm_movelh_ps(round_sum(s0, odd), round_sum(s1, odd));
+        });
       }
-      if (_mm_testz_si128(odd, odd) == 0) scalar::tile_float<MR, 1, W>(a, lda, b, panel_stride, k, out, ldo);
+      unroll<MR>([&](auto r) OCELLUS_LAMBDA { _mm_storeu_ps(out + r * ldo + quarter * 4, acc[r]); });
     }
+    if (_mm_testz_si128(odd, odd) == 0) scalar::tile_float<MR, 1, W>(a, lda, b, panel_stride, k, out, ldo);
   }
 
   template <int MR, int P>
   static OCELLUS_NOINLINE void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
-                                       std::size_t panel_stride, int k, std::int32_t* out, std::ptrdiff_t ldo,
+                                       std::size_t, int k, std::int32_t* out, std::ptrdiff_t ldo,
                                        const prefetch_run&) noexcept {
-    if constexpr (P > 1) {
-      unroll<P>([&](auto p) OCELLUS_LAMBDA {
-        tile_s8<MR, 1>(a, lda, b + p * panel_stride, panel_stride, k, out + p * 16, ldo, {});
-      });
-    } else {
-      __m128i acc[MR][4];
-      unroll<MR>([&](auto r)
-                     OCELLUS_LAMBDA { acc[r][0] = acc[r][1] = acc[r][2] = acc[r][3] = _mm_setzero_si128(); });
-      const __m128i low = _mm_set1_epi16(0x00ff);
-      for (int d = 0; d < k; d += 4) {
-        // bytes 0 and 2 of each group of four, then 1 and 3, as s16: pmaddwd adds two products in s32. W and A are read
-        // again for the second half: kept, they would need a seventeenth register.
-        const std::int8_t* w = b + d * 16;
-        const std::uint8_t* rows = a + d;
-        unroll<2>([&](auto half) OCELLUS_LAMBDA {
-          __asm__("" : "+r"(w), "+r"(rows));
-          __m128i x[MR];
-          unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-            std::int32_t four;
-            std::memcpy(&four, rows + r * lda, 4);
-            x[r] = _mm_set1_epi32(four);
-            x[r] = half == 0 ? _mm_and_si128(x[r], low) : _mm_srli_epi16(x[r], 8);
-          });
-          unroll<4>([&](auto quarter) OCELLUS_LAMBDA {
-            if constexpr (quarter > 0) __asm__("" : "+r"(w), "+x"(acc[0][quarter - 1]));  // no loads ahead
-            __m128i y = _mm_loadu_si128(reinterpret_cast<const __m128i*>(w + quarter * 16));
-            if constexpr (half == 0) y = _mm_slli_epi16(y, 8);
-            y = _mm_srai_epi16(y, 8);
-            unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-              acc[r][quarter] = _mm_add_epi32(acc[r][quarter], _mm_madd_epi16(x[r], y));
-              OCELLUS_KEEP(acc[r][quarter]);
-            });
-          });
+    __m128i acc[MR][4];
+    unroll<MR>([&](auto r)
+                   OCELLUS_LAMBDA { acc[r][0] = acc[r][1] = acc[r][2] = acc[r][3] = _mm_setzero_si128(); });
+    const __m128i low = _mm_set1_epi16(0x00ff);
+    for (int d = 0; d < k; d += 4) {
+      // bytes 0 and 2 of each group of four, then 1 and 3, as s16: pmaddwd adds two products in s32. W and A are read
+      // again for the second half: kept, they would need a seventeenth register.
+      const std::int8_t* w = b + d * 16;
+      const std::uint8_t* rows = a + d;
+      unroll<2>([&](auto half) OCELLUS_LAMBDA {
+        __asm__("" : "+r"(w), "+r"(rows));
+        __m128i x[MR];
+        unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+          std::int32_t four;
+          std::memcpy(&four, rows + r * lda, 4);
+          x[r] = _mm_set1_epi32(four);
+          x[r] = half == 0 ? _mm_and_si128(x[r], low) : _mm_srli_epi16(x[r], 8);
         });
-      }
-      unroll<MR>([&](auto r) OCELLUS_LAMBDA {
         unroll<4>([&](auto quarter) OCELLUS_LAMBDA {
-          _mm_storeu_si128(reinterpret_cast<__m128i*>(out + r * ldo + quarter * 4), acc[r][quarter]);
+          if constexpr (quarter > 0) __asm__("" : "+r"(w), "+x"(acc[0][quarter - 1]));  // no loads ahead
+          __m128i y = _mm_loadu_si128(reinterpret_cast<const __m128i*>(w + quarter * 16));
+          if constexpr (half == 0) y = _mm_slli_epi16(y, 8);
+          y = _mm_srai_epi16(y, 8);
+          unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+            acc[r][quarter] = _mm_add_epi32(acc[r][quarter], _mm_madd_epi16(x[r], y));
+            OCELLUS_KEEP(acc[r][quarter]);
+          });
         });
       });
     }
+    unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+      unroll<4>([&](auto quarter) OCELLUS_LAMBDA {
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(out + r * ldo + quarter * 4), acc[r][quarter]);
+      });
+    });
   }
 
   static constexpr int pair_rows = 8;  // below, bounding costs what it saves
