@@ -15,6 +15,60 @@ constexpr float canary = -7777.25f;
 
 const kernel_table scalar_table = make_table<kernels::scalar>();
 
+OCELLUS_STRICT_FP_BEGIN
+/// AVX-512's way around its tiles, over scalar's sums, so that it is tested on machines without those instructions:
+/// tiles of up to 12 rows and of one, two or four panels, which go on from sums and finish the tile before them.
+struct tall_tiles : kernels::scalar {
+  static constexpr int epilogue_panels = 2, finishing_rows = 10, float_rows = 12, s8_rows = 12, wide_rows = 3,
+                       float_depth = 1024;
+
+  template <int MR, int P, class W>
+  static void tile_float(const float* a, std::ptrdiff_t lda, const W* b, std::size_t stride, int k, float* out,
+                         std::ptrdiff_t ldo, const prefetch_run&, bool onto, const unfinished_tile& before = {}) noexcept {
+    float sums[MR][P * 16];
+    for (int r = 0; r < MR; r++)
+      for (int c = 0; c < P * 16; c++) {
+        float sum = onto ? out[r * ldo + c] : 0.f;
+        for (int d = 0; d < k; d++)
+          sum = strict_fma(a[r * lda + d], panel_value(b + static_cast<std::size_t>(c / 16) * stride, d, c % 16), sum);
+        sums[r][c] = sum;
+      }
+    if constexpr (std::is_same_v<W, float> && P == 2 && MR >= finishing_rows)
+      for (int r = 0; r < before.rows; r++) finish_row<precision::f32>(before, r);
+    for (int r = 0; r < MR; r++) std::memcpy(out + r * ldo, sums[r], sizeof(sums[r]));
+  }
+
+  template <int MR, int P>
+  static void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b, std::size_t stride, int k,
+                      std::int32_t* out, std::ptrdiff_t ldo, const prefetch_run& next,
+                      const unfinished_tile& before = {}) noexcept {
+    if constexpr (P == 2 && MR >= finishing_rows)  // its sums lie in `out`
+      for (int r = 0; r < before.rows; r++) finish_row<precision::u8>(before, r);
+    for (int p = 0; p < P; p++)
+      kernels::scalar::tile_s8<MR, 1>(a, lda, b + static_cast<std::size_t>(p) * stride, stride, k, out + p * 16, ldo,
+                                      next);
+  }
+
+#include <ocellus/generic/unroll.inl>
+#include <ocellus/generic/gemm.inl>
+#include <ocellus/generic/attention.inl>
+};
+OCELLUS_STRICT_FP_END
+
+/// All sets, and the way around AVX-512's.
+std::vector<kernel_set> all_sets() {
+  std::vector<kernel_set> sets = kernel_sets();
+  kernel_table tall = scalar_table;
+  tall.gemm_f32 = &tall_tiles::gemm_f32;
+  tall.gemm_f16 = &tall_tiles::gemm_f16;
+  tall.gemm_bf16 = &tall_tiles::gemm_bf16;
+  tall.gemm_s8 = &tall_tiles::gemm_s8;
+  tall.attention_f32 = &tall_tiles::attention_f32;
+  tall.attention_s8 = &tall_tiles::attention_s8;
+  sets.push_back({"tall_tiles", true, true, true, tall});
+  return sets;
+}
+
 struct shape {
   int n, k;
 };
@@ -38,7 +92,7 @@ void compare_gemm(dtype type, int n, int k, int m_most, activation act, bool wit
   static int first = 0;  // of the heights that a sparse run takes: another in each shape
   first = first % sparse() + 1;
   const int step = sparse() > 1 ? std::max(sparse(), m_most / 3) : m_most > 50 ? 7 : 1;
-  for (const kernel_set& set : kernel_sets()) {
+  for (const kernel_set& set : all_sets()) {
     if (!set.available || !exact(set, type)) continue;
     for (int m = std::max(m_most + 1 - first, 1); m >= 1; m -= step) {
       std::fill(got.begin(), got.end(), canary);
@@ -74,7 +128,7 @@ std::vector<float> gemm_of_all_sets(dtype type, inputs& x, weights& w) {
   g.ldc = w.n;
   g.c = expected.data();
   run_gemm(scalar_table, type, g);
-  for (const kernel_set& set : kernel_sets()) {
+  for (const kernel_set& set : all_sets()) {
     if (!set.available || !exact(set, type)) continue;
     g.c = got.data();
     run_gemm(set.table, type, g);
@@ -157,7 +211,7 @@ TEST_CASE("gemm: a part of the panels computes that part of the columns and noth
     g.ldc = n;
     g.c = expected.data();
     run_gemm(scalar_table, type, g);
-    for (const kernel_set& set : kernel_sets()) {
+    for (const kernel_set& set : all_sets()) {
       if (!set.available || !exact(set, type)) continue;
       for (int begin = 0; begin < 10; begin++)
         for (int end = begin + 1; end <= 10; end++) {
@@ -273,7 +327,7 @@ TEST_CASE(
                 attention(t);
               };
               run(scalar_table, expected);
-              for (const kernel_set& set : kernel_sets()) {
+              for (const kernel_set& set : all_sets()) {
                 if (!set.available || set.name == "scalar" || !exact(set, type)) continue;
                 run(set.table, got);
                 const std::ptrdiff_t at = first_difference(got.data(), expected.data(), got.size());
@@ -374,7 +428,7 @@ TEST_CASE("row-wise operations: every set equals scalar bit for bit") {
       return r;
     };
     const results expected = run(scalar_table);
-    for (const kernel_set& set : kernel_sets()) {
+    for (const kernel_set& set : all_sets()) {
       if (!set.available) continue;
       const results got = run(set.table);
       INFO(set.name << " C=" << c);
@@ -438,7 +492,7 @@ TEST_CASE("similarity: every set scores stored embeddings with the scalar set's 
                                                                            ? to_f32(halves[i])
                                                                            : static_cast<float>(bytes[i]));
           if (!scaled) CHECK(expected[0] == doctest::Approx(sum).epsilon(1e-4).scale(kind == 2 ? 60 : 1));
-          for (const kernel_set& set : kernel_sets()) {
+          for (const kernel_set& set : all_sets()) {
             if (!set.available) continue;
             const std::vector<float> got = run(set.table);
             CHECK_MESSAGE(first_difference(got.data(), expected.data(), got.size()) < 0,
@@ -469,7 +523,7 @@ TEST_CASE("similarity: every set widens every finite f16 value as scalar does") 
     };
     const std::vector<float> expected = run(scalar_table);
     CHECK(expected[1] == to_f32(rows[16 + lane]));
-    for (const kernel_set& set : kernel_sets()) {
+    for (const kernel_set& set : all_sets()) {
       if (!set.available) continue;
       const std::vector<float> got = run(set.table);
       CHECK_MESSAGE(first_difference(got.data(), expected.data(), got.size()) < 0, set.name << " lane " << lane);
@@ -506,7 +560,7 @@ TEST_CASE("activations: every set equals scalar bit for bit on every bf16 value"
   std::vector<float> expected(x.size()), got(x.size());
   for (int act = 0; act <= 5; act++) {
     scalar_table.activate_rows(expected.data(), n, x.data(), n, 1, n, static_cast<activation>(act));
-    for (const kernel_set& set : kernel_sets()) {
+    for (const kernel_set& set : all_sets()) {
       if (!set.available) continue;
       set.table.activate_rows(got.data(), n, x.data(), n, 1, n, static_cast<activation>(act));
       const std::ptrdiff_t at = first_difference(got.data(), expected.data(), x.size());
