@@ -342,13 +342,13 @@ struct avx2 : scalar {
   static constexpr int pair_tile = 5;
 
   static OCELLUS_INLINE std::uint64_t bound_pairs(std::int8_t* bounded, std::int32_t* excess,
-                                                  const std::int8_t* panel) noexcept {
-    const __m256i most = _mm256_set1_epi16(128), least = _mm256_set1_epi16(-128), ones = _mm256_set1_epi8(1),
-                  low = _mm256_set1_epi16(0x00ff);
+                                                  const std::int8_t* panel, const std::int32_t* limits) noexcept {
+    const __m256i ones = _mm256_set1_epi8(1), low = _mm256_set1_epi16(0x00ff);
     std::uint64_t none = 0;
     unroll<8>([&](auto i) OCELLUS_LAMBDA {
       const __m256i w = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(panel + i * 32));
       const __m256i sum = _mm256_maddubs_epi16(ones, w);
+      const __m256i most = _mm256_set1_epi32(limits[i / 2]), least = _mm256_sub_epi16(_mm256_setzero_si256(), most);
       const __m256i e = _mm256_sub_epi16(sum, _mm256_max_epi16(_mm256_min_epi16(sum, most), least));
       _mm256_store_si256(reinterpret_cast<__m256i*>(bounded + i * 32), _mm256_sub_epi8(w, _mm256_and_si256(e, low)));
       _mm256_store_si256(reinterpret_cast<__m256i*>(excess + i * 8), e);

@@ -270,13 +270,13 @@ struct sse41 : scalar {
   static constexpr int pair_tile = 3;
 
   static OCELLUS_INLINE std::uint64_t bound_pairs(std::int8_t* bounded, std::int32_t* excess,
-                                                  const std::int8_t* panel) noexcept {
-    const __m128i most = _mm_set1_epi16(128), least = _mm_set1_epi16(-128), ones = _mm_set1_epi8(1),
-                  low = _mm_set1_epi16(0x00ff);
+                                                  const std::int8_t* panel, const std::int32_t* limits) noexcept {
+    const __m128i ones = _mm_set1_epi8(1), low = _mm_set1_epi16(0x00ff);
     std::uint64_t none = 0;
     for (int i = 15; i >= 0; i--) {
       const __m128i w = _mm_loadu_si128(reinterpret_cast<const __m128i*>(panel + i * 16));
       const __m128i sum = _mm_maddubs_epi16(ones, w);
+      const __m128i most = _mm_set1_epi32(limits[i / 4]), least = _mm_sub_epi16(_mm_setzero_si128(), most);
       const __m128i e = _mm_sub_epi16(sum, _mm_max_epi16(_mm_min_epi16(sum, most), least));
       _mm_store_si128(reinterpret_cast<__m128i*>(bounded + i * 16), _mm_sub_epi8(w, _mm_and_si128(e, low)));
       _mm_store_si128(reinterpret_cast<__m128i*>(excess + i * 4), e);
