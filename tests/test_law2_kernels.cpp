@@ -19,7 +19,7 @@ OCELLUS_STRICT_FP_BEGIN
 /// AVX-512's way around its tiles, over scalar's sums, so that it is tested on machines without those instructions:
 /// tiles of up to 12 rows and of one, two or four panels, which go on from sums and finish the tile before them.
 struct tall_tiles : kernels::scalar {
-  static constexpr int epilogue_panels = 2, finishing_rows = 10, float_rows = 12, s8_rows = 12, wide_rows = 3,
+  static constexpr int epilogue_panels = 2, epilogue_rows = 2, finishing_rows = 10, float_rows = 12, s8_rows = 12, wide_rows = 3,
                        float_depth = 1024;
 
   template <int MR, int P, class W>

@@ -3,10 +3,10 @@
 //       std::size_t panel_stride, int k, float* out, std::ptrdiff_t ldo)
 //   template <int MR, int P> static void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
 //       std::size_t panel_stride, int k, std::int32_t* out, std::ptrdiff_t ldo, const prefetch_run& next)
-// which compute MR rows times P adjacent panels over the whole depth and store the accumulators; `next` is for sets
-// that fetch ahead. A set with float_depth > 0 has a tile_float that takes three more: `next`, `onto` (whether out
-// holds sums to go on from) and `before`; one whose s8 tiles finish others takes `before` last (see finishing_rows
-// below). The epilogue runs from that small buffer, which stays in L1.
+// which compute MR rows times P adjacent panels (one, where most_panels is 1) over the whole depth and store the
+// accumulators; `next` is for sets that fetch ahead. A set with float_depth > 0 has a tile_float that takes three more:
+// `next`, `onto` (whether out holds sums to go on from) and `before`; one whose s8 tiles finish others takes `before`
+// last (see finishing_rows below). The epilogue runs from that small buffer, which stays in L1.
 //
 // Blocking: rows in blocks whose A stays in L2 or just beyond (reading W again costs more); within a block, each pair
 // of panels (each panel, where most_panels is 1) is read once from memory and then met by every row tile while it lies
@@ -272,19 +272,19 @@ static OCELLUS_NOINLINE void tiles_float(const float* a, std::ptrdiff_t lda, con
   }
 }
 
-/// Rows of the next block when `left` rows remain and a block holds at most `most`: as even as can be.
-static constexpr int tile_rows(int left, int most) noexcept { return ceil_div(left, ceil_div(left, most)); }
+/// What the next block, tile or part takes when `left` rows or depths remain and one holds `most`: as even as can be.
+static constexpr int even_share(int left, int most) noexcept { return ceil_div(left, ceil_div(left, most)); }
 
-/// The same for tiles, which are one row lower where there is no such height.
+/// The same for rows of tiles, which are one lower where there is no such height.
 static constexpr int tile_height(int left, int most) noexcept {
-  const int rows = tile_rows(left, most);
+  const int rows = even_share(left, most);
   return is_height(rows, most) ? rows : rows - 1;
 }
 
 /// Depth of the next part when `left` remains and a part holds at most `most`, a multiple of 64: as even as can be, for
 /// what a part costs beside its products hardly depends on its depth (1152 as 1024 + 128 ran at 80 % of 576 + 576).
 static constexpr int part_depth(int left, int most) noexcept {
-  return left <= most ? left : round_up(tile_rows(left, most), 64);
+  return left <= most ? left : round_up(even_share(left, most), 64);
 }
 
 /// Panels of the next tile when `left` remain.
@@ -323,8 +323,8 @@ static OCELLUS_NOINLINE void gemm_float_by_tiles(const gemm_args& g, dtype type,
     before.rows = 0;
   };
   for (int i0 = 0, i1 = 0; i0 < g.m; i0 = i1) {
-    i1 = i0 + tile_rows(g.m - i0, block);
-    const int tiles = ceil_div(i1 - i0, float_rows);
+    i1 = i0 + even_share(g.m - i0, block);
+    const int tiles = ceil_div(i1 - i0, tile_height(i1 - i0, float_rows));
     for (int p = g.panel_begin, panels = 0; p < g.panel_end; p += panels) {
       panels = tile_panels(g.panel_end - p, i1 - i0);
       const char* panel = b + static_cast<std::size_t>(p) * stride * bytes;
@@ -427,8 +427,8 @@ static OCELLUS_NOINLINE void gemm_s8_by_tiles(const gemm_args& g) noexcept {
     before.rows = 0;
   };
   for (int i0 = 0, i1 = 0; i0 < g.m; i0 = i1) {
-    i1 = i0 + tile_rows(g.m - i0, block);
-    const int tiles = ceil_div(i1 - i0, s8_rows);
+    i1 = i0 + even_share(g.m - i0, block);
+    const int tiles = ceil_div(i1 - i0, tile_height(i1 - i0, s8_rows));
     const std::uint8_t* x = a + i0 * g.lda;
     std::ptrdiff_t ldx = g.lda;
     if (splits) {

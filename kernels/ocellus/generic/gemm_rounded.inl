@@ -37,7 +37,8 @@ static void gemm_rounded(const gemm_args& g) noexcept {
                          : fit < float_rows                                        ? float_rows
                                                                                    : fit;
   for (int i0 = 0; i0 < g.m;) {
-    const int block = tile_rows(g.m - i0, block_rows), i1 = i0 + block, tiles = ceil_div(block, float_rows);
+    const int block = even_share(g.m - i0, block_rows), i1 = i0 + block,
+              tiles = ceil_div(block, tile_height(block, float_rows));
     for (int k0 = 0, depth = 0; k0 < g.k; k0 += depth) {
       depth = whole_depth ? g.k : part_depth(g.k - k0, rounded_depth);
       const std::ptrdiff_t lda = before != nullptr ? g.lda_bf16 : round_up(depth, 16);

@@ -14,7 +14,8 @@ static OCELLUS_INLINE void unroll(const F& f) noexcept {
 }
 
 /// Whether a set whose tiles have up to `most` rows has one of `rows`: of 12, heights 3 and 5 would only serve products
-/// of so many rows, since more are shared out evenly.
+/// of so many rows, since more are shared out evenly. Such a product takes two tiles, and more time unless its weights
+/// come from memory.
 static constexpr bool is_height(int rows, int most) noexcept { return most < 12 || (rows != 3 && rows != 5); }
 
 /// tile(height) for a height of 1..MR (see is_height), as a constant.

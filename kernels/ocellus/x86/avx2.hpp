@@ -2,7 +2,7 @@
 //
 // | intrinsic            | instruction | use                                                                    |
 // |----------------------|-------------|------------------------------------------------------------------------|
-// | _mm256_fmadd_ps      | vfmadd231ps | f32 tile, 8 lanes                                                      |
+// | _mm256_fmadd_ps      | vfmadd231ps | f32 tile, 8 lanes (add_product: the instruction itself)                 |
 // | _mm256_cvtph_ps      | vcvtph2ps   | f16 weights, widened per panel row                                     |
 // | _mm256_maddubs_epi16 | vpmaddubsw  | s8 tile of 16 rows or more: weights bounded by pairs (gemm_pairs.inl)  |
 // | _mm256_madd_epi16    | vpmaddwd    | adds those pairs in s32; else u8 x s8 as s16 halves                    |
@@ -217,7 +217,7 @@ struct avx2 : scalar {
     });
   }
 
-  /// Depths that the f32 tile's loop takes at a time: 87 instructions for 48 products, where one depth took 26 for 12.
+  /// Depths that the f32 tile's loop takes at a time: 92 instructions for 48 products, where one depth took 27 for 12.
   /// A core's front end has time for that, but only half of it is left where another thread (of a neighbour in the
   /// cloud, say) shares the core: there this is 1.25 times as quick on Zen 3. Tiles of pairs take two steps likewise.
   static constexpr int step = 4;
@@ -241,6 +241,7 @@ struct avx2 : scalar {
   static OCELLUS_NOINLINE void tile_float(const float* a, std::ptrdiff_t lda, const W* b,
                                           std::size_t, int k, float* out, std::ptrdiff_t ldo,
                                           const prefetch_run& next, bool onto, const unfinished_tile& = {}) noexcept {
+    static_assert(P == 1);
     __m256 acc[MR][2];
     if (onto) {
       unroll<MR>([&](auto r) OCELLUS_LAMBDA {
@@ -253,11 +254,11 @@ struct avx2 : scalar {
     const float* rows[(MR + 2) / 3];
     unroll<(MR + 2) / 3>([&](auto i) OCELLUS_LAMBDA { rows[i] = a + 3 * i * lda; });
     const char* ahead = next.at != nullptr ? next.at : reinterpret_cast<const char*>(b);
-    const std::ptrdiff_t pace = step / 2 * next.pace;
+    constexpr int fetches = sizeof(W);  // lines of W that a step takes
+    const std::ptrdiff_t pace = step / fetches * next.pace;
     for (const W* const end = b + k / step * step * 16; b < end; b += 16 * step) {
-      _mm_prefetch(ahead, _MM_HINT_T1);
-      _mm_prefetch(ahead + pace, _MM_HINT_T1);
-      ahead += 2 * pace;
+      unroll<fetches>([&](auto i) OCELLUS_LAMBDA { _mm_prefetch(ahead + i * pace, _MM_HINT_T1); });
+      ahead += fetches * pace;
       unroll<step>([&](auto d) OCELLUS_LAMBDA { multiply_add<d>(acc, rows, lda, b); });
       unroll<(MR + 2) / 3>([&](auto i) OCELLUS_LAMBDA { rows[i] += step; });
     }
@@ -291,6 +292,7 @@ struct avx2 : scalar {
   static OCELLUS_NOINLINE void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
                                        std::size_t panel_stride, int k, std::int32_t* out, std::ptrdiff_t ldo,
                                        const prefetch_run&) noexcept {
+    static_assert(P == 1);
     __m256i acc[MR][2];
     unroll<MR>([&](auto r) OCELLUS_LAMBDA { acc[r][0] = acc[r][1] = _mm256_setzero_si256(); });
     const __m256i low = _mm256_set1_epi16(0x00ff);

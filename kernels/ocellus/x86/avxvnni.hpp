@@ -29,6 +29,7 @@ struct avxvnni : avx2 {
   static OCELLUS_NOINLINE void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
                                        std::size_t panel_stride, int k, std::int32_t* out, std::ptrdiff_t ldo,
                                        const prefetch_run&) noexcept {
+    static_assert(P == 1);
     __m256i acc[MR][2];
     unroll<MR>([&](auto r) OCELLUS_LAMBDA { acc[r][0] = acc[r][1] = _mm256_setzero_si256(); });
     const std::uint8_t* rows[(MR + 2) / 3];  // every third row; the others are one and two strides away

@@ -110,7 +110,7 @@ static OCELLUS_NOINLINE bool gemm_s8_by_pairs(const gemm_args& g) noexcept {
   const std::uint8_t* a = static_cast<const std::uint8_t*>(g.a);
   const std::size_t stride = panel_elements(dtype::s8, g.k);
   for (int i0 = 0, i1 = 0; i0 < g.m; i0 = i1) {
-    i1 = i0 + tile_rows(g.m - i0, block);
+    i1 = i0 + even_share(g.m - i0, block);
     const int rows = i1 - i0, ld = round_up(rows, 8), tiles = ceil_div(rows, pair_tile);
     const std::uint8_t* x = a + i0 * g.lda;
     gather_even(even, ld, x, g.lda, rows, groups);
@@ -131,7 +131,7 @@ static OCELLUS_NOINLINE bool gemm_s8_by_pairs(const gemm_args& g) noexcept {
             for (int c = 0; c < 16; c++) acc[r * 16 + i + c] += more[i + c];
         }
         for (int i = 0, n = 0; i < rows; i += n) {
-          n = tile_rows(rows - i, pair_tile);
+          n = even_share(rows - i, pair_tile);
           if (n == pair_tile) {
             tile_pairs<pair_tile>(x + i * g.lda + k0, g.lda, bounded, part, acc + i * 16, next);
           } else {

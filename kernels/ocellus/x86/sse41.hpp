@@ -206,6 +206,7 @@ struct sse41 : scalar {
   static OCELLUS_NOINLINE void tile_float(const float* a, std::ptrdiff_t lda, const W* b,
                                           std::size_t panel_stride, int k, float* out,
                                           std::ptrdiff_t ldo) noexcept {
+    static_assert(P == 1);
     __m128i odd = _mm_setzero_si128();
     for (int quarter = 0; quarter < 4; quarter++) {
       __m128 acc[MR];
@@ -229,6 +230,7 @@ struct sse41 : scalar {
   static OCELLUS_NOINLINE void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
                                        std::size_t, int k, std::int32_t* out, std::ptrdiff_t ldo,
                                        const prefetch_run&) noexcept {
+    static_assert(P == 1);
     __m128i acc[MR][4];
     unroll<MR>([&](auto r)
                    OCELLUS_LAMBDA { acc[r][0] = acc[r][1] = acc[r][2] = acc[r][3] = _mm_setzero_si128(); });
