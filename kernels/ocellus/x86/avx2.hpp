@@ -254,19 +254,11 @@ struct avx2 : scalar {
     const float* rows[(MR + 2) / 3];
     unroll<(MR + 2) / 3>([&](auto i) OCELLUS_LAMBDA { rows[i] = a + 3 * i * lda; });
     const char* ahead = next.at != nullptr ? next.at : reinterpret_cast<const char*>(b);
-    const std::ptrdiff_t pace = step / 2 * next.pace;
-    int lines = static_cast<int>(pace / 64);  // of f32 that a tile which fetches alone has to fetch at once: 2
+    constexpr int fetches = sizeof(W);  // lines of W that a step takes
+    const std::ptrdiff_t pace = step / fetches * next.pace;
     for (const W* const end = b + k / step * step * 16; b < end; b += 16 * step) {
-      _mm_prefetch(ahead, _MM_HINT_T1);
-      _mm_prefetch(ahead + pace, _MM_HINT_T1);
-      if constexpr (sizeof(W) == 4) {
-        __asm__("" : "+r"(lines));  // one loop, not two
-        if (lines > 1) {
-          _mm_prefetch(ahead + 64, _MM_HINT_T1);
-          _mm_prefetch(ahead + pace + 64, _MM_HINT_T1);
-        }
-      }
-      ahead += 2 * pace;
+      unroll<fetches>([&](auto i) OCELLUS_LAMBDA { _mm_prefetch(ahead + i * pace, _MM_HINT_T1); });
+      ahead += fetches * pace;
       unroll<step>([&](auto d) OCELLUS_LAMBDA { multiply_add<d>(acc, rows, lda, b); });
       unroll<(MR + 2) / 3>([&](auto i) OCELLUS_LAMBDA { rows[i] += step; });
     }
