@@ -55,7 +55,7 @@ struct tall_tiles : kernels::scalar {
 };
 OCELLUS_STRICT_FP_END
 
-/// All sets, and the way around AVX-512's.
+/// For products and attention: all sets, and AVX-512's way around its tiles.
 std::vector<kernel_set> all_sets() {
   std::vector<kernel_set> sets = kernel_sets();
   kernel_table tall = scalar_table;
@@ -64,6 +64,7 @@ std::vector<kernel_set> all_sets() {
   tall.gemm_bf16 = &tall_tiles::gemm_bf16;
   tall.gemm_s8 = &tall_tiles::gemm_s8;
   tall.attention_f32 = &tall_tiles::attention_f32;
+  tall.attention_bf16 = &tall_tiles::attention_bf16;
   tall.attention_s8 = &tall_tiles::attention_s8;
   sets.push_back({"tall_tiles", true, true, true, tall});
   return sets;
@@ -428,7 +429,7 @@ TEST_CASE("row-wise operations: every set equals scalar bit for bit") {
       return r;
     };
     const results expected = run(scalar_table);
-    for (const kernel_set& set : all_sets()) {
+    for (const kernel_set& set : kernel_sets()) {
       if (!set.available) continue;
       const results got = run(set.table);
       INFO(set.name << " C=" << c);
@@ -492,7 +493,7 @@ TEST_CASE("similarity: every set scores stored embeddings with the scalar set's 
                                                                            ? to_f32(halves[i])
                                                                            : static_cast<float>(bytes[i]));
           if (!scaled) CHECK(expected[0] == doctest::Approx(sum).epsilon(1e-4).scale(kind == 2 ? 60 : 1));
-          for (const kernel_set& set : all_sets()) {
+          for (const kernel_set& set : kernel_sets()) {
             if (!set.available) continue;
             const std::vector<float> got = run(set.table);
             CHECK_MESSAGE(first_difference(got.data(), expected.data(), got.size()) < 0,
@@ -523,7 +524,7 @@ TEST_CASE("similarity: every set widens every finite f16 value as scalar does") 
     };
     const std::vector<float> expected = run(scalar_table);
     CHECK(expected[1] == to_f32(rows[16 + lane]));
-    for (const kernel_set& set : all_sets()) {
+    for (const kernel_set& set : kernel_sets()) {
       if (!set.available) continue;
       const std::vector<float> got = run(set.table);
       CHECK_MESSAGE(first_difference(got.data(), expected.data(), got.size()) < 0, set.name << " lane " << lane);
@@ -560,7 +561,7 @@ TEST_CASE("activations: every set equals scalar bit for bit on every bf16 value"
   std::vector<float> expected(x.size()), got(x.size());
   for (int act = 0; act <= 5; act++) {
     scalar_table.activate_rows(expected.data(), n, x.data(), n, 1, n, static_cast<activation>(act));
-    for (const kernel_set& set : all_sets()) {
+    for (const kernel_set& set : kernel_sets()) {
       if (!set.available) continue;
       set.table.activate_rows(got.data(), n, x.data(), n, 1, n, static_cast<activation>(act));
       const std::ptrdiff_t at = first_difference(got.data(), expected.data(), x.size());

@@ -262,11 +262,7 @@ static OCELLUS_NOINLINE void tiles_float(const float* a, std::ptrdiff_t lda, con
     tiles_float<MR, 1, W>(a, lda, b, stride, k, out, ldo, next, onto, rows);
     tiles_float<MR, 1, W>(a, lda, b + stride, stride, k, out + panel_width, ldo, next, onto, rows);
   } else if constexpr (is_lone<P>) {
-    for (int r = 0, height = 0; r < rows; r += height) {
-      auto tile = &tile_float<1, P, W>;
-      height = by_few_heights<MR>(rows - r, [&](auto h) OCELLUS_LAMBDA { tile = &tile_float<h, P, W>; });
-      run(tile, r);
-    }
+    by_few_heights<MR>(rows, [](auto h) OCELLUS_LAMBDA { return &tile_float<h, P, W>; }, run);
   } else {
     by_height<MR>(rows, [&](auto h) OCELLUS_LAMBDA { run(tile_float<h, P, W>, 0); });
   }
@@ -398,11 +394,7 @@ static OCELLUS_NOINLINE void tiles_s8(const std::uint8_t* a, std::ptrdiff_t lda,
     tiles_s8<MR, 1>(a, lda, b, stride, k, out, ldo, next, rows);
     tiles_s8<MR, 1>(a, lda, b + stride, stride, k, out + panel_width, ldo, next, rows);
   } else if constexpr (is_lone<P>) {
-    for (int r = 0, height = 0; r < rows; r += height) {
-      auto tile = &tile_s8<1, P>;
-      height = by_few_heights<MR>(rows - r, [&](auto h) OCELLUS_LAMBDA { tile = &tile_s8<h, P>; });
-      run(tile, r);
-    }
+    by_few_heights<MR>(rows, [](auto h) OCELLUS_LAMBDA { return &tile_s8<h, P>; }, run);
   } else if constexpr (Split) {
     by_height<MR>(rows, [&](auto h) OCELLUS_LAMBDA { run(tile_s8<h, P, true>, 0); });
   } else {

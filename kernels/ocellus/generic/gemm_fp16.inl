@@ -50,11 +50,7 @@ static OCELLUS_INLINE void tiles_rounded(int rows, int panels, const std::uint32
     std::memset(c + r * ldc, 0, sizeof(float) * static_cast<std::size_t>(panels * panel_width));
   const auto run = [&](auto tile, int r) OCELLUS_LAMBDA { tile(a + r * lda, lda, b, stride, depth, c + r * ldc, ldc); };
   if (panels == 4) return by_height<float_rows>(rows, [&](auto h) OCELLUS_LAMBDA { run(tile_fp16<h, 2>, 0); });
-  for (int r = 0, height = 0; r < rows; r += height) {
-    auto tile = &tile_fp16<1, 1>;
-    height = by_few_heights<float_rows>(rows - r, [&](auto h) OCELLUS_LAMBDA { tile = &tile_fp16<h, 1>; });
-    run(tile, r);
-  }
+  by_few_heights<float_rows>(rows, [](auto h) OCELLUS_LAMBDA { return &tile_fp16<h, 1>; }, run);
 }
 
 /// A block of activations to fp16, each value twice in a word, which is what a broadcast from memory takes.

@@ -28,12 +28,23 @@ static OCELLUS_INLINE void by_height(int height, const F& tile) noexcept {
   tile(std::integral_constant<int, Height>{});
 }
 
-/// The greatest of the heights MR, 4, 2 and 1 that `rows` rows fill; `use` gets it as a constant. For what is rare.
+/// The greatest of the heights MR, 4, 2 and 1 that `rows` rows fill; `use` gets it as a constant.
 template <int MR, class F>
-static OCELLUS_INLINE int by_few_heights(int rows, const F& use) noexcept {
+static OCELLUS_INLINE int few_height(int rows, const F& use) noexcept {
   if constexpr (MR > 1) {
-    if (rows < MR) return by_few_heights<(MR > 4 ? 4 : MR / 2)>(rows, use);
+    if (rows < MR) return few_height<(MR > 4 ? 4 : MR / 2)>(rows, use);
   }
   use(std::integral_constant<int, MR>{});
   return MR;
+}
+
+/// run(tile, row) until `rows` rows are done, with tiles of these few heights: pick(height) is a pointer to one. For
+/// what is rare, with one call in the code.
+template <int MR, class Pick, class Run>
+static OCELLUS_INLINE void by_few_heights(int rows, const Pick& pick, const Run& run) noexcept {
+  for (int r = 0, height = 0; r < rows; r += height) {
+    auto tile = pick(std::integral_constant<int, 1>{});
+    height = few_height<MR>(rows - r, [&](auto h) OCELLUS_LAMBDA { tile = pick(h); });
+    run(tile, r);
+  }
 }

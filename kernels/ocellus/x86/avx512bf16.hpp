@@ -76,11 +76,7 @@ struct avx512bf16 : avx512vnni {
       tile(a + r * lda, lda, b, stride, (depth + 1) / 2, from + r * ldf, ldf, c + r * ldc, ldc, next);
     };
     if (panels == 2) return by_height<float_rows>(rows, [&](auto h) OCELLUS_LAMBDA { run(tile_bf16<h, 2>, 0); });
-    for (int r = 0, height = 0; r < rows; r += height) {
-      auto tile = &tile_bf16<1, 1>;
-      height = by_few_heights<float_rows>(rows - r, [&](auto h) OCELLUS_LAMBDA { tile = &tile_bf16<h, 1>; });
-      run(tile, r);
-    }
+    by_few_heights<float_rows>(rows, [](auto h) OCELLUS_LAMBDA { return &tile_bf16<h, 1>; }, run);
   }
 
   static OCELLUS_NOINLINE void round_bf16(std::uint16_t* out, std::ptrdiff_t ldo, const float* a,
