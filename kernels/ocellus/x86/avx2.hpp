@@ -8,9 +8,9 @@
 // | _mm256_madd_epi16    | vpmaddwd    | adds those pairs in s32; else u8 x s8 as s16 halves                    |
 //
 // Overflow: s16 products of u8 x s8 are below 2^15, pmaddwd adds two of them in s32; see ops/gemm.hpp for K.
-// % of pmaddwd's peak, which is 16 products an instruction. Zen 3: 80 % at 50 rows and up with bounded pairs (tile
-// alone 90 %), 70 % with halves: that takes one addition for each multiplication, and Zen 3 starts 3.2 of both a
-// cycle. Zen 5, halves: 76 % with rows split beforehand, 65 % without. f32 on Zen 3: 88-96 % of its peak.
+// % of pmaddwd's peak, which is 16 products an instruction. Zen 3 (kernels-zen3.json): 82-85 % at 50 rows with bounded
+// pairs (tile alone 90 %), 70 % with halves: that takes one addition for each multiplication, and Zen 3 starts 3.2 of
+// both a cycle. Zen 5, halves: 76 % with rows split beforehand, 65 % without. f32 on Zen 3: 96-98 % of its peak.
 // Registers: f32 tile 6 x 16: 12 accumulators + 2 of W + 1 of A = 15. s8 tile of pairs 5 x 16: 10 + 1 of ones + 2 of
 // W + 1 of A + 1 = 15; of halves 4 x 16: 8 + 4 of W + 2 of A = 14.
 // One panel at a time: sixteen registers hold no more.
