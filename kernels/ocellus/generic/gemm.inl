@@ -22,10 +22,10 @@
 //
 // A set without a dot product of bytes multiplies 16-bit halves of each four. With split_bytes > 0 gemm_s8 splits rows
 // for all their panels beforehand (split_rows), on the stack, if they fit; its tiles are then tile_s8<MR, P, true>.
-// With pair_rows > 0 products of so many rows or more go another way, x86/gemm_pairs.inl.
+// With quad_rows > 0 products of so many rows or more go another way, x86/gemm_quads.inl.
 //
 // A set that improves on the s8 tile alone defines OCELLUS_ONLY_S8 around the include and inherits the rest; it sets
-// pair_rows and split_bytes again, or its parent's ways around the tile stay.
+// quad_rows and split_bytes again, or its parent's ways around the tile stay.
 
 #if !defined(OCELLUS_ONLY_S8)
 
@@ -462,8 +462,8 @@ static OCELLUS_NOINLINE void gemm_s8_by_tiles(const gemm_args& g) noexcept {
 }
 
 static void gemm_s8(const gemm_args& g) noexcept {
-  if constexpr (pair_rows > 0) {
-    if (g.m >= pair_rows && gemm_s8_by_pairs(g)) return;
+  if constexpr (quad_rows > 0) {
+    if (g.m >= quad_rows) return gemm_s8_by_quads(g);
   }
   gemm_s8_by_tiles(g);
 }

@@ -4,15 +4,16 @@
 // |----------------------|-------------|------------------------------------------------------------------------|
 // | _mm256_fmadd_ps      | vfmadd231ps | f32 tile, 8 lanes (add_product: the instruction itself)                 |
 // | _mm256_cvtph_ps      | vcvtph2ps   | f16 weights, widened per panel row                                     |
-// | _mm256_maddubs_epi16 | vpmaddubsw  | s8 tile of 16 rows or more: weights bounded by pairs (gemm_pairs.inl)  |
-// | _mm256_madd_epi16    | vpmaddwd    | adds those pairs in s32; else u8 x s8 as s16 halves                    |
+// | _mm256_maddubs_epi16 | vpmaddubsw  | s8 products of 16 rows or more: four at a time (gemm_quads.inl)        |
+// | _mm256_madd_epi16    | vpmaddwd    | adds those sums in s32; else u8 x s8 as s16 halves                     |
 //
 // Overflow: s16 products of u8 x s8 are below 2^15, pmaddwd adds two of them in s32; see ops/gemm.hpp for K.
-// % of pmaddwd's peak, which is 16 products an instruction. Zen 3 (kernels-zen3.json): 82-85 % at 50 rows with bounded
-// pairs (tile alone 90 %), 70 % with halves: that takes one addition for each multiplication, and Zen 3 starts 3.2 of
-// both a cycle. Zen 5, halves: 76 % with rows split beforehand, 65 % without. f32 on Zen 3: 96-98 % of its peak.
-// Registers: f32 tile 6 x 16: 12 accumulators + 2 of W + 1 of A = 15. s8 tile of pairs 5 x 16: 10 + 1 of ones + 2 of
-// W + 1 of A + 1 = 15; of halves 4 x 16: 8 + 4 of W + 2 of A = 14.
+// % of pmaddwd's peak, which is 16 products an instruction: figures of Zen 3 from kernels-zen3.json, at 50 rows. s8 by
+// quads 92-97 %; their tile alone reaches 115-120 %, since it takes three multiplications where pmaddwd takes four, and
+// every instruction counts where another thread shares the core. Zen 5, halves: 76 % with rows split beforehand, 65 %
+// without. f32 on Zen 3: 96-98 % of its peak.
+// Registers: f32 tile 6 x 16: 12 accumulators + 2 of W + 1 of A = 15. s8 tile of quads 4 x 16: 8 + 1 of ones + 2 of W
+// (and two from memory) + 2 of A + 2 = 15; of halves 4 x 16: 8 + 4 of W + 2 of A = 14.
 // One panel at a time: sixteen registers hold no more.
 #pragma once
 
@@ -219,7 +220,7 @@ struct avx2 : scalar {
 
   /// Depths that the f32 tile's loop takes at a time: 92 instructions for 48 products, where one depth took 27 for 12.
   /// A core's front end has time for that, but only half of it is left where another thread (of a neighbour in the
-  /// cloud, say) shares the core: there this is 1.25 times as quick on Zen 3. Tiles of pairs take two steps likewise.
+  /// cloud, say) shares the core: there this is 1.25 times as quick on Zen 3. Tiles of quads take two steps likewise.
   static constexpr int step = 4;
 
   /// The last k < step depths of a tile, onto its sums.
@@ -340,70 +341,112 @@ struct avx2 : scalar {
     });
   }
 
-  static constexpr int pair_rows = 16;  // below, bounding costs what it saves
-  static constexpr int pair_tile = 5;
+  static constexpr int quad_rows = 16;  // below, making weights ready costs what it saves
 
-  static OCELLUS_INLINE std::uint64_t bound_pairs(std::int8_t* bounded, std::int32_t* excess,
-                                                  const std::int8_t* panel, const std::int32_t* limits) noexcept {
-    const __m256i ones = _mm256_set1_epi8(1), low = _mm256_set1_epi16(0x00ff);
+  static OCELLUS_INLINE std::uint64_t bound_quads(std::int8_t* bounded, std::int32_t* base_sums, std::int32_t* excess,
+                                                  std::int32_t (*rare)[16], const std::int8_t* w,
+                                                  const std::uint8_t* range, const std::uint8_t* base) noexcept {
+    const __m256i zero = _mm256_setzero_si256();
+    const auto broadcast = [](const std::uint8_t* at) OCELLUS_LAMBDA {
+      std::int32_t four;
+      std::memcpy(&four, at, 4);
+      return _mm256_set1_epi32(four);
+    };
+    const __m256i ranges[2] = {broadcast(range), broadcast(range + 4)};
+    const auto ends = [](__m256i most, __m256i least) OCELLUS_LAMBDA {
+      return _mm256_or_si256(_mm256_cmpeq_epi16(most, _mm256_set1_epi16(32767)),
+                             _mm256_cmpeq_epi16(least, _mm256_set1_epi16(-32768)));
+    };
     std::uint64_t none = 0;
-    unroll<8>([&](auto i) OCELLUS_LAMBDA {
-      const __m256i w = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(panel + i * 32));
-      const __m256i sum = _mm256_maddubs_epi16(ones, w);
-      const __m256i most = _mm256_set1_epi32(limits[i / 2]), least = _mm256_sub_epi16(_mm256_setzero_si256(), most);
-      const __m256i e = _mm256_sub_epi16(sum, _mm256_max_epi16(_mm256_min_epi16(sum, most), least));
-      _mm256_store_si256(reinterpret_cast<__m256i*>(bounded + i * 32), _mm256_sub_epi8(w, _mm256_and_si256(e, low)));
-      _mm256_store_si256(reinterpret_cast<__m256i*>(excess + i * 8), e);
-      const int zeros = _mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(e, _mm256_setzero_si256())));
-      none |= static_cast<std::uint64_t>(static_cast<unsigned>(zeros)) << (8 * i);
+    // columns of which `e` gives weights up, from bit `at` on
+    const auto note = [&](__m256i e, std::int32_t* to, int at) OCELLUS_LAMBDA {
+      _mm256_store_si256(reinterpret_cast<__m256i*>(to), e);
+      const int zeros = _mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(e, zero)));
+      none |= static_cast<std::uint64_t>(static_cast<unsigned>(zeros)) << at;
+    };
+    __m256i pairs[2];  // of either four depths that are beyond 16 bits alone
+    unroll<2>([&](auto h) OCELLUS_LAMBDA {  // columns 0..7, 8..15
+      __m256i x[2], most[2], least[2];
+      unroll<2>([&](auto i) OCELLUS_LAMBDA {  // depths 0..3, 4..7
+        x[i] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w + i * 64 + h * 32));
+        most[i] = _mm256_maddubs_epi16(ranges[i], _mm256_max_epi8(x[i], zero));
+        least[i] = _mm256_maddubs_epi16(ranges[i], _mm256_min_epi8(x[i], zero));
+      });
+      if (base_sums != nullptr) {
+        __m256i* const sums = reinterpret_cast<__m256i*>(base_sums + h * 8);
+        const __m256i ones = _mm256_set1_epi16(1);
+        const __m256i y = _mm256_madd_epi16(_mm256_maddubs_epi16(broadcast(base), x[0]), ones),
+                      z = _mm256_madd_epi16(_mm256_maddubs_epi16(broadcast(base + 4), x[1]), ones);
+        _mm256_store_si256(sums, _mm256_add_epi32(_mm256_load_si256(sums), _mm256_add_epi32(y, z)));
+      }
+      pairs[h] = ends(_mm256_max_epi16(most[0], most[1]), _mm256_min_epi16(least[0], least[1]));
+      const __m256i quads = ends(_mm256_adds_epi16(most[0], most[1]), _mm256_adds_epi16(least[0], least[1]));
+      const __m256i e = _mm256_and_si256(x[1], quads);
+      _mm256_store_si256(reinterpret_cast<__m256i*>(bounded + h * 32), x[0]);
+      _mm256_store_si256(reinterpret_cast<__m256i*>(bounded + 64 + h * 32), _mm256_sub_epi8(x[1], e));
+      note(e, excess + h * 8, 8 * h);
     });
-    return ~none;
+    const __m256i any = _mm256_or_si256(pairs[0], pairs[1]);
+    if (_mm256_testz_si256(any, any)) return none ^ 0xffff;
+    // such quads keep one weight: `excess` would saturate too, so it is only of depths 4 and 6
+    unroll<2>([&](auto h) OCELLUS_LAMBDA {
+      const __m256i even = _mm256_and_si256(pairs[h], _mm256_set1_epi16(0x00ff));
+      __m256i* const first = reinterpret_cast<__m256i*>(bounded + h * 32);
+      const __m256i e0 = _mm256_and_si256(_mm256_load_si256(first), even);
+      _mm256_store_si256(first, _mm256_sub_epi8(_mm256_load_si256(first), e0));
+      note(e0, rare[0] + h * 8, 16 + 8 * h);
+      __m256i* const second = reinterpret_cast<__m256i*>(excess + h * 8);
+      const __m256i e = _mm256_load_si256(second);
+      const __m256i e1 = _mm256_andnot_si256(even, _mm256_and_si256(e, pairs[h]));
+      note(e1, rare[1] + h * 8, 32 + 8 * h);
+      _mm256_store_si256(second, _mm256_sub_epi8(e, e1));
+    });
+    return none ^ 0xffffffffffff;
   }
 
-  static OCELLUS_INLINE void add_excess(std::int32_t* sums, const std::uint16_t* even, std::int32_t excess,
+  static OCELLUS_INLINE void add_excess(std::int32_t* sums, const std::uint8_t* a, int two_tiles, std::int32_t excess,
                                         int rows) noexcept {
-    const __m256i e = _mm256_set1_epi32(excess);
-    for (int r = 0; r < rows; r += 8) {
-      const __m256i x = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(even + r)));
+    const __m256i e = _mm256_set1_epi32(excess), ones = _mm256_set1_epi16(1);
+    for (int r = 0; r < rows; r += 8, a += two_tiles) {
+      const __m256i x = _mm256_load_si256(reinterpret_cast<const __m256i*>(a));
       __m256i* to = reinterpret_cast<__m256i*>(sums + r);
-      _mm256_storeu_si256(to, _mm256_add_epi32(_mm256_loadu_si256(to), _mm256_madd_epi16(x, e)));
+      _mm256_store_si256(to,
+                         _mm256_add_epi32(_mm256_load_si256(to), _mm256_madd_epi16(_mm256_maddubs_epi16(x, e), ones)));
     }
   }
 
   template <int MR>
-  static OCELLUS_NOINLINE void tile_pairs(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* bounded,
-                                          int k, std::int32_t* out, prefetch_run& next) noexcept {
+  static OCELLUS_NOINLINE void tile_quads(const std::uint8_t* a, const std::int8_t* bounded, int k, std::int32_t* out,
+                                          prefetch_run& next) noexcept {
+    const auto load = [](const void* at) OCELLUS_LAMBDA { return _mm256_load_si256(static_cast<const __m256i*>(at)); };
     __m256i acc[MR][2];
     unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-      unroll<2>([&](auto h) OCELLUS_LAMBDA {
-        acc[r][h] = _mm256_load_si256(reinterpret_cast<const __m256i*>(out + r * 16 + h * 8));
-      });
+      unroll<2>([&](auto h) OCELLUS_LAMBDA { acc[r][h] = load(out + r * 16 + h * 8); });
     });
     __m256i ones = _mm256_set1_epi16(1);
     OCELLUS_KEEP(ones);
     const char* ahead = next.at;
-    const std::uint8_t* rows[(MR + 2) / 3];  // every third row; the others are one and two strides away
-    unroll<(MR + 2) / 3>([&](auto i) OCELLUS_LAMBDA { rows[i] = a + 3 * i * lda; });
     const std::int8_t* const end = bounded + k * 16;
-    for (const std::int8_t* w = bounded; w < end; w += 2 * 64) {
+    for (const std::int8_t* w = bounded; w < end; w += 2 * 128, a += 2 * 64) {
       _mm_prefetch(ahead, _MM_HINT_T1);
-      _mm_prefetch(ahead + next.pace, _MM_HINT_T1);
-      ahead += 2 * next.pace;
+      ahead += 4 * next.pace;
       unroll<2>([&](auto d) OCELLUS_LAMBDA {
-        const __m256i w0 = _mm256_load_si256(reinterpret_cast<const __m256i*>(w + d * 64));
-        const __m256i w1 = _mm256_load_si256(reinterpret_cast<const __m256i*>(w + d * 64 + 32));
+        const __m256i w0 = load(w + d * 128), w1 = load(w + d * 128 + 32);
         unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-          std::int32_t four;
-          std::memcpy(&four, rows[r / 3] + r % 3 * lda + d * 4, 4);
-          const __m256i x = _mm256_set1_epi32(four);
-          const __m256i x0 = _mm256_maddubs_epi16(x, w0), x1 = _mm256_maddubs_epi16(x, w1);
-          acc[r][0] = _mm256_add_epi32(acc[r][0], _mm256_madd_epi16(x0, ones));
+          const std::int8_t* v = w + d * 128 + 64;
+          __asm__ volatile("" : "+r"(v));  // the other two are read again for each row: kept, they would not fit
+          std::int32_t four[2];
+          std::memcpy(&four[0], a + d * 64 + r * 4, 4);
+          std::memcpy(&four[1], a + d * 64 + 32 + r * 4, 4);
+          const __m256i x = _mm256_set1_epi32(four[0]), y = _mm256_set1_epi32(four[1]);
+          const __m256i q0 = _mm256_add_epi16(_mm256_maddubs_epi16(x, w0), _mm256_maddubs_epi16(y, load(v)));
+          const __m256i q1 = _mm256_add_epi16(_mm256_maddubs_epi16(x, w1), _mm256_maddubs_epi16(y, load(v + 32)));
+          acc[r][0] = _mm256_add_epi32(acc[r][0], _mm256_madd_epi16(q0, ones));
           OCELLUS_KEEP(acc[r][0]);
-          acc[r][1] = _mm256_add_epi32(acc[r][1], _mm256_madd_epi16(x1, ones));
+          acc[r][1] = _mm256_add_epi32(acc[r][1], _mm256_madd_epi16(q1, ones));
           OCELLUS_KEEP(acc[r][1]);
         });
       });
-      unroll<(MR + 2) / 3>([&](auto i) OCELLUS_LAMBDA { rows[i] += 8; });
     }
     next.at = ahead;
     unroll<MR>([&](auto r) OCELLUS_LAMBDA {
@@ -414,7 +457,7 @@ struct avx2 : scalar {
   }
 
 #include <ocellus/generic/rowwise.inl>
-#include <ocellus/x86/gemm_pairs.inl>
+#include <ocellus/x86/gemm_quads.inl>
 #include <ocellus/generic/gemm.inl>
 #include <ocellus/generic/attention.inl>
 };

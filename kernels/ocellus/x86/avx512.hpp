@@ -119,7 +119,7 @@ struct avx512 : avx2 {
   static constexpr int row_chains = 2;
   static constexpr int float_rows = 12;
   static constexpr int s8_rows = 8;
-  static constexpr int pair_rows = 0;
+  static constexpr int quad_rows = 0;
   static constexpr int most_panels = 2;
   static constexpr std::size_t split_bytes = 0;  // splitting: 1.11 times as quick for 7 KB of code, and few CPUs
   static constexpr int wide_rows = 3;

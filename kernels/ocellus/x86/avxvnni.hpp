@@ -20,7 +20,7 @@ namespace kernels {
 struct avxvnni : avx2 {
   static constexpr isa id = isa::avxvnni;
   static constexpr int s8_rows = 6;
-  static constexpr int pair_rows = 0;
+  static constexpr int quad_rows = 0;
   static constexpr std::size_t split_bytes = 0;
 
 #include <ocellus/generic/unroll.inl>

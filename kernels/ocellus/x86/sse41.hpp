@@ -2,8 +2,8 @@
 //
 // | intrinsic          | instruction  | use                                                                   |
 // |--------------------|--------------|-----------------------------------------------------------------------|
-// | _mm_maddubs_epi16  | pmaddubsw    | s8 tile of 8 rows or more: weights bounded by pairs (gemm_pairs.inl)  |
-// | _mm_madd_epi16     | pmaddwd      | adds those pairs in s32; else u8 x s8 as s16 halves                   |
+// | _mm_maddubs_epi16  | pmaddubsw    | s8 products of 10 rows or more: four at a time (gemm_quads.inl)       |
+// | _mm_madd_epi16     | pmaddwd      | adds those sums in s32; else u8 x s8 as s16 halves                    |
 // | * and + of __m128d | mulpd, addpd | f32 tile: a fused multiply-add without the instruction, see below     |
 //
 // f32: law 2 wants FMA chains and these CPUs have no FMA. The product of two floats is exact in double;
@@ -13,9 +13,8 @@
 // std::fma. The price: about ten instructions for two products instead of two for four. Convert with --dtype
 // s8 for these machines; f32 is here to be right.
 //
-// Overflow of the s8 tiles: as in avx2.hpp. Registers: of pairs 3 x 16: 12 accumulators + 1 of ones + 1 of A + 1 = 15
-// of 16, W from memory; of halves 2 x 16: 8 + 1 of W + 2 of A + 1 = 12. % of peak: not measured on such a CPU; on Zen 3
-// pairs are 1.4 times as quick as halves.
+// Overflow of the s8 tiles: as in avx2.hpp. Registers: of quads 2 x 16: 8 accumulators + 1 of ones + 2 of A + 2 = 13 of
+// 16, W from memory; of halves 2 x 16: 8 + 1 of W + 2 of A + 1 = 12. % of peak: not measured on such a CPU.
 #pragma once
 
 #include <ocellus/generic/scalar.hpp>
@@ -268,34 +267,69 @@ struct sse41 : scalar {
     });
   }
 
-  static constexpr int pair_rows = 8;  // below, bounding costs what it saves
-  static constexpr int pair_tile = 3;
+  static constexpr int quad_rows = 10;  // below, making weights ready costs what it saves
 
-  static OCELLUS_INLINE std::uint64_t bound_pairs(std::int8_t* bounded, std::int32_t* excess,
-                                                  const std::int8_t* panel, const std::int32_t* limits) noexcept {
-    const __m128i ones = _mm_set1_epi8(1), low = _mm_set1_epi16(0x00ff);
-    std::uint64_t none = 0;
-    for (int i = 15; i >= 0; i--) {
-      const __m128i w = _mm_loadu_si128(reinterpret_cast<const __m128i*>(panel + i * 16));
-      const __m128i sum = _mm_maddubs_epi16(ones, w);
-      const __m128i most = _mm_set1_epi32(limits[i / 4]), least = _mm_sub_epi16(_mm_setzero_si128(), most);
-      const __m128i e = _mm_sub_epi16(sum, _mm_max_epi16(_mm_min_epi16(sum, most), least));
-      _mm_store_si128(reinterpret_cast<__m128i*>(bounded + i * 16), _mm_sub_epi8(w, _mm_and_si128(e, low)));
-      _mm_store_si128(reinterpret_cast<__m128i*>(excess + i * 4), e);
-      const int zeros = _mm_movemask_ps(_mm_castsi128_ps(_mm_cmpeq_epi32(e, _mm_setzero_si128())));
-      none = none << 4 | static_cast<unsigned>(zeros);
+  static OCELLUS_INLINE std::uint64_t bound_quads(std::int8_t* bounded, std::int32_t* base_sums, std::int32_t* excess,
+                                                  std::int32_t (*rare)[16], const std::int8_t* w,
+                                                  const std::uint8_t* range, const std::uint8_t* base) noexcept {
+    const __m128i zero = _mm_setzero_si128();
+    const auto broadcast = [](const std::uint8_t* at) OCELLUS_LAMBDA {
+      std::int32_t four;
+      std::memcpy(&four, at, 4);
+      return _mm_set1_epi32(four);
+    };
+    const __m128i ranges[2] = {broadcast(range), broadcast(range + 4)};
+    const auto ends = [](__m128i most, __m128i least) OCELLUS_LAMBDA {
+      return _mm_or_si128(_mm_cmpeq_epi16(most, _mm_set1_epi16(32767)), _mm_cmpeq_epi16(least, _mm_set1_epi16(-32768)));
+    };
+    std::uint64_t there = 0;
+    // columns of which `e` gives weights up, from bit `at` on
+    const auto note = [&](__m128i e, std::int32_t* to, int at) OCELLUS_LAMBDA {
+      _mm_store_si128(reinterpret_cast<__m128i*>(to), e);
+      const int zeros = _mm_movemask_ps(_mm_castsi128_ps(_mm_cmpeq_epi32(e, zero)));
+      there |= static_cast<std::uint64_t>(static_cast<unsigned>(zeros ^ 15)) << at;
+    };
+    for (int q = 0; q < 4; q++) {  // four columns
+      __m128i x[2], most[2], least[2];
+      unroll<2>([&](auto i) OCELLUS_LAMBDA {  // depths 0..3, 4..7
+        x[i] = _mm_loadu_si128(reinterpret_cast<const __m128i*>(w + i * 64 + q * 16));
+        most[i] = _mm_maddubs_epi16(ranges[i], _mm_max_epi8(x[i], zero));
+        least[i] = _mm_maddubs_epi16(ranges[i], _mm_min_epi8(x[i], zero));
+      });
+      if (base_sums != nullptr) {
+        __m128i* const sums = reinterpret_cast<__m128i*>(base_sums + q * 4);
+        const __m128i ones = _mm_set1_epi16(1);
+        const __m128i y = _mm_madd_epi16(_mm_maddubs_epi16(broadcast(base), x[0]), ones),
+                      z = _mm_madd_epi16(_mm_maddubs_epi16(broadcast(base + 4), x[1]), ones);
+        _mm_store_si128(sums, _mm_add_epi32(_mm_load_si128(sums), _mm_add_epi32(y, z)));
+      }
+      const __m128i pairs = ends(_mm_max_epi16(most[0], most[1]), _mm_min_epi16(least[0], least[1]));
+      const __m128i quads = ends(_mm_adds_epi16(most[0], most[1]), _mm_adds_epi16(least[0], least[1]));
+      __m128i e = _mm_and_si128(x[1], quads);
+      _mm_store_si128(reinterpret_cast<__m128i*>(bounded + 64 + q * 16), _mm_sub_epi8(x[1], e));
+      if (!_mm_testz_si128(pairs, pairs)) {  // as in avx2.hpp
+        const __m128i even = _mm_and_si128(pairs, _mm_set1_epi16(0x00ff));
+        const __m128i e0 = _mm_and_si128(x[0], even), e1 = _mm_andnot_si128(even, _mm_and_si128(e, pairs));
+        x[0] = _mm_sub_epi8(x[0], e0);
+        e = _mm_sub_epi8(e, e1);
+        note(e0, rare[0] + q * 4, 16 + 4 * q);
+        note(e1, rare[1] + q * 4, 32 + 4 * q);
+      }
+      _mm_store_si128(reinterpret_cast<__m128i*>(bounded + q * 16), x[0]);
+      note(e, excess + q * 4, 4 * q);
     }
-    return ~none;
+    return there;
   }
 
-  static OCELLUS_INLINE void add_excess(std::int32_t* sums, const std::uint16_t* even, std::int32_t excess,
+  static OCELLUS_INLINE void add_excess(std::int32_t* sums, const std::uint8_t* a, int two_tiles, std::int32_t excess,
                                         int rows) noexcept {
-    const __m128i e = _mm_set1_epi32(excess);
-    for (int r = 0; r < rows; r += 4) {
-      const __m128i x = _mm_cvtepu8_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(even + r)));
-      __m128i* to = reinterpret_cast<__m128i*>(sums + r);
-      _mm_storeu_si128(to, _mm_add_epi32(_mm_loadu_si128(to), _mm_madd_epi16(x, e)));
-    }
+    const __m128i e = _mm_set1_epi32(excess), ones = _mm_set1_epi16(1);
+    for (int r = 0; r < rows; r += 8, a += two_tiles)
+      unroll<2>([&](auto i) OCELLUS_LAMBDA {
+        const __m128i x = _mm_load_si128(reinterpret_cast<const __m128i*>(a + i * 16));
+        __m128i* to = reinterpret_cast<__m128i*>(sums + r + i * 4);
+        _mm_store_si128(to, _mm_add_epi32(_mm_load_si128(to), _mm_madd_epi16(_mm_maddubs_epi16(x, e), ones)));
+      });
   }
 
   /// sum += x, in the register of the sum and in the order of the source: left to themselves compilers add into x's
@@ -308,9 +342,10 @@ struct sse41 : scalar {
 #endif
   }
 
+  /// One or two rows of tile_quads: more sums than two rows' and W's eight vectors do not stay in sixteen registers.
   template <int MR>
-  static OCELLUS_NOINLINE void tile_pairs(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* bounded,
-                                          int k, std::int32_t* out, prefetch_run& next) noexcept {
+  static OCELLUS_NOINLINE void tile_quad_rows(const std::uint8_t* a, const std::int8_t* bounded, int k,
+                                              std::int32_t* out, prefetch_run& next) noexcept {
     __m128i acc[MR][4];
     unroll<MR>([&](auto r) OCELLUS_LAMBDA {
       unroll<4>([&](auto q) OCELLUS_LAMBDA {
@@ -321,18 +356,21 @@ struct sse41 : scalar {
     OCELLUS_KEEP(ones);
     const char* ahead = next.at;
     const std::int8_t* const end = bounded + k * 16;
-    for (const std::int8_t* w = bounded; w < end; w += 64, a += 4) {
+    for (const std::int8_t* w = bounded; w < end; w += 128, a += 64) {
       _mm_prefetch(ahead, _MM_HINT_T1);
-      ahead += next.pace;
+      ahead += 2 * next.pace;
       unroll<MR>([&](auto r) OCELLUS_LAMBDA {
         const std::int8_t* v = w;
-        __asm__ volatile("" : "+r"(v));  // W is read again for each row: kept, it would need four more registers
-        std::int32_t four;
-        std::memcpy(&four, a + r * lda, 4);
-        const __m128i x = _mm_set1_epi32(four);
+        __asm__ volatile("" : "+r"(v));  // W is read again for each row: kept, it would need eight more registers
+        std::int32_t four[2];
+        std::memcpy(&four[0], a + r * 4, 4);
+        std::memcpy(&four[1], a + 32 + r * 4, 4);
+        const __m128i x = _mm_set1_epi32(four[0]), y = _mm_set1_epi32(four[1]);
         unroll<4>([&](auto q) OCELLUS_LAMBDA {
-          const __m128i y = _mm_maddubs_epi16(x, _mm_load_si128(reinterpret_cast<const __m128i*>(v + q * 16)));
-          add_in_place(acc[r][q], _mm_madd_epi16(y, ones));
+          const __m128i* at = reinterpret_cast<const __m128i*>(v + q * 16);
+          const __m128i sum =
+              _mm_add_epi16(_mm_maddubs_epi16(x, _mm_load_si128(at)), _mm_maddubs_epi16(y, _mm_load_si128(at + 4)));
+          add_in_place(acc[r][q], _mm_madd_epi16(sum, ones));
         });
       });
     }
@@ -344,8 +382,15 @@ struct sse41 : scalar {
     });
   }
 
+  template <int MR>
+  static OCELLUS_INLINE void tile_quads(const std::uint8_t* a, const std::int8_t* bounded, int k, std::int32_t* out,
+                                        prefetch_run& next) noexcept {
+    tile_quad_rows<2>(a, bounded, k, out, next);
+    tile_quad_rows<MR - 2>(a + 8, bounded, k, out + 32, next);
+  }
+
 #include <ocellus/generic/rowwise.inl>
-#include <ocellus/x86/gemm_pairs.inl>
+#include <ocellus/x86/gemm_quads.inl>
 #include <ocellus/generic/gemm.inl>
 #include <ocellus/generic/attention.inl>
 };
