@@ -343,8 +343,7 @@ struct avx2 : scalar {
 
   static constexpr int quad_rows = 16;  // below, making weights ready costs what it saves
 
-  static OCELLUS_INLINE std::uint64_t bound_quads(std::int8_t* bounded, std::int32_t* base_sums, std::int32_t* excess,
-                                                  std::int32_t (*rare)[16], const std::int8_t* w,
+  static OCELLUS_INLINE std::uint32_t bound_quads(std::int8_t* bounded, std::int32_t* base_sums, const std::int8_t* w,
                                                   const std::uint8_t* range, const std::uint8_t* base) noexcept {
     const __m256i zero = _mm256_setzero_si256();
     const auto broadcast = [](const std::uint8_t* at) OCELLUS_LAMBDA {
@@ -353,18 +352,7 @@ struct avx2 : scalar {
       return _mm256_set1_epi32(four);
     };
     const __m256i ranges[2] = {broadcast(range), broadcast(range + 4)};
-    const auto ends = [](__m256i most, __m256i least) OCELLUS_LAMBDA {
-      return _mm256_or_si256(_mm256_cmpeq_epi16(most, _mm256_set1_epi16(32767)),
-                             _mm256_cmpeq_epi16(least, _mm256_set1_epi16(-32768)));
-    };
-    std::uint64_t none = 0;
-    // columns of which `e` gives weights up, from bit `at` on
-    const auto note = [&](__m256i e, std::int32_t* to, int at) OCELLUS_LAMBDA {
-      _mm256_store_si256(reinterpret_cast<__m256i*>(to), e);
-      const int zeros = _mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(e, zero)));
-      none |= static_cast<std::uint64_t>(static_cast<unsigned>(zeros)) << at;
-    };
-    __m256i pairs[2];  // of either four depths that are beyond 16 bits alone
+    std::uint32_t kept = 0;
     unroll<2>([&](auto h) OCELLUS_LAMBDA {  // columns 0..7, 8..15
       __m256i x[2], most[2], least[2];
       unroll<2>([&](auto i) OCELLUS_LAMBDA {  // depths 0..3, 4..7
@@ -379,29 +367,19 @@ struct avx2 : scalar {
                       z = _mm256_madd_epi16(_mm256_maddubs_epi16(broadcast(base + 4), x[1]), ones);
         _mm256_store_si256(sums, _mm256_add_epi32(_mm256_load_si256(sums), _mm256_add_epi32(y, z)));
       }
-      pairs[h] = ends(_mm256_max_epi16(most[0], most[1]), _mm256_min_epi16(least[0], least[1]));
-      const __m256i quads = ends(_mm256_adds_epi16(most[0], most[1]), _mm256_adds_epi16(least[0], least[1]));
-      const __m256i e = _mm256_and_si256(x[1], quads);
-      _mm256_store_si256(reinterpret_cast<__m256i*>(bounded + h * 32), x[0]);
-      _mm256_store_si256(reinterpret_cast<__m256i*>(bounded + 64 + h * 32), _mm256_sub_epi8(x[1], e));
-      note(e, excess + h * 8, 8 * h);
+      // four depths of the columns of which no sum is at the ends of 16 bits
+      const auto keep = [&](int i, __m256i up, __m256i down) OCELLUS_LAMBDA {
+        const __m256i ends = _mm256_or_si256(_mm256_cmpeq_epi16(up, _mm256_set1_epi16(32767)),
+                                             _mm256_cmpeq_epi16(down, _mm256_set1_epi16(-32768)));
+        const __m256i keeps = _mm256_cmpeq_epi32(ends, zero);
+        _mm256_store_si256(reinterpret_cast<__m256i*>(bounded + i * 64 + h * 32), _mm256_and_si256(x[i], keeps));
+        const int bits = _mm256_movemask_ps(_mm256_castsi256_ps(keeps));
+        kept |= static_cast<std::uint32_t>(bits) << (16 - 16 * i + 8 * h);
+      };
+      keep(0, _mm256_max_epi16(most[0], most[1]), _mm256_min_epi16(least[0], least[1]));
+      keep(1, _mm256_adds_epi16(most[0], most[1]), _mm256_adds_epi16(least[0], least[1]));
     });
-    const __m256i any = _mm256_or_si256(pairs[0], pairs[1]);
-    if (_mm256_testz_si256(any, any)) return none ^ 0xffff;
-    // such quads keep one weight: `excess` would saturate too, so it is only of depths 4 and 6
-    unroll<2>([&](auto h) OCELLUS_LAMBDA {
-      const __m256i even = _mm256_and_si256(pairs[h], _mm256_set1_epi16(0x00ff));
-      __m256i* const first = reinterpret_cast<__m256i*>(bounded + h * 32);
-      const __m256i e0 = _mm256_and_si256(_mm256_load_si256(first), even);
-      _mm256_store_si256(first, _mm256_sub_epi8(_mm256_load_si256(first), e0));
-      note(e0, rare[0] + h * 8, 16 + 8 * h);
-      __m256i* const second = reinterpret_cast<__m256i*>(excess + h * 8);
-      const __m256i e = _mm256_load_si256(second);
-      const __m256i e1 = _mm256_andnot_si256(even, _mm256_and_si256(e, pairs[h]));
-      note(e1, rare[1] + h * 8, 32 + 8 * h);
-      _mm256_store_si256(second, _mm256_sub_epi8(e, e1));
-    });
-    return none ^ 0xffffffffffff;
+    return ~kept;
   }
 
   static OCELLUS_INLINE void add_excess(std::int32_t* sums, const std::uint8_t* a, int two_tiles, std::int32_t excess,

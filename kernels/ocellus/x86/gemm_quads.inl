@@ -6,21 +6,21 @@
 // rows, a part of the depth and then each panel are made ready first:
 // - At each depth the block's activations lie in [least, most]. A `base`, at most `least` and half of `most`, is taken
 //   off them, which leaves a `range`; the products of the bases with a panel are the same for all rows and added again.
-// - A quad's positive products with the ranges as activations, and its negative ones, bound its sums. If they leave 16
-//   bits, its weights of the last four depths are an `excess`: zero for the tiles, their products are added aside.
-// - Rarely two depths of a quad leave 16 bits by themselves. Then it keeps one weight, the others go one by one.
+// - A quad's positive products with the ranges as activations, and its negative ones, bound its sums. If either of a
+//   column's quads reaches an end of 16 bits, its last four weights are an `excess`: zero for the tiles, their products
+//   are added aside.
+// - Rarely two products reach an end by themselves. Then all eight weights go, two at a time.
 // Tiles go on from the sums of bases and excesses, and are exact.
 //
-// Of normally distributed weights, each column scaled to 127, 3 quads in 100 have an excess in ViT-B/32 at batch 1; of
-// weights with heavier tails (Student's t with 6 degrees of freedom) 0.8 do. Making a panel ready takes as many
-// instructions as 8 to 14 of its rows.
+// Of normally distributed weights, each column scaled to 127, 3 of 100 columns of eight depths have an excess in
+// ViT-B/32 at batch 1 and 6 at batch 8; with heavier tails (Student's t with 6 degrees of freedom) 0.8 at batch 1.
+// Making a panel ready takes as many instructions as 6 to 14 of its rows.
 //
 // The set defines quad_rows (products of fewer rows do not come here) and
-//   static std::uint64_t bound_quads(std::int8_t* bounded, std::int32_t* base_sums, std::int32_t* excess,
-//       std::int32_t (*rare)[16], const std::int8_t* w, const std::uint8_t* range, const std::uint8_t* base)
-//     eight depths: w[2][16][4] to bounded[2][16][4]; base_sums[16] += their products with base[8], if not null;
-//     excess[16], four weights each, of depths 4..7; bit c of what it returns says whether column c has some. Where
-//     quads keep one weight there is also rare[2][16], of depths 0..3 and 4..7, told by bits 16 + c and 32 + c.
+//   static std::uint32_t bound_quads(std::int8_t* bounded, std::int32_t* base_sums, const std::int8_t* w,
+//                                    const std::uint8_t* range, const std::uint8_t* base)
+//     eight depths: w[2][16][4] to bounded[2][16][4]; base_sums[16] += w's products with base[8], if not null; bit c of
+//     what it returns says whether column c has lost depths 4..7, bit 16 + c whether also 0..3.
 //   static void add_excess(std::int32_t* sums, const std::uint8_t* a, int two_tiles, std::int32_t excess, int rows)
 //     sums[rows] += the excess times four depths of a[rows / 8][8][4], `two_tiles` bytes from eight rows to the next.
 //   template <int MR> static void tile_quads(const std::uint8_t* a, const std::int8_t* bounded, int k,
@@ -48,6 +48,9 @@ static OCELLUS_INLINE __m128i load_depths(const std::uint8_t* at, int left) noex
   return left > 8 ? _mm_loadu_si128(from) : _mm_loadl_epi64(from);
 }
 
+/// Rows of the next tile when `left` remain: three or four, of six rows or more.
+static constexpr int quad_tile(int left) noexcept { return left % 4 == 0 ? 4 : 3; }
+
 /// Transposes words: out[i] = word i of x[0], x[1], x[2], x[3].
 static OCELLUS_INLINE void transpose4(__m128i* out, const __m128i* x) noexcept {
   const __m128i low0 = _mm_unpacklo_epi32(x[0], x[1]), low1 = _mm_unpacklo_epi32(x[2], x[3]),
@@ -59,7 +62,7 @@ static OCELLUS_INLINE void transpose4(__m128i* out, const __m128i* x) noexcept {
 }
 
 /// Bounds of the activations of `rows` rows, and what is left of them: out[tiles / 2][depth / 4][2][4][4], the depth up
-/// to a multiple of 16. Each tile's rows are an even share, up to four, of those that are left.
+/// to a multiple of 16; a tile of three rows has a fourth whose sums nobody uses.
 static OCELLUS_NOINLINE void pack_quads(std::uint8_t* out, quad_bounds& bounds, const std::uint8_t* a,
                                         std::ptrdiff_t lda, int rows, int depth) noexcept {
   __m128i bases = _mm_setzero_si128();
@@ -72,19 +75,19 @@ static OCELLUS_NOINLINE void pack_quads(std::uint8_t* out, quad_bounds& bounds, 
     }
     const __m128i half = _mm_and_si128(_mm_srli_epi16(most, 1), _mm_set1_epi8(0x7f));
     const __m128i some = _mm_min_epu8(least, half), few = _mm_set1_epi8(8);
-    const __m128i base = _mm_and_si128(some, _mm_cmpeq_epi8(_mm_max_epu8(some, few), some));  // less does not pay
+    const __m128i base = _mm_and_si128(some, _mm_cmpeq_epi8(_mm_max_epu8(some, few), some));  // below 8: not worth it
     _mm_store_si128(reinterpret_cast<__m128i*>(bounds.base + d), base);
     _mm_store_si128(reinterpret_cast<__m128i*>(bounds.range + d), _mm_sub_epi8(most, base));
     bases = _mm_or_si128(bases, base);
   }
   bounds.based = _mm_testz_si128(bases, bases) == 0;  // after GELU there are none
   for (int i = 0, n = 0, tile = 0; i < rows; i += n, tile++) {
-    n = even_share(rows - i, 4);
+    n = quad_tile(rows - i);
     std::uint8_t* const to = out + tile / 2 * round_up(depth, 16) * 8 + tile % 2 * 16;
     for (int d = 0; d < depth; d += 16) {
       const __m128i base = _mm_load_si128(reinterpret_cast<const __m128i*>(bounds.base + d));
       __m128i x[4];
-      for (int r = 0; r < 4; r++)  // a fourth row that is missing repeats the third: its sums are not used
+      for (int r = 0; r < 4; r++)  // a fourth row that is missing repeats the third
         x[r] = _mm_sub_epi8(load_depths(a + (i + (r < n ? r : n - 1)) * lda + d, depth - d), base);
       transpose4(x, x);
       for (int j = 0; j < 4; j++) _mm_store_si128(reinterpret_cast<__m128i*>(to + (d + j * 4) * 8), x[j]);
@@ -92,34 +95,32 @@ static OCELLUS_NOINLINE void pack_quads(std::uint8_t* out, quad_bounds& bounds, 
   }
 }
 
-/// `depth` depths of a panel: bounded weights, zeros up to a multiple of 16; the products of the bases with them,
-/// base_sums[16]; and sums[16][rows] of what the excesses give with the activations at `a`, rows in eights.
+/// `depth` depths of a panel, in eights: bounded weights, zeros up to a multiple of 16; the products of the bases with
+/// the whole weights, added to base_sums[16]; and sums[16][rows] of what the excesses give with the activations at `a`,
+/// rows in eights.
 static OCELLUS_NOINLINE void bound_panel(std::int8_t* bounded, std::int32_t* base_sums, std::int32_t* sums,
                                          const std::uint8_t* a, int rows, const std::int8_t* panel,
                                          const quad_bounds& bounds, int depth) noexcept {
   constexpr int most = quad_depth / 8;
-  alignas(64) std::int8_t last[128] = {};
-  alignas(64) std::int32_t excess[most][16], rare[2][16];
   std::uint16_t list[most * 16 + 8];
-  alignas(8) std::uint16_t there[most + 3] = {};
+  alignas(8) std::uint16_t there[most] = {};  // read by fours
   const int two_tiles = round_up(depth, 16) * 8;
   std::memset(sums, 0, sizeof(std::int32_t) * 16 * static_cast<std::size_t>(rows));
+  std::memset(bounded + depth * 16, 0, 128);  // there is room
+  // sums += the products of a column's four depths from d on, of those weights that `mask` leaves
+  const auto add = [&](int d, int column, std::uint32_t mask) OCELLUS_LAMBDA {
+    std::uint32_t four;
+    std::memcpy(&four, panel + d * 16 + column * 4, 4);
+    add_excess(sums + column * rows, a + d * 8, two_tiles, static_cast<std::int32_t>(four & mask), rows);
+  };
   for (int d = 0; d < depth; d += 8) {
-    const std::int8_t* w = panel + d * 16;
-    if (d + 8 > depth) {
-      std::memcpy(last, w, 64);
-      w = last;
-    }
-    const std::uint64_t columns = bound_quads(bounded + d * 16, bounds.based ? base_sums : nullptr, excess[d / 8], rare,
-                                              w, bounds.range + d, bounds.base + d);
-    there[d / 8] = static_cast<std::uint16_t>(columns);
-    for (std::uint64_t left = columns >> 16; left != 0; left &= left - 1) {
-      const int i = std::countr_zero(left);
-      add_excess(sums + i % 16 * rows, a + (i < 16 ? d : d + 4) * 8, two_tiles, rare[i / 16][i % 16], rows);
-    }
+    const std::uint32_t columns =
+        bound_quads(bounded + d * 16, bounds.based ? base_sums : nullptr, panel + d * 16, bounds.range + d,
+                    bounds.base + d);
+    there[d / 8] = static_cast<std::uint16_t>(columns & ~(columns >> 16));
+    for (std::uint32_t left = columns >> 16; left != 0; left &= left - 1)
+      for (int i = 0; i < 4; i++) add(d + i / 2 * 4, std::countr_zero(left), i % 2 == 0 ? 0x00ff00ff : 0xff00ff00);
   }
-  const int bytes = (round_up(depth, 16) - round_up(depth, 8)) * 16;
-  std::memset(bounded + round_up(depth, 8) * 16, 0, static_cast<std::size_t>(bytes));
   // Where the excesses are nobody can predict: first a list of them, by eights, in which most jumps always go one way.
   int n = 0;
   for (int i = 0; i * 32 < depth; i++) {
@@ -131,17 +132,14 @@ static OCELLUS_NOINLINE void bound_panel(std::int8_t* bounded, std::int32_t* bas
         list[from + j] = static_cast<std::uint16_t>(i * 64 + (std::countr_zero(left) & 63));
     n = end;
   }
-  for (int i = 0; i < n; i++) {
-    const int unit = list[i] / 16, column = list[i] % 16;
-    add_excess(sums + column * rows, a + (unit * 8 + 4) * 8, two_tiles, excess[unit][column], rows);
-  }
+  for (int i = 0; i < n; i++) add(list[i] / 16 * 8 + 4, list[i] % 16, 0xffffffff);
 }
 
 /// out[rows][16] = or += base_sums[16] and the sums of bound_panel.
 static OCELLUS_NOINLINE void fold_sums(std::int32_t* out, const std::int32_t* base_sums, const std::int32_t* sums,
                                        int rows, int ld, bool onto) noexcept {
   for (int i = 0, n = 0; i < rows; i += n, sums += 4) {
-    n = even_share(rows - i, 4);
+    n = quad_tile(rows - i);
     for (int c = 0; c < 16; c += 4) {
       __m128i x[4];
       for (int j = 0; j < 4; j++) x[j] = _mm_load_si128(reinterpret_cast<const __m128i*>(sums + (c + j) * ld));
@@ -160,7 +158,7 @@ static OCELLUS_NOINLINE void fold_sums(std::int32_t* out, const std::int32_t* ba
 static OCELLUS_NOINLINE void tiles_quads(const std::uint8_t* a, const std::int8_t* bounded, int depth,
                                          std::int32_t* out, int rows, prefetch_run& next) noexcept {
   for (int i = 0, n = 0, tile = 0; i < rows; i += n, tile++) {
-    n = even_share(rows - i, 4);
+    n = quad_tile(rows - i);
     const std::uint8_t* const x = a + tile / 2 * depth * 8 + tile % 2 * 16;
     if (n == 4) {
       tile_quads<4>(x, bounded, depth, out + i * 16, next);
@@ -175,10 +173,13 @@ static OCELLUS_NOINLINE void gemm_s8_by_quads(const gemm_args& g) noexcept {
   static_assert(quad_rows >= 6);  // so tiles of three and four rows suffice
   alignas(64) std::int32_t block[quad_bytes / 4];
   alignas(64) std::int32_t sums[16 * quad_block];
-  alignas(64) std::int8_t bounded[quad_depth * 16];
+  alignas(64) std::int8_t bounded[quad_depth * 16 + 128];
   quad_bounds bounds;
-  const int depth = round_up(g.k, 4);
-  const std::size_t stride = panel_elements(dtype::s8, g.k);
+  const int depth = round_up(g.k, 8);
+  const auto weights = [&](int panel, int k) OCELLUS_LAMBDA {
+    return static_cast<const std::int8_t*>(g.b) + static_cast<std::size_t>(panel) * panel_elements(dtype::s8, g.k) +
+           static_cast<std::size_t>(k) * panel_width;
+  };
   for (int i0 = 0, i1 = 0; i0 < g.m; i0 = i1) {
     i1 = i0 + even_share(g.m - i0, quad_block);
     const int rows = i1 - i0, ld = round_up(rows, 8);
@@ -194,11 +195,12 @@ static OCELLUS_NOINLINE void gemm_s8_by_quads(const gemm_args& g) noexcept {
           pack_quads(a, bounds, static_cast<const std::uint8_t*>(g.a) + i0 * g.lda + k0, g.lda, rows, part);
         for (int p = p0; p < p1; p++) {
           std::int32_t* const out = block + (p - p0) * ld * 16;
-          const std::int8_t* panel = static_cast<const std::int8_t*>(g.b) + static_cast<std::size_t>(p) * stride +
-                                     static_cast<std::size_t>(k0) * 16;
-          prefetch_run next = prefetch_run::first(panel + stride, 4 * panel_width, ceil_div(rows, 4), false);
+          const std::int8_t* const ahead = p + 1 < p1           ? weights(p + 1, k0)
+                                           : k0 + part < depth ? weights(p0, k0 + part)
+                                                               : weights(p1, 0);
+          prefetch_run next = prefetch_run::first(ahead, 4 * panel_width, ceil_div(rows, 4), false);
           alignas(64) std::int32_t base_sums[16] = {};
-          bound_panel(bounded, base_sums, sums, a, ld, panel, bounds, part);
+          bound_panel(bounded, base_sums, sums, a, ld, weights(p, k0), bounds, part);
           fold_sums(out, base_sums, sums, rows, ld, k0 > 0);
           tiles_quads(a, bounded, round_up(part, 16), out, rows, next);
         }

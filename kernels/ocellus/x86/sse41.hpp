@@ -269,8 +269,7 @@ struct sse41 : scalar {
 
   static constexpr int quad_rows = 10;  // below, making weights ready costs what it saves
 
-  static OCELLUS_INLINE std::uint64_t bound_quads(std::int8_t* bounded, std::int32_t* base_sums, std::int32_t* excess,
-                                                  std::int32_t (*rare)[16], const std::int8_t* w,
+  static OCELLUS_INLINE std::uint32_t bound_quads(std::int8_t* bounded, std::int32_t* base_sums, const std::int8_t* w,
                                                   const std::uint8_t* range, const std::uint8_t* base) noexcept {
     const __m128i zero = _mm_setzero_si128();
     const auto broadcast = [](const std::uint8_t* at) OCELLUS_LAMBDA {
@@ -279,16 +278,7 @@ struct sse41 : scalar {
       return _mm_set1_epi32(four);
     };
     const __m128i ranges[2] = {broadcast(range), broadcast(range + 4)};
-    const auto ends = [](__m128i most, __m128i least) OCELLUS_LAMBDA {
-      return _mm_or_si128(_mm_cmpeq_epi16(most, _mm_set1_epi16(32767)), _mm_cmpeq_epi16(least, _mm_set1_epi16(-32768)));
-    };
-    std::uint64_t there = 0;
-    // columns of which `e` gives weights up, from bit `at` on
-    const auto note = [&](__m128i e, std::int32_t* to, int at) OCELLUS_LAMBDA {
-      _mm_store_si128(reinterpret_cast<__m128i*>(to), e);
-      const int zeros = _mm_movemask_ps(_mm_castsi128_ps(_mm_cmpeq_epi32(e, zero)));
-      there |= static_cast<std::uint64_t>(static_cast<unsigned>(zeros ^ 15)) << at;
-    };
+    std::uint32_t kept = 0;
     for (int q = 0; q < 4; q++) {  // four columns
       __m128i x[2], most[2], least[2];
       unroll<2>([&](auto i) OCELLUS_LAMBDA {  // depths 0..3, 4..7
@@ -303,22 +293,17 @@ struct sse41 : scalar {
                       z = _mm_madd_epi16(_mm_maddubs_epi16(broadcast(base + 4), x[1]), ones);
         _mm_store_si128(sums, _mm_add_epi32(_mm_load_si128(sums), _mm_add_epi32(y, z)));
       }
-      const __m128i pairs = ends(_mm_max_epi16(most[0], most[1]), _mm_min_epi16(least[0], least[1]));
-      const __m128i quads = ends(_mm_adds_epi16(most[0], most[1]), _mm_adds_epi16(least[0], least[1]));
-      __m128i e = _mm_and_si128(x[1], quads);
-      _mm_store_si128(reinterpret_cast<__m128i*>(bounded + 64 + q * 16), _mm_sub_epi8(x[1], e));
-      if (!_mm_testz_si128(pairs, pairs)) {  // as in avx2.hpp
-        const __m128i even = _mm_and_si128(pairs, _mm_set1_epi16(0x00ff));
-        const __m128i e0 = _mm_and_si128(x[0], even), e1 = _mm_andnot_si128(even, _mm_and_si128(e, pairs));
-        x[0] = _mm_sub_epi8(x[0], e0);
-        e = _mm_sub_epi8(e, e1);
-        note(e0, rare[0] + q * 4, 16 + 4 * q);
-        note(e1, rare[1] + q * 4, 32 + 4 * q);
-      }
-      _mm_store_si128(reinterpret_cast<__m128i*>(bounded + q * 16), x[0]);
-      note(e, excess + q * 4, 4 * q);
+      const auto keep = [&](int i, __m128i up, __m128i down) OCELLUS_LAMBDA {  // as in avx2.hpp
+        const __m128i ends =
+            _mm_or_si128(_mm_cmpeq_epi16(up, _mm_set1_epi16(32767)), _mm_cmpeq_epi16(down, _mm_set1_epi16(-32768)));
+        const __m128i keeps = _mm_cmpeq_epi32(ends, zero);
+        _mm_store_si128(reinterpret_cast<__m128i*>(bounded + i * 64 + q * 16), _mm_and_si128(x[i], keeps));
+        kept |= static_cast<std::uint32_t>(_mm_movemask_ps(_mm_castsi128_ps(keeps))) << (16 - 16 * i + 4 * q);
+      };
+      keep(0, _mm_max_epi16(most[0], most[1]), _mm_min_epi16(least[0], least[1]));
+      keep(1, _mm_adds_epi16(most[0], most[1]), _mm_adds_epi16(least[0], least[1]));
     }
-    return there;
+    return ~kept;
   }
 
   static OCELLUS_INLINE void add_excess(std::int32_t* sums, const std::uint8_t* a, int two_tiles, std::int32_t excess,
@@ -358,7 +343,7 @@ struct sse41 : scalar {
     const std::int8_t* const end = bounded + k * 16;
     for (const std::int8_t* w = bounded; w < end; w += 128, a += 64) {
       _mm_prefetch(ahead, _MM_HINT_T1);
-      ahead += 2 * next.pace;
+      ahead += next.pace;
       unroll<MR>([&](auto r) OCELLUS_LAMBDA {
         const std::int8_t* v = w;
         __asm__ volatile("" : "+r"(v));  // W is read again for each row: kept, it would need eight more registers
