@@ -257,7 +257,7 @@ TEST_CASE("gemm: s8 sums are exact where two or four products together leave 16 
   for (const shape s : {shape{40, 30}, shape{40, 250}, shape{16, 900}, shape{33, 2500}, shape{16, 7200}, shape{170, 840}})
     for (int kind = 0; kind < 7; kind++) {  // from the fourth on: activations that bound what weights may sum up to
       weights w(dtype::s8, s.n, s.k, random);
-      inputs x(s.n > 100 ? 230 : 70, s.k, random);
+      inputs x(s.n > 100 ? 120 : 70, s.k, random);
       for (int c = 0; c < s.n; c++) {
         w.sum[weights::size(c, 1)] = 0;  // up to a depth of 250 the sums themselves are exact in a float
         for (int d = 0; d < s.k; d++) {
