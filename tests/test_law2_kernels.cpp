@@ -255,7 +255,7 @@ TEST_CASE("gemm: s8 sums are exact where two or four products together leave 16 
   std::uniform_int_distribution<int> byte(0, 255);
   std::normal_distribution<float> bell;
   for (const shape s : {shape{40, 30}, shape{40, 250}, shape{16, 900}, shape{33, 2500}, shape{16, 7200}, shape{170, 840}})
-    for (int kind = 0; kind < 7; kind++) {  // from the fourth on: activations that bound what weights may sum up to
+    for (int kind = 0; kind < 7; kind++) {  // the last three: activations that bound what weights may sum up to
       weights w(dtype::s8, s.n, s.k, random);
       inputs x(s.n > 100 ? 120 : 70, s.k, random);
       for (int c = 0; c < s.n; c++) {
@@ -263,13 +263,7 @@ TEST_CASE("gemm: s8 sums are exact where two or four products together leave 16 
         for (int d = 0; d < s.k; d++) {
           const int all = byte(random) - 128, ends = all < 0 ? -127 : 127;
           const int normal = std::clamp(static_cast<int>(38 * bell(random)), -127, 127);
-          const int value = kind == 0   ? 127
-                            : kind == 1 ? -128
-                            : kind == 2 ? ends
-                            : kind == 3 ? all
-                            : kind > 4  ? normal
-                            : c % 2 == 0 ? 127
-                                         : -128;
+          const int of_kind[] = {127, -128, ends, all, c % 2 == 0 ? 127 : -128, normal, normal}, value = of_kind[kind];
           w.as<std::int8_t>()[packed_index(dtype::s8, c, d, s.k)] = static_cast<std::int8_t>(value);
           w.sum[weights::size(c, 1)] += value;
         }
@@ -277,13 +271,8 @@ TEST_CASE("gemm: s8 sums are exact where two or four products together leave 16 
       for (int r = 0; r < x.m; r++)
         for (int d = 0; d < s.k; d++) {
           const int all = byte(random), ends = all % 2 != 0 ? 255 : 0;
-          x.q[weights::size(r, x.ldq) + weights::size(d, 1)] =
-              static_cast<std::uint8_t>(kind < 2    ? 255
-                                        : kind == 2 ? ends
-                                        : kind == 3 ? all
-                                        : kind == 4 ? 125 + d / 2 % 131
-                                        : kind == 5 ? 60 + all * (d % 196) / 255
-                                                    : 255 - all / 9);
+          const int of_kind[] = {255, 255, ends, all, 125 + d / 2 % 131, 60 + all * (d % 196) / 255, 255 - all / 9};
+          x.q[weights::size(r, x.ldq) + weights::size(d, 1)] = static_cast<std::uint8_t>(of_kind[kind]);
         }
       gemm_of_all_sets(dtype::s8, x, w);
     }

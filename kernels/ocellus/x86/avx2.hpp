@@ -9,7 +9,7 @@
 //
 // Overflow: s16 products of u8 x s8 are below 2^15, pmaddwd adds two of them in s32; see ops/gemm.hpp for K.
 // % of pmaddwd's peak, which is 16 products an instruction: figures of Zen 3 from kernels-zen3.json, at 50 rows. s8 by
-// quads 93-98 %. Their tile alone reaches about 115 %, since it takes three multiplications where pmaddwd takes four.
+// quads 93-98 %, with weights made ready; their tile takes three multiplications where pmaddwd takes four.
 // Zen 5, halves: 76 % with rows split beforehand, 65 % without. f32 on Zen 3: 96-98 % of its peak. Where another thread
 // shares the core, every instruction counts.
 // Registers: f32 tile 6 x 16: 12 accumulators + 2 of W + 1 of A = 15. s8 tile of quads 4 x 16: 8 + 1 of ones + 2 of W
@@ -346,12 +346,7 @@ struct avx2 : scalar {
   static OCELLUS_INLINE std::uint32_t bound_quads(std::int8_t* bounded, std::int32_t* base_sums, const std::int8_t* w,
                                                   const std::uint8_t* range, const std::uint8_t* base) noexcept {
     const __m256i zero = _mm256_setzero_si256();
-    const auto broadcast = [](const std::uint8_t* at) OCELLUS_LAMBDA {
-      std::int32_t four;
-      std::memcpy(&four, at, 4);
-      return _mm256_set1_epi32(four);
-    };
-    const __m256i ranges[2] = {broadcast(range), broadcast(range + 4)};
+    const __m256i ranges[2] = {_mm256_set1_epi32(load_four(range)), _mm256_set1_epi32(load_four(range + 4))};
     std::uint32_t kept = 0;
     unroll<2>([&](auto h) OCELLUS_LAMBDA {  // columns 0..7, 8..15
       __m256i x[2], most[2], least[2];
@@ -363,8 +358,8 @@ struct avx2 : scalar {
       if (base_sums != nullptr) {
         __m256i* const sums = reinterpret_cast<__m256i*>(base_sums + h * 8);
         const __m256i ones = _mm256_set1_epi16(1);
-        const __m256i y = _mm256_madd_epi16(_mm256_maddubs_epi16(broadcast(base), x[0]), ones),
-                      z = _mm256_madd_epi16(_mm256_maddubs_epi16(broadcast(base + 4), x[1]), ones);
+        const __m256i y = _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_set1_epi32(load_four(base)), x[0]), ones),
+                      z = _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_set1_epi32(load_four(base + 4)), x[1]), ones);
         _mm256_store_si256(sums, _mm256_add_epi32(_mm256_load_si256(sums), _mm256_add_epi32(y, z)));
       }
       // four depths of the columns of which no sum is at the ends of 16 bits
@@ -413,10 +408,8 @@ struct avx2 : scalar {
         unroll<MR>([&](auto r) OCELLUS_LAMBDA {
           const std::int8_t* v = w + d * 128 + 64;
           __asm__ volatile("" : "+r"(v));  // the other two are read again for each row: kept, they would not fit
-          std::int32_t four[2];
-          std::memcpy(&four[0], a + d * 64 + r * 4, 4);
-          std::memcpy(&four[1], a + d * 64 + 32 + r * 4, 4);
-          const __m256i x = _mm256_set1_epi32(four[0]), y = _mm256_set1_epi32(four[1]);
+          const __m256i x = _mm256_set1_epi32(load_four(a + d * 64 + r * 4)),
+                        y = _mm256_set1_epi32(load_four(a + d * 64 + 32 + r * 4));
           const __m256i q0 = _mm256_add_epi16(_mm256_maddubs_epi16(x, w0), _mm256_maddubs_epi16(y, load(v)));
           const __m256i q1 = _mm256_add_epi16(_mm256_maddubs_epi16(x, w1), _mm256_maddubs_epi16(y, load(v + 32)));
           acc[r][0] = _mm256_add_epi32(acc[r][0], _mm256_madd_epi16(q0, ones));

@@ -42,6 +42,13 @@ struct quad_bounds {
   bool based;  // whether any base is there
 };
 
+/// Four bytes, as products take them: of one row or column, at four depths.
+static OCELLUS_INLINE std::int32_t load_four(const void* at) noexcept {
+  std::int32_t four;
+  std::memcpy(&four, at, sizeof(four));
+  return four;
+}
+
 /// Sixteen bytes from `at`, of which `left` are within a row: it is readable up to a multiple of eight.
 static OCELLUS_INLINE __m128i load_depths(const std::uint8_t* at, int left) noexcept {
   const __m128i* from = reinterpret_cast<const __m128i*>(at);
@@ -50,6 +57,9 @@ static OCELLUS_INLINE __m128i load_depths(const std::uint8_t* at, int left) noex
 
 /// Rows of the next tile when `left` remain: three or four, of six rows or more.
 static constexpr int quad_tile(int left) noexcept { return left % 4 == 0 ? 4 : 3; }
+
+/// Where a tile's rows begin in what pack_quads writes, with `depth` a multiple of 16.
+static constexpr int tile_offset(int tile, int depth) noexcept { return tile / 2 * depth * 8 + tile % 2 * 16; }
 
 /// Transposes words: out[i] = word i of x[0], x[1], x[2], x[3].
 static OCELLUS_INLINE void transpose4(__m128i* out, const __m128i* x) noexcept {
@@ -83,7 +93,7 @@ static OCELLUS_NOINLINE void pack_quads(std::uint8_t* out, quad_bounds& bounds, 
   bounds.based = _mm_testz_si128(bases, bases) == 0;  // after GELU there are none
   for (int i = 0, n = 0, tile = 0; i < rows; i += n, tile++) {
     n = quad_tile(rows - i);
-    std::uint8_t* const to = out + tile / 2 * round_up(depth, 16) * 8 + tile % 2 * 16;
+    std::uint8_t* const to = out + tile_offset(tile, round_up(depth, 16));
     for (int d = 0; d < depth; d += 16) {
       const __m128i base = _mm_load_si128(reinterpret_cast<const __m128i*>(bounds.base + d));
       __m128i x[4];
@@ -109,9 +119,8 @@ static OCELLUS_NOINLINE void bound_panel(std::int8_t* bounded, std::int32_t* bas
   std::memset(bounded + depth * 16, 0, 128);  // there is room
   // sums += the products of a column's four depths from d on, of those weights that `mask` leaves
   const auto add = [&](int d, int column, std::uint32_t mask) OCELLUS_LAMBDA {
-    std::uint32_t four;
-    std::memcpy(&four, panel + d * 16 + column * 4, 4);
-    add_excess(sums + column * rows, a + d * 8, two_tiles, static_cast<std::int32_t>(four & mask), rows);
+    const std::int32_t four = load_four(panel + d * 16 + column * 4) & static_cast<std::int32_t>(mask);
+    add_excess(sums + column * rows, a + d * 8, two_tiles, four, rows);
   };
   for (int d = 0; d < depth; d += 8) {
     const std::uint32_t columns =
@@ -159,7 +168,7 @@ static OCELLUS_NOINLINE void tiles_quads(const std::uint8_t* a, const std::int8_
                                          std::int32_t* out, int rows, prefetch_run& next) noexcept {
   for (int i = 0, n = 0, tile = 0; i < rows; i += n, tile++) {
     n = quad_tile(rows - i);
-    const std::uint8_t* const x = a + tile / 2 * depth * 8 + tile % 2 * 16;
+    const std::uint8_t* const x = a + tile_offset(tile, depth);
     if (n == 4) {
       tile_quads<4>(x, bounded, depth, out + i * 16, next);
     } else {

@@ -272,12 +272,7 @@ struct sse41 : scalar {
   static OCELLUS_INLINE std::uint32_t bound_quads(std::int8_t* bounded, std::int32_t* base_sums, const std::int8_t* w,
                                                   const std::uint8_t* range, const std::uint8_t* base) noexcept {
     const __m128i zero = _mm_setzero_si128();
-    const auto broadcast = [](const std::uint8_t* at) OCELLUS_LAMBDA {
-      std::int32_t four;
-      std::memcpy(&four, at, 4);
-      return _mm_set1_epi32(four);
-    };
-    const __m128i ranges[2] = {broadcast(range), broadcast(range + 4)};
+    const __m128i ranges[2] = {_mm_set1_epi32(load_four(range)), _mm_set1_epi32(load_four(range + 4))};
     std::uint32_t kept = 0;
     for (int q = 0; q < 4; q++) {  // four columns
       __m128i x[2], most[2], least[2];
@@ -289,8 +284,8 @@ struct sse41 : scalar {
       if (base_sums != nullptr) {
         __m128i* const sums = reinterpret_cast<__m128i*>(base_sums + q * 4);
         const __m128i ones = _mm_set1_epi16(1);
-        const __m128i y = _mm_madd_epi16(_mm_maddubs_epi16(broadcast(base), x[0]), ones),
-                      z = _mm_madd_epi16(_mm_maddubs_epi16(broadcast(base + 4), x[1]), ones);
+        const __m128i y = _mm_madd_epi16(_mm_maddubs_epi16(_mm_set1_epi32(load_four(base)), x[0]), ones),
+                      z = _mm_madd_epi16(_mm_maddubs_epi16(_mm_set1_epi32(load_four(base + 4)), x[1]), ones);
         _mm_store_si128(sums, _mm_add_epi32(_mm_load_si128(sums), _mm_add_epi32(y, z)));
       }
       const auto keep = [&](int i, __m128i up, __m128i down) OCELLUS_LAMBDA {  // as in avx2.hpp
@@ -347,10 +342,7 @@ struct sse41 : scalar {
       unroll<MR>([&](auto r) OCELLUS_LAMBDA {
         const std::int8_t* v = w;
         __asm__ volatile("" : "+r"(v));  // W is read again for each row: kept, it would need eight more registers
-        std::int32_t four[2];
-        std::memcpy(&four[0], a + r * 4, 4);
-        std::memcpy(&four[1], a + 32 + r * 4, 4);
-        const __m128i x = _mm_set1_epi32(four[0]), y = _mm_set1_epi32(four[1]);
+        const __m128i x = _mm_set1_epi32(load_four(a + r * 4)), y = _mm_set1_epi32(load_four(a + 32 + r * 4));
         unroll<4>([&](auto q) OCELLUS_LAMBDA {
           const __m128i* at = reinterpret_cast<const __m128i*>(v + q * 16);
           const __m128i sum =
