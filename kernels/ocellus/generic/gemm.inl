@@ -128,7 +128,7 @@ static OCELLUS_NOINLINE void finish_ragged(const gemm_args& g, const void* acc, 
   for (int r = i; r < i + rows; r++, from += lda * 4) {
     std::memcpy(row, from, bytes);
     for (int j = 0; j < cols; j += pass_columns) pass(t, row + j, 0, r, 1, j);
-    if (g.act == activation::silu) activate_with<activation::silu, precision::f32>(c, 0, c, 0, 1, cols);
+    if (g.act == activation::silu) swish_rows(c, 0, c, 0, 1, cols, silu_slope);
     store_row(g, c, r, col, cols);
   }
 }
