@@ -341,51 +341,65 @@ struct avx2 : scalar {
     });
   }
 
-  static constexpr int quad_rows = 16;  // below, making weights ready costs what it saves
+  static constexpr int quad_rows = 12;  // below, making weights ready costs what it saves
 
-  static OCELLUS_INLINE std::uint32_t bound_quads(std::int8_t* bounded, std::int32_t* base_sums, const std::int8_t* w,
-                                                  const std::uint8_t* range, const std::uint8_t* base) noexcept {
-    const __m256i zero = _mm256_setzero_si256();
-    const __m256i ranges[2] = {_mm256_set1_epi32(load_four(range)), _mm256_set1_epi32(load_four(range + 4))};
-    std::uint32_t kept = 0;
-    unroll<2>([&](auto h) OCELLUS_LAMBDA {  // columns 0..7, 8..15
-      __m256i x[2], most[2], least[2];
-      unroll<2>([&](auto i) OCELLUS_LAMBDA {  // depths 0..3, 4..7
-        x[i] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w + i * 64 + h * 32));
-        most[i] = _mm256_maddubs_epi16(ranges[i], _mm256_max_epi8(x[i], zero));
-        least[i] = _mm256_maddubs_epi16(ranges[i], _mm256_min_epi8(x[i], zero));
+  template <bool based>
+  static OCELLUS_NOINLINE void bound_quads(std::int8_t* bounded, std::uint32_t* reached, std::int32_t* base_sums,
+                                           const std::int8_t* w, const std::uint8_t* range, const std::uint8_t* base,
+                                           int depth) noexcept {
+    static constexpr std::int8_t none[128] = {};
+    const __m256i zero = _mm256_setzero_si256(), ones = _mm256_set1_epi16(1);
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    __m256i sums[2] = {zero, zero};
+    for (int d = 0; d < depth; d += 16) {
+      __m256i clear[2];
+      unroll<2>([&](auto i) OCELLUS_LAMBDA {  // eight depths
+        const int at = d + i * 8;
+        const std::int8_t* const from = at < depth ? w + at * 16 : none;
+        __m256i ends[2];
+        unroll<2>([&](auto h) OCELLUS_LAMBDA {  // columns 0..7, 8..15
+          __m256i most[2], least[2], products[2];
+          unroll<2>([&](auto four) OCELLUS_LAMBDA {
+            const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + four * 64 + h * 32));
+            _mm256_store_si256(reinterpret_cast<__m256i*>(bounded + at * 16 + four * 64 + h * 32), x);
+            const __m256i ranges = _mm256_set1_epi32(load_four(range + at + four * 4));
+            most[four] = _mm256_maddubs_epi16(ranges, _mm256_max_epi8(x, zero));
+            least[four] = _mm256_maddubs_epi16(ranges, _mm256_min_epi8(x, zero));
+            products[four] = _mm256_maddubs_epi16(_mm256_set1_epi32(load_four(base + at + four * 4)), x);
+          });
+          ends[h] = _mm256_or_si256(
+              _mm256_cmpeq_epi16(_mm256_adds_epi16(most[0], most[1]), _mm256_set1_epi16(32767)),
+              _mm256_cmpeq_epi16(_mm256_adds_epi16(least[0], least[1]), _mm256_set1_epi16(-32768)));
+          if constexpr (based)
+            sums[h] = _mm256_add_epi32(sums[h], _mm256_add_epi32(_mm256_madd_epi16(products[0], ones),
+                                                                 _mm256_madd_epi16(products[1], ones)));
+        });
+        clear[i] = _mm256_cmpeq_epi16(_mm256_packs_epi16(ends[0], ends[1]), zero);  // both quads of a column
       });
-      if (base_sums != nullptr) {
-        __m256i* const sums = reinterpret_cast<__m256i*>(base_sums + h * 8);
-        const __m256i ones = _mm256_set1_epi16(1);
-        const __m256i y = _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_set1_epi32(load_four(base)), x[0]), ones),
-                      z = _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_set1_epi32(load_four(base + 4)), x[1]), ones);
-        _mm256_store_si256(sums, _mm256_add_epi32(_mm256_load_si256(sums), _mm256_add_epi32(y, z)));
-      }
-      // four depths of the columns of which no sum is at the ends of 16 bits
-      const auto keep = [&](int i, __m256i up, __m256i down) OCELLUS_LAMBDA {
-        const __m256i ends = _mm256_or_si256(_mm256_cmpeq_epi16(up, _mm256_set1_epi16(32767)),
-                                             _mm256_cmpeq_epi16(down, _mm256_set1_epi16(-32768)));
-        const __m256i keeps = _mm256_cmpeq_epi32(ends, zero);
-        _mm256_store_si256(reinterpret_cast<__m256i*>(bounded + i * 64 + h * 32), _mm256_and_si256(x[i], keeps));
-        const int bits = _mm256_movemask_ps(_mm256_castsi256_ps(keeps));
-        kept |= static_cast<std::uint32_t>(bits) << (16 - 16 * i + 8 * h);
-      };
-      keep(0, _mm256_max_epi16(most[0], most[1]), _mm256_min_epi16(least[0], least[1]));
-      keep(1, _mm256_adds_epi16(most[0], most[1]), _mm256_adds_epi16(least[0], least[1]));
-    });
-    return ~kept;
+      const __m256i columns = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(clear[0], clear[1]), order);
+      reached[d / 16] = ~static_cast<std::uint32_t>(_mm256_movemask_epi8(columns));
+    }
+    if constexpr (based)
+      unroll<2>([&](auto h) OCELLUS_LAMBDA {
+        __m256i* const to = reinterpret_cast<__m256i*>(base_sums + h * 8);
+        _mm256_store_si256(to, _mm256_add_epi32(_mm256_load_si256(to), sums[h]));
+      });
   }
 
   static OCELLUS_INLINE void add_excess(std::int32_t* sums, const std::uint8_t* a, int two_tiles, std::int32_t excess,
                                         int rows) noexcept {
     const __m256i e = _mm256_set1_epi32(excess), ones = _mm256_set1_epi16(1);
-    for (int r = 0; r < rows; r += 8, a += two_tiles) {
-      const __m256i x = _mm256_load_si256(reinterpret_cast<const __m256i*>(a));
-      __m256i* to = reinterpret_cast<__m256i*>(sums + r);
+    const auto add = [&](int at) OCELLUS_LAMBDA {  // eight rows
+      const __m256i x = _mm256_load_si256(reinterpret_cast<const __m256i*>(a + at * two_tiles));
+      __m256i* const to = reinterpret_cast<__m256i*>(sums + at * 8);
       _mm256_store_si256(to,
                          _mm256_add_epi32(_mm256_load_si256(to), _mm256_madd_epi16(_mm256_maddubs_epi16(x, e), ones)));
+    };
+    for (; rows > 8; rows -= 16, sums += 16, a += 2 * two_tiles) {
+      add(0);
+      add(1);
     }
+    if (rows > 0) add(0);
   }
 
   template <int MR>

@@ -267,38 +267,48 @@ struct sse41 : scalar {
     });
   }
 
-  static constexpr int quad_rows = 10;  // below, making weights ready costs what it saves
+  static constexpr int quad_rows = 8;  // below, making weights ready costs what it saves
 
-  static OCELLUS_INLINE std::uint32_t bound_quads(std::int8_t* bounded, std::int32_t* base_sums, const std::int8_t* w,
-                                                  const std::uint8_t* range, const std::uint8_t* base) noexcept {
-    const __m128i zero = _mm_setzero_si128();
-    const __m128i ranges[2] = {_mm_set1_epi32(load_four(range)), _mm_set1_epi32(load_four(range + 4))};
-    std::uint32_t kept = 0;
-    for (int q = 0; q < 4; q++) {  // four columns
-      __m128i x[2], most[2], least[2];
-      unroll<2>([&](auto i) OCELLUS_LAMBDA {  // depths 0..3, 4..7
-        x[i] = _mm_loadu_si128(reinterpret_cast<const __m128i*>(w + i * 64 + q * 16));
-        most[i] = _mm_maddubs_epi16(ranges[i], _mm_max_epi8(x[i], zero));
-        least[i] = _mm_maddubs_epi16(ranges[i], _mm_min_epi8(x[i], zero));
+  template <bool based>
+  static OCELLUS_NOINLINE void bound_quads(std::int8_t* bounded, std::uint32_t* reached, std::int32_t* base_sums,
+                                           const std::int8_t* w, const std::uint8_t* range, const std::uint8_t* base,
+                                           int depth) noexcept {
+    const __m128i zero = _mm_setzero_si128(), ones = _mm_set1_epi16(1);
+    __m128i sums[4] = {zero, zero, zero, zero};
+    for (int d = 0; d < depth; d += 8) {
+      __m128i clear[2];
+      unroll<2>([&](auto half) OCELLUS_LAMBDA {  // columns 0..7, 8..15
+        __m128i ends[2];
+        unroll<2>([&](auto q) OCELLUS_LAMBDA {  // four columns
+          const int column = half * 8 + q * 4;
+          __m128i most[2], least[2], products[2];
+          unroll<2>([&](auto four) OCELLUS_LAMBDA {
+            const int at = (d + four * 4) * 16 + column * 4;
+            const __m128i x = _mm_loadu_si128(reinterpret_cast<const __m128i*>(w + at));
+            _mm_store_si128(reinterpret_cast<__m128i*>(bounded + at), x);
+            const __m128i ranges = _mm_set1_epi32(load_four(range + d + four * 4));
+            most[four] = _mm_maddubs_epi16(ranges, _mm_max_epi8(x, zero));
+            least[four] = _mm_maddubs_epi16(ranges, _mm_min_epi8(x, zero));
+            products[four] = _mm_maddubs_epi16(_mm_set1_epi32(load_four(base + d + four * 4)), x);
+          });
+          ends[q] =
+              _mm_or_si128(_mm_cmpeq_epi16(_mm_adds_epi16(most[0], most[1]), _mm_set1_epi16(32767)),
+                           _mm_cmpeq_epi16(_mm_adds_epi16(least[0], least[1]), _mm_set1_epi16(-32768)));
+          if constexpr (based)
+            sums[column / 4] = _mm_add_epi32(sums[column / 4], _mm_add_epi32(_mm_madd_epi16(products[0], ones),
+                                                                             _mm_madd_epi16(products[1], ones)));
+        });
+        clear[half] = _mm_cmpeq_epi16(_mm_packs_epi16(ends[0], ends[1]), zero);  // both quads of a column
       });
-      if (base_sums != nullptr) {
-        __m128i* const sums = reinterpret_cast<__m128i*>(base_sums + q * 4);
-        const __m128i ones = _mm_set1_epi16(1);
-        const __m128i y = _mm_madd_epi16(_mm_maddubs_epi16(_mm_set1_epi32(load_four(base)), x[0]), ones),
-                      z = _mm_madd_epi16(_mm_maddubs_epi16(_mm_set1_epi32(load_four(base + 4)), x[1]), ones);
-        _mm_store_si128(sums, _mm_add_epi32(_mm_load_si128(sums), _mm_add_epi32(y, z)));
-      }
-      const auto keep = [&](int i, __m128i up, __m128i down) OCELLUS_LAMBDA {  // as in avx2.hpp
-        const __m128i ends =
-            _mm_or_si128(_mm_cmpeq_epi16(up, _mm_set1_epi16(32767)), _mm_cmpeq_epi16(down, _mm_set1_epi16(-32768)));
-        const __m128i keeps = _mm_cmpeq_epi32(ends, zero);
-        _mm_store_si128(reinterpret_cast<__m128i*>(bounded + i * 64 + q * 16), _mm_and_si128(x[i], keeps));
-        kept |= static_cast<std::uint32_t>(_mm_movemask_ps(_mm_castsi128_ps(keeps))) << (16 - 16 * i + 4 * q);
-      };
-      keep(0, _mm_max_epi16(most[0], most[1]), _mm_min_epi16(least[0], least[1]));
-      keep(1, _mm_adds_epi16(most[0], most[1]), _mm_adds_epi16(least[0], least[1]));
+      const int columns = _mm_movemask_epi8(_mm_packs_epi16(clear[0], clear[1]));
+      reached[d / 16] |= static_cast<std::uint32_t>(columns ^ 0xffff) << (d % 16 * 2);
     }
-    return ~kept;
+    if (depth % 16 != 0) std::memset(bounded + depth * 16, 0, 128);
+    if constexpr (based)
+      unroll<4>([&](auto q) OCELLUS_LAMBDA {
+        __m128i* const to = reinterpret_cast<__m128i*>(base_sums + q * 4);
+        _mm_store_si128(to, _mm_add_epi32(_mm_load_si128(to), sums[q]));
+      });
   }
 
   static OCELLUS_INLINE void add_excess(std::int32_t* sums, const std::uint8_t* a, int two_tiles, std::int32_t excess,
