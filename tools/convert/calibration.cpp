@@ -50,15 +50,21 @@ struct painter {
       const int n = side / cell + 2;
       field grid(static_cast<std::size_t>(n) * static_cast<std::size_t>(n));
       for (float& v : grid) v = within(-1, 1);
-      for (int y = 0; y < side; y++)
-        for (int x = 0; x < side; x++) {
-          const auto smooth = [](float t) { return t * t * (3 - 2 * t); };
-          const float u = smooth(static_cast<float>(x % cell) / static_cast<float>(cell));
-          const float v = smooth(static_cast<float>(y % cell) / static_cast<float>(cell));
-          const float* at = grid.data() + y / cell * n + x / cell;
-          f[static_cast<std::size_t>(y * side + x)] +=
-              strength * ((at[0] * (1 - u) + at[1] * u) * (1 - v) + (at[n] * (1 - u) + at[n + 1] * u) * v);
-        }
+      float smooth[side];
+      for (int i = 0; i < cell; i++) {
+        const float t = static_cast<float>(i) / static_cast<float>(cell);
+        smooth[i] = t * t * (3 - 2 * t);
+      }
+      float* to = f.data();
+      for (int y = 0; y < side; y++) {
+        const float v = smooth[y % cell];
+        const float* at = grid.data() + y / cell * n;
+        for (int x = 0; x < side; x += cell, at++)
+          for (int i = 0; i < cell; i++, to++) {
+            const float u = smooth[i];
+            *to += strength * ((at[0] * (1 - u) + at[1] * u) * (1 - v) + (at[n] * (1 - u) + at[n + 1] * u) * v);
+          }
+      }
     }
     return f;
   }
@@ -79,8 +85,12 @@ struct painter {
       const int shift = static_cast<int>(random() * side * side);
       float colour[3];
       for (int i = 0; i < 3; i++) colour[i] = 0.5f * usual[i] + within(0, 128);
-      for (int y = 0; y < side; y++)
-        for (int x = 0; x < side; x++) {
+      // no pixel of a thing is further from its centre: `edge` stays below 2
+      const float reach = thing == 0 ? 2 * side : size * (1 + 2 * ragged) * std::sqrt(1 + flat * flat);
+      const auto begin = [&](float centre) { return static_cast<int>(std::max(0.f, centre - reach)); };
+      const auto end = [&](float centre) { return static_cast<int>(std::min<float>(side, centre + reach + 1)); };
+      for (int y = begin(cy); y < end(cy); y++)
+        for (int x = begin(cx); x < end(cx); x++) {
           const int at = y * side + x;
           float cover = 1;
           if (thing > 0) {
