@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Each header of the library compiles alone, without exceptions and RTTI, without a warning, by each compiler there is.
+# Each header of the library compiles alone, without exceptions and RTTI, without a warning, by the first compiler; by
+# the others all headers compile in one unit, for their warnings: what a header forgets to include the first one sees.
 # Usage: headers.sh [COMPILER...]      (nothing given: g++, clang++ and clang++-19, those that are installed)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -20,6 +21,9 @@ alone() {  # COMPILER HEADER
 export -f alone
 
 mapfile -t headers < <(for root in include kernels; do (cd $root && find ocellus -name '*.hpp'); done | sort)
-for compiler in "${compilers[@]}"; do printf "$compiler %s\n" "${headers[@]}"; done |
-  xargs -P "$(nproc)" -L 1 bash -c 'alone "$0" "$1"'
-echo "${#headers[@]} headers compile alone by ${compilers[*]}"
+printf "${compilers[0]} %s\n" "${headers[@]}" | xargs -P "$(nproc)" -L 1 bash -c 'alone "$0" "$1"'
+for compiler in "${compilers[@]:1}"; do
+  # shellcheck disable=SC2086
+  printf "#include <%s>\n" "${headers[@]}" | "$compiler" $FLAGS -x c++ -
+done
+echo "${#headers[@]} headers compile alone by ${compilers[0]}, together by ${compilers[*]:1}"
