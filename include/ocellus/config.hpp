@@ -50,6 +50,11 @@
 #define OCELLUS_CAT(a, b, c, d) OCELLUS_CAT_(a, b, c, d)
 #define OCELLUS_ABI OCELLUS_CAT(v0_, OCELLUS_ABI_BASE_, OCELLUS_ABI_MATH_, OCELLUS_ABI_EXC_)
 
+// Tables are no symbols of a shared library: gcc makes an inline variable unique in the process, and a plugin that has
+// such a symbol can never be unloaded.
+#define OCELLUS_HIDDEN [[gnu::visibility("hidden")]]
+#define OCELLUS_TABLE OCELLUS_HIDDEN inline constexpr
+
 // Every header of the library opens with OCELLUS_BEGIN and closes with OCELLUS_END.
 #define OCELLUS_BEGIN          \
   namespace ocellus {          \

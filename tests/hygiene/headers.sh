@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Each header of the library compiles alone, without exceptions and RTTI, without a warning, by the first compiler; by
-# the others all headers compile in one unit, for their warnings: what a header forgets to include the first one sees.
+# the others all headers compile in one unit, for their warnings: what a header forgets to include the first one
+# sees (but under a condition on the compiler).
 # Usage: headers.sh [COMPILER...]      (nothing given: g++, clang++ and clang++-19, those that are installed)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."

@@ -146,7 +146,7 @@ inline constexpr std::uint64_t kind_word = std::uint64_t{{1}} << {WORD - 64};  /
 
 /// Sequences of letters that sound text hardly has; empty sets are beyond the end of a sequence.
 inline constexpr int bad_length = {length};
-inline constexpr kind_set bad_sequences[{len(rows)}][bad_length] = {{
+OCELLUS_TABLE kind_set bad_sequences[{len(rows)}][bad_length] = {{
 {chr(10).join(rows)}
 }};
 
@@ -171,7 +171,7 @@ struct mojibake_letter {{
 }};
 
 /// Ascending.
-inline constexpr mojibake_letter mojibake_letters[{len(letters)}] = {{
+OCELLUS_TABLE mojibake_letter mojibake_letters[{len(letters)}] = {{
 {letter_rows}
 }};
 

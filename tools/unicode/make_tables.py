@@ -83,7 +83,7 @@ def rows(values, fmt="{}", width=110):
 def array(kind, name, values, fmt="{}", doc=""):
     values = list(values)
     head = f"/// {doc}\n" if doc else ""
-    return f"{head}inline constexpr {kind} {name}[{len(values)}] = {{\n{rows(values, fmt)}\n}};\n"
+    return f"{head}OCELLUS_TABLE {kind} {name}[{len(values)}] = {{\n{rows(values, fmt)}\n}};\n"
 
 
 def unicode_header():
@@ -138,7 +138,7 @@ struct record {{
   std::int32_t lower_delta;  ///< lower-case letter minus this one; U+0130 is treated apart
 }};
 
-inline constexpr record records[{len(records)}] = {{
+OCELLUS_TABLE record records[{len(records)}] = {{
 {record_rows},
 }};
 
@@ -204,7 +204,7 @@ inline constexpr std::uint8_t entity_bare = 1;      ///< known without a semicol
 inline constexpr std::uint8_t entity_capitals = 2;  ///< ftfy reads it in capitals too
 
 /// All names end to end, without "&" and ";".
-inline constexpr char entity_names[] =
+OCELLUS_TABLE char entity_names[] =
 {c_string(names)};
 
 {array("std::uint16_t", "entity_offsets", offsets)}
@@ -217,7 +217,7 @@ struct capital_entity {{
 }};
 
 /// Where the all-capitals form of a name stands for another text than the name: its upper case.
-inline constexpr capital_entity capital_entities[{len(upper)}] = {{
+OCELLUS_TABLE capital_entity capital_entities[{len(upper)}] = {{
 {upper_rows},
 }};
 

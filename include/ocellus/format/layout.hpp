@@ -26,13 +26,13 @@
 OCELLUS_BEGIN
 namespace format {
 
-inline constexpr unsigned char magic[8] = {'O', 'C', 'E', 'L', 'L', 'U', 'S', 0x1a};
+OCELLUS_TABLE unsigned char magic[8] = {'O', 'C', 'E', 'L', 'L', 'U', 'S', 0x1a};
 inline constexpr std::uint16_t major_version = 2;
 inline constexpr std::uint16_t minor_version = 0;
 inline constexpr std::size_t alignment = 64;
 
 /// Features that a reader must know to use the file. Bit i has the name required_features[i].
-inline constexpr const char* required_features[] = {"panel16"};
+OCELLUS_TABLE const char* required_features[] = {"panel16"};
 inline constexpr std::uint64_t known_required =
     (std::uint64_t{1} << (sizeof(required_features) / sizeof(char*))) - 1;
 

@@ -13,7 +13,7 @@ namespace detail {
 
 /// Position in the block, row-major, of the k-th coefficient in zigzag order. Runs of damaged files may reach
 /// up to 15 beyond the block: libjpeg lets them fall on the last coefficient.
-inline constexpr std::uint8_t jpeg_zigzag[80] = {
+OCELLUS_TABLE std::uint8_t jpeg_zigzag[80] = {
     0,  1,  8,  16, 9,  2,  3,  10, 17, 24, 32, 25, 18, 11, 4,  5,  12, 19, 26, 33,
     40, 48, 41, 34, 27, 20, 13, 6,  7,  14, 21, 28, 35, 42, 49, 56, 57, 50, 43, 36,
     29, 22, 15, 23, 30, 37, 44, 51, 58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54,
@@ -21,15 +21,15 @@ inline constexpr std::uint8_t jpeg_zigzag[80] = {
 
 /// The tables of T.81 K.3.3, which Motion JPEG frames leave out: lengths, then symbols; luminance, then
 /// chrominance.
-inline constexpr std::uint8_t jpeg_standard_dc_lengths[2][16] = {
+OCELLUS_TABLE std::uint8_t jpeg_standard_dc_lengths[2][16] = {
     {0, 1, 5, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0},
     {0, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0},
 };
-inline constexpr std::uint8_t jpeg_standard_ac_lengths[2][16] = {
+OCELLUS_TABLE std::uint8_t jpeg_standard_ac_lengths[2][16] = {
     {0, 2, 1, 3, 3, 2, 4, 3, 5, 5, 4, 4, 0, 0, 1, 125},
     {0, 2, 1, 2, 4, 4, 3, 4, 7, 5, 4, 4, 0, 1, 2, 119},
 };
-inline constexpr std::uint8_t jpeg_standard_ac_symbols[2][162] = {
+OCELLUS_TABLE std::uint8_t jpeg_standard_ac_symbols[2][162] = {
     {0x01, 0x02, 0x03, 0x00, 0x04, 0x11, 0x05, 0x12, 0x21, 0x31, 0x41, 0x06, 0x13, 0x51, 0x61, 0x07, 0x22,
      0x71, 0x14, 0x32, 0x81, 0x91, 0xa1, 0x08, 0x23, 0x42, 0xb1, 0xc1, 0x15, 0x52, 0xd1, 0xf0, 0x24, 0x33,
      0x62, 0x72, 0x82, 0x09, 0x0a, 0x16, 0x17, 0x18, 0x19, 0x1a, 0x25, 0x26, 0x27, 0x28, 0x29, 0x2a, 0x34,

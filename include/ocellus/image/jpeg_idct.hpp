@@ -25,14 +25,15 @@ namespace detail {
 constexpr int jpeg_fix(double x) noexcept { return static_cast<int>(x * 8192 + 0.5); }
 
 struct jpeg_idct {
-  static constexpr int even2_6[2] = {jpeg_fix(0.541196100) + jpeg_fix(0.765366865),
-                                     jpeg_fix(0.541196100)};  // of x2, x6
-  static constexpr int even6_2[2] = {jpeg_fix(0.541196100), jpeg_fix(0.541196100) - jpeg_fix(1.847759065)};
+  OCELLUS_HIDDEN static constexpr int even2_6[2] = {  // of x2, x6
+      jpeg_fix(0.541196100) + jpeg_fix(0.765366865), jpeg_fix(0.541196100)};
+  OCELLUS_HIDDEN static constexpr int even6_2[2] = {
+      jpeg_fix(0.541196100), jpeg_fix(0.541196100) - jpeg_fix(1.847759065)};
   static constexpr int z5 = jpeg_fix(1.175875602);
   static constexpr int z1 = -jpeg_fix(0.899976223), z2 = -jpeg_fix(2.562915447);
   static constexpr int z3 = -jpeg_fix(1.961570560), z4 = -jpeg_fix(0.390180644);
   /// Weights of x1, x3, x5, x7 in the odd parts of outputs 0 to 3.
-  static constexpr int odd[4][4] = {
+  OCELLUS_HIDDEN static constexpr int odd[4][4] = {
       {jpeg_fix(1.501321110) + z1 + z4 + z5, z5, z4 + z5, z1 + z5},
       {z5, jpeg_fix(3.072711026) + z2 + z3 + z5, z2 + z5, z3 + z5},
       {z4 + z5, z2 + z5, jpeg_fix(2.053119869) + z2 + z4 + z5, z5},

@@ -161,7 +161,7 @@ struct entry {
   const model_config* config;
 };
 
-inline constexpr entry all[] = {
+OCELLUS_TABLE entry all[] = {
     {"clip_vit_b32", &clip_vit_b32},
     {"clip_vit_b16", &clip_vit_b16},
     {"clip_vit_l14", &clip_vit_l14},

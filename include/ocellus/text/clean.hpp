@@ -264,7 +264,7 @@ struct ligature {
 };
 
 /// Latin ligatures and digraphs that ftfy takes apart, ascending.
-inline constexpr ligature ligatures[] = {{0x132, u"IJ"},
+OCELLUS_TABLE ligature ligatures[] = {{0x132, u"IJ"},
                                          {0x133, u"ij"},
                                          {0x149, {0x2BC, u'n'}},
                                          {0x1C4, {u'D', 0x17D}},

@@ -76,7 +76,7 @@ constexpr word_class classify(char32_t c) noexcept {
   return flags & unicode::tables::space ? word_class::space : word_class::other;
 }
 
-inline constexpr auto ascii_classes = [] {
+OCELLUS_TABLE auto ascii_classes = [] {
   std::array<word_class, 128> classes{};
   for (char32_t c = 0; c < 128; ++c) classes[c] = classify(c);
   return classes;

@@ -15,7 +15,7 @@ inline constexpr std::uint8_t entity_bare = 1;      ///< known without a semicol
 inline constexpr std::uint8_t entity_capitals = 2;  ///< ftfy reads it in capitals too
 
 /// All names end to end, without "&" and ";".
-inline constexpr char entity_names[] =
+OCELLUS_TABLE char entity_names[] =
     "AEligAMPAacuteAbreveAcircAcyAfrAgraveAlphaAmacrAndAogonAopfApplyFunctionAringAscrAssignAtildeAumlBacks"
     "lashBarvBarwedBcyBecauseBernoullisBetaBfrBopfBreveBscrBumpeqCHcyCOPYCacuteCapCapitalDifferentialDCayle"
     "ysCcaronCcedilCcircCconintCdotCedillaCenterDotCfrChiCircleDotCircleMinusCirclePlusCircleTimesClockwise"
@@ -155,7 +155,7 @@ inline constexpr char entity_names[] =
     "scrxsqcupxuplusxutrixveexwedgeyacuteyacyycircycyyenyfryicyyopfyscryucyyumlzacutezcaronzcyzdotzeetrfzet"
     "azfrzhcyzigrarrzopfzscrzwjzwnj";
 
-inline constexpr std::uint16_t entity_offsets[2126] = {
+OCELLUS_TABLE std::uint16_t entity_offsets[2126] = {
   0, 5, 8, 14, 20, 25, 28, 31, 37, 42, 47, 50, 55, 59, 72, 77, 81, 87, 93, 97, 106, 110, 116, 119, 126, 136,
   140, 143, 147, 152, 156, 162, 166, 170, 176, 179, 199, 206, 212, 218, 223, 230, 234, 241, 250, 253, 256,
   265, 276, 286, 297, 321, 342, 357, 362, 368, 377, 383, 398, 402, 411, 442, 447, 451, 454, 460, 462, 470,
@@ -283,7 +283,7 @@ inline constexpr std::uint16_t entity_offsets[2126] = {
   13971, 13975, 13978, 13982, 13989, 13993, 13997, 14000, 14004,
 };
 
-inline constexpr std::uint32_t entity_first[2125] = {
+OCELLUS_TABLE std::uint32_t entity_first[2125] = {
   0xc6, 0x26, 0xc1, 0x102, 0xc2, 0x410, 0x1d504, 0xc0, 0x391, 0x100, 0x2a53, 0x104, 0x1d538, 0x2061, 0xc5,
   0x1d49c, 0x2254, 0xc3, 0xc4, 0x2216, 0x2ae7, 0x2306, 0x411, 0x2235, 0x212c, 0x392, 0x1d505, 0x1d539, 0x2d8,
   0x212c, 0x224e, 0x427, 0xa9, 0x106, 0x22d2, 0x2145, 0x212d, 0x10c, 0xc7, 0x108, 0x2230, 0x10a, 0xb8, 0xb7,
@@ -444,7 +444,7 @@ inline constexpr std::uint32_t entity_first[2125] = {
 };
 
 /// Second code point, 0 if there is none.
-inline constexpr std::uint16_t entity_second[2125] = {
+OCELLUS_TABLE std::uint16_t entity_second[2125] = {
   0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0,
   0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0,
   0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0,
@@ -550,7 +550,7 @@ inline constexpr std::uint16_t entity_second[2125] = {
   0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0,
 };
 
-inline constexpr std::uint8_t entity_flags[2125] = {
+OCELLUS_TABLE std::uint8_t entity_flags[2125] = {
   1, 1, 1, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0,
   0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
   0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
@@ -619,7 +619,7 @@ struct capital_entity {
 };
 
 /// Where the all-capitals form of a name stands for another text than the name: its upper case.
-inline constexpr capital_entity capital_entities[190] = {
+OCELLUS_TABLE capital_entity capital_entities[190] = {
     {598, {0xc1, 0x0, 0x0}},
     {599, {0x102, 0x0, 0x0}},
     {603, {0xc2, 0x0, 0x0}},
@@ -813,7 +813,7 @@ inline constexpr capital_entity capital_entities[190] = {
 };
 
 /// What &#128; .. &#159; stand for: Windows-1252.
-inline constexpr std::uint16_t c1_references[32] = {
+OCELLUS_TABLE std::uint16_t c1_references[32] = {
   0x20ac, 0x81, 0x201a, 0x192, 0x201e, 0x2026, 0x2020, 0x2021, 0x2c6, 0x2030, 0x160, 0x2039, 0x152, 0x8d,
   0x17d, 0x8f, 0x90, 0x2018, 0x2019, 0x201c, 0x201d, 0x2022, 0x2013, 0x2014, 0x2dc, 0x2122, 0x161, 0x203a,
   0x153, 0x9d, 0x17e, 0x178,

@@ -25,7 +25,7 @@ inline constexpr std::uint64_t kind_word = std::uint64_t{1} << 63;         ///< 
 
 /// Sequences of letters that sound text hardly has; empty sets are beyond the end of a sequence.
 inline constexpr int bad_length = 7;
-inline constexpr kind_set bad_sequences[38][bad_length] = {
+OCELLUS_TABLE kind_set bad_sequences[38][bad_length] = {
     {{0x10, 0x0}},
     {{0x8007f4fadfd75fc0, 0x7f}, {0x200, 0x1}},
     {{0xc, 0x0}, {0x3ff8000400000000, 0x0}, {0x200, 0x1}},
@@ -93,7 +93,7 @@ struct mojibake_letter {
 };
 
 /// Ascending.
-inline constexpr mojibake_letter mojibake_letters[541] = {
+OCELLUS_TABLE mojibake_letter mojibake_letters[541] = {
     {0x20, 0, 8, {0, 0, 0, 0, 0, 0, 0, 0, 0}},
     {0x21, 1, 0, {0, 0, 0, 0, 0, 0, 0, 0, 0}},
     {0x2c, 1, 0, {0, 0, 0, 0, 0, 0, 0, 0, 0}},

@@ -24,7 +24,7 @@ struct record {
   std::int32_t lower_delta;  ///< lower-case letter minus this one; U+0130 is treated apart
 };
 
-inline constexpr record records[160] = {
+OCELLUS_TABLE record records[160] = {
     {0x00, 0, 0},
     {0x0c, 0, 0},
     {0x08, 0, 0},
@@ -190,7 +190,7 @@ inline constexpr record records[160] = {
 // Three stages: leaves[middle[top[c / 512] * 32 + c / 16 % 32] * 16 + c % 16] is an index into records.
 inline constexpr unsigned leaf_bits = 4;
 inline constexpr unsigned middle_bits = 5;
-inline constexpr std::uint8_t top[2176] = {
+OCELLUS_TABLE std::uint8_t top[2176] = {
   0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 26, 26,
   26, 26, 26, 26, 26, 26, 26, 26, 26, 27, 26, 26, 26, 26, 26, 26, 26, 26, 26, 26, 26, 26, 26, 26, 26, 26, 26,
   26, 26, 26, 26, 26, 26, 26, 26, 26, 26, 26, 26, 26, 26, 26, 26, 26, 26, 26, 26, 26, 26, 26, 26, 28, 26, 29,
@@ -274,7 +274,7 @@ inline constexpr std::uint8_t top[2176] = {
   20, 20, 20, 20, 20, 20, 20, 20, 20, 20, 20, 20, 20, 20,
 };
 
-inline constexpr std::uint16_t middle[2944] = {
+OCELLUS_TABLE std::uint16_t middle[2944] = {
   0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 16, 16, 17, 18, 16, 16, 19, 20, 21, 22, 23, 24,
   25, 16, 26, 16, 16, 27, 28, 29, 14, 14, 14, 14, 30, 14, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43,
   44, 45, 46, 14, 47, 48, 16, 49, 50, 12, 12, 14, 14, 14, 16, 16, 51, 16, 16, 16, 52, 16, 16, 16, 16, 16, 16,
@@ -384,7 +384,7 @@ inline constexpr std::uint16_t middle[2944] = {
   35, 35, 35, 35, 35, 35, 35, 35, 35, 35, 35, 35, 35, 9,
 };
 
-inline constexpr std::uint8_t leaves[9312] = {
+OCELLUS_TABLE std::uint8_t leaves[9312] = {
   0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 2, 2, 1, 0, 0, 0,
   0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 3, 0, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 3, 0, 0, 0, 0, 0, 0, 5, 5, 5, 5, 5, 5, 5,
   5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 0, 0, 0, 3, 0, 3, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6,
@@ -687,7 +687,7 @@ inline constexpr std::uint8_t leaves[9312] = {
 };
 
 /// Code points with a canonical decomposition, ascending; Hangul syllables are computed.
-inline constexpr std::uint32_t decomposed[2061] = {
+OCELLUS_TABLE std::uint32_t decomposed[2061] = {
   0xc0, 0xc1, 0xc2, 0xc3, 0xc4, 0xc5, 0xc7, 0xc8, 0xc9, 0xca, 0xcb, 0xcc, 0xcd, 0xce, 0xcf, 0xd1, 0xd2, 0xd3,
   0xd4, 0xd5, 0xd6, 0xd9, 0xda, 0xdb, 0xdc, 0xdd, 0xe0, 0xe1, 0xe2, 0xe3, 0xe4, 0xe5, 0xe7, 0xe8, 0xe9, 0xea,
   0xeb, 0xec, 0xed, 0xee, 0xef, 0xf1, 0xf2, 0xf3, 0xf4, 0xf5, 0xf6, 0xf9, 0xfa, 0xfb, 0xfc, 0xfd, 0xff, 0x100,
@@ -849,7 +849,7 @@ inline constexpr std::uint32_t decomposed[2061] = {
 };
 
 /// First code point of each decomposition (one step).
-inline constexpr std::uint32_t decomposed_first[2061] = {
+OCELLUS_TABLE std::uint32_t decomposed_first[2061] = {
   0x41, 0x41, 0x41, 0x41, 0x41, 0x41, 0x43, 0x45, 0x45, 0x45, 0x45, 0x49, 0x49, 0x49, 0x49, 0x4e, 0x4f, 0x4f,
   0x4f, 0x4f, 0x4f, 0x55, 0x55, 0x55, 0x55, 0x59, 0x61, 0x61, 0x61, 0x61, 0x61, 0x61, 0x63, 0x65, 0x65, 0x65,
   0x65, 0x69, 0x69, 0x69, 0x69, 0x6e, 0x6f, 0x6f, 0x6f, 0x6f, 0x6f, 0x75, 0x75, 0x75, 0x75, 0x79, 0x79, 0x41,
@@ -999,7 +999,7 @@ inline constexpr std::uint32_t decomposed_first[2061] = {
 };
 
 /// Second code point, 0 if there is none.
-inline constexpr std::uint32_t decomposed_second[2061] = {
+OCELLUS_TABLE std::uint32_t decomposed_second[2061] = {
   0x300, 0x301, 0x302, 0x303, 0x308, 0x30a, 0x327, 0x300, 0x301, 0x302, 0x308, 0x300, 0x301, 0x302, 0x308,
   0x303, 0x300, 0x301, 0x302, 0x303, 0x308, 0x300, 0x301, 0x302, 0x308, 0x301, 0x300, 0x301, 0x302, 0x303,
   0x308, 0x30a, 0x327, 0x300, 0x301, 0x302, 0x308, 0x300, 0x301, 0x302, 0x308, 0x303, 0x300, 0x301, 0x302,
@@ -1122,7 +1122,7 @@ inline constexpr std::uint32_t decomposed_second[2061] = {
 };
 
 /// Indices of the decompositions that compose again, ordered by (first, second).
-inline constexpr std::uint16_t compositions[941] = {
+OCELLUS_TABLE std::uint16_t compositions[941] = {
   912, 909, 913, 0, 1, 2, 3, 53, 55, 238, 4, 572, 5, 165, 208, 210, 570, 415, 57, 417, 419, 421, 59, 61, 63,
   65, 6, 425, 67, 427, 431, 433, 429, 7, 8, 9, 598, 69, 71, 73, 10, 596, 77, 212, 214, 594, 240, 75, 439, 441,
   445, 198, 79, 447, 81, 83, 187, 85, 87, 449, 453, 236, 451, 455, 457, 11, 12, 13, 89, 91, 93, 97, 14, 610,
@@ -1170,7 +1170,7 @@ inline constexpr std::uint16_t compositions[941] = {
 };
 
 /// NFKC of U+FF01..U+FFEF, the half-width and full-width forms.
-inline constexpr std::uint16_t widths[239] = {
+OCELLUS_TABLE std::uint16_t widths[239] = {
   0x21, 0x22, 0x23, 0x24, 0x25, 0x26, 0x27, 0x28, 0x29, 0x2a, 0x2b, 0x2c, 0x2d, 0x2e, 0x2f, 0x30, 0x31, 0x32,
   0x33, 0x34, 0x35, 0x36, 0x37, 0x38, 0x39, 0x3a, 0x3b, 0x3c, 0x3d, 0x3e, 0x3f, 0x40, 0x41, 0x42, 0x43, 0x44,
   0x45, 0x46, 0x47, 0x48, 0x49, 0x4a, 0x4b, 0x4c, 0x4d, 0x4e, 0x4f, 0x50, 0x51, 0x52, 0x53, 0x54, 0x55, 0x56,

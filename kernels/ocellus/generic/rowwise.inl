@@ -138,6 +138,7 @@ static OCELLUS_INLINE V erf(V x) noexcept {
 /// twentieth of a step of its row. For silu see swish_rows.
 template <activation Act, precision Needed = precision::f32, class V>
 static OCELLUS_INLINE V activate(V x) noexcept {
+  static_assert(Act != activation::silu);
   if constexpr (Act == activation::quick_gelu) {
     return times_sigmoid<Needed>(x, x * vec::set(quick_gelu_slope));
   } else if constexpr (Act == activation::gelu && Needed == precision::u8) {

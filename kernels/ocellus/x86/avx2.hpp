@@ -4,7 +4,7 @@
 // |----------------------|-------------|------------------------------------------------------------------------|
 // | _mm256_fmadd_ps      | vfmadd231ps | f32 tile, 8 lanes (add_product: the instruction itself)                 |
 // | _mm256_cvtph_ps      | vcvtph2ps   | f16 weights, widened per panel row                                     |
-// | _mm256_maddubs_epi16 | vpmaddubsw  | s8 products of 16 rows or more: four at a time (gemm_quads.inl)        |
+// | _mm256_maddubs_epi16 | vpmaddubsw  | s8 products of quad_rows or more: four at a time (gemm_quads.inl)      |
 // | _mm256_madd_epi16    | vpmaddwd    | adds those sums in s32; else u8 x s8 as s16 halves                     |
 //
 // Overflow: s16 products of u8 x s8 are below 2^15, pmaddwd adds two of them in s32; see ops/gemm.hpp for K.
@@ -347,7 +347,6 @@ struct avx2 : scalar {
   static OCELLUS_NOINLINE void bound_quads(std::int8_t* bounded, std::uint32_t* reached, std::int32_t* base_sums,
                                            const std::int8_t* w, const std::uint8_t* range, const std::uint8_t* base,
                                            int depth) noexcept {
-    static constexpr std::int8_t none[128] = {};
     const __m256i zero = _mm256_setzero_si256(), ones = _mm256_set1_epi16(1);
     const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
     __m256i sums[2] = {zero, zero};
@@ -355,7 +354,7 @@ struct avx2 : scalar {
       __m256i clear[2];
       unroll<2>([&](auto i) OCELLUS_LAMBDA {  // eight depths
         const int at = d + i * 8;
-        const std::int8_t* const from = at < depth ? w + at * 16 : none;
+        const std::int8_t* const from = w + (at < depth ? at : d) * 16;  // past the end: any weights
         __m256i ends[2];
         unroll<2>([&](auto h) OCELLUS_LAMBDA {  // columns 0..7, 8..15
           __m256i most[2], least[2], products[2];

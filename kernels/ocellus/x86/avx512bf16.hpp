@@ -65,11 +65,12 @@ struct avx512bf16 : avx512vnni {
     });
   }
 
+  OCELLUS_HIDDEN alignas(64) static constexpr float zeros[2 * panel_width] = {};
+
   /// The tile of `rows` rows (tile_height's) and one or two panels.
   static OCELLUS_NOINLINE void tiles_rounded(int rows, int panels, const std::uint16_t* a, std::ptrdiff_t lda,
                                              const bf16* b, std::size_t stride, int depth, float* c,
                                              std::ptrdiff_t ldc, bool onto, const prefetch_run& next) noexcept {
-    alignas(64) static constexpr float zeros[2 * panel_width] = {};
     const float* const from = onto ? c : zeros;
     const std::ptrdiff_t ldf = onto ? ldc : 0;
     const auto run = [&](auto tile, int r) OCELLUS_LAMBDA {

@@ -7,8 +7,8 @@
 // - At each depth the block's activations lie in [least, most]. A `base`, at most `least` and half of `most`, is taken
 //   off them, which leaves a `range`; the products of the bases with a panel are the same for all rows and added again.
 // - A quad's positive products with the ranges as activations, and its negative ones, bound its sums. If either of a
-//   column's quads reaches an end of 16 bits, its last four weights are an `excess`: zero for the tiles, their products
-//   are added aside.
+//   column's quads reaches an end of 16 bits, the column's weights of depths 4..7, half of both quads, are an `excess`:
+//   zero for the tiles, their products are added aside.
 // - Rarely two products reach an end by themselves, and with them their quad. Then the four weights with these two are
 //   the excess, two at a time.
 // Tiles go on from the sums of bases and excesses, and are exact.
@@ -21,9 +21,10 @@
 //   template <bool based> static void bound_quads(std::int8_t* bounded, std::uint32_t* reached,
 //                                                 std::int32_t* base_sums, const std::int8_t* w,
 //                                                 const std::uint8_t* range, const std::uint8_t* base, int depth)
-//     copies w[depth / 4][16][4], depth in eights, to `bounded`, zeros after it up to a multiple of 16. Bit c of
-//     reached[i] says whether a quad of column c reaches an end of 16 bits in the depths from 16 i on, bit 16 + c from
-//     16 i + 8 on. If `based`, base_sums[16] += w's products with the bases.
+//     copies w[depth / 4][16][4], depth in eights, to `bounded`, and any weights up to a multiple of 16, where
+//     activations, ranges and bases are zero. Bit c of reached[i], zero before, says whether a quad of column c reaches
+//     an end of 16 bits in the depths from 16 i on, bit 16 + c from 16 i + 8 on. If `based`, base_sums[16] += w's
+//     products with the bases.
 //   static void add_excess(std::int32_t* sums, const std::uint8_t* a, int two_tiles, std::int32_t excess, int rows)
 //     sums[rows] += the excess times four depths of a[rows / 8][8][4], `two_tiles` bytes from eight rows to the next.
 //   template <int MR> static void tile_quads(const std::uint8_t* a, const std::int8_t* bounded, int k,
@@ -75,7 +76,7 @@ static OCELLUS_INLINE void transpose4(__m128i* out, const __m128i* x) noexcept {
 }
 
 /// Bounds of the activations of `rows` rows, and what is left of them: out[tiles / 2][depth / 4][2][4][4], the depth up
-/// to a multiple of 16; a tile of three rows has a fourth whose sums nobody uses.
+/// to a multiple of 16; a tile of three rows has a fourth, and a last tile alone another four, whose sums nobody uses.
 static OCELLUS_NOINLINE void pack_quads(std::uint8_t* out, quad_bounds& bounds, const std::uint8_t* a,
                                         std::ptrdiff_t lda, int rows, int depth) noexcept {
   __m128i bases = _mm_setzero_si128();
@@ -118,21 +119,22 @@ static OCELLUS_INLINE int two_reach(__m128i range, __m128i w) noexcept {
                                         _mm_cmpeq_epi16(least, _mm_set1_epi16(-32768))));
 }
 
-/// `depth` depths of a panel, in eights: bounded weights, zeros up to a multiple of 16; the products of the bases with
+/// `depth` depths of a panel, in eights: bounded weights, any up to a multiple of 16; the products of the bases with
 /// the whole weights, added to base_sums[16]; and sums[16][rows] of what the excesses give with the activations at `a`,
 /// rows in eights.
 static OCELLUS_NOINLINE void bound_panel(std::int8_t* bounded, std::int32_t* base_sums, std::int32_t* sums,
                                          const std::uint8_t* a, int rows, const std::int8_t* panel,
                                          const quad_bounds& bounds, int depth) noexcept {
-  constexpr int most = quad_depth / 16;
-  alignas(8) std::uint32_t reached[most] = {};  // read by twos
+  constexpr int sixteens = quad_depth / 16;
+  std::uint32_t reached[sixteens] = {};  // read by twos
   if (bounds.based) {
     bound_quads<true>(bounded, reached, base_sums, panel, bounds.range, bounds.base, depth);
   } else {
     bound_quads<false>(bounded, reached, base_sums, panel, bounds.range, bounds.base, depth);
   }
   // Where the excesses are nobody can predict: first a list of them, by fours, in which most jumps always go one way.
-  std::uint16_t list[most * 32 + 4];
+  std::uint16_t list[sixteens * 32 + 4];
+  constexpr std::uint64_t last = std::uint64_t{1} << 63;  // zeros are never counted in a zero, which takes a jump
   int n = 0;
   for (int i = 0; i * 32 < depth; i++) {
     std::uint64_t left;
@@ -140,7 +142,7 @@ static OCELLUS_NOINLINE void bound_panel(std::int8_t* bounded, std::int32_t* bas
     const int end = n + std::popcount(left);
     for (int from = n; from < end; from += 4)
       for (int j = 0; j < 4; j++, left &= left - 1)
-        list[from + j] = static_cast<std::uint16_t>(i * 64 + std::countr_zero(left | std::uint64_t{1} << 63));
+        list[from + j] = static_cast<std::uint16_t>(i * 64 + std::countr_zero(left | last));
     n = end;
   }
   std::memset(sums, 0, sizeof(std::int32_t) * 16 * static_cast<std::size_t>(rows));
@@ -149,20 +151,20 @@ static OCELLUS_NOINLINE void bound_panel(std::int8_t* bounded, std::int32_t* bas
     const std::ptrdiff_t eight = list[i] / 16, column = list[i] % 16, at = eight * 128 + column * 4;
     // takes four depths of the column, the first or the second of eight; sums += the products of the weights that
     // `mask` leaves
-    const auto take = [&](int four, std::uint32_t mask) OCELLUS_LAMBDA {
+    const auto take = [&](int four, std::int32_t mask) OCELLUS_LAMBDA {
       std::memset(bounded + at + four * 64, 0, 4);
       add_excess(sums + column * rows, a + eight * 64 + four * 32, two_tiles,
-                 load_four(panel + at + four * 64) & static_cast<std::int32_t>(mask), rows);
+                 load_four(panel + at + four * 64) & mask, rows);
     };
     const __m128i w = _mm_unpacklo_epi32(_mm_cvtsi32_si128(load_four(panel + at)),
                                          _mm_cvtsi32_si128(load_four(panel + at + 64)));
     const int two = two_reach(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(bounds.range + eight * 8)), w);
     if (two == 0) {
-      take(1, 0xffffffff);
+      take(1, -1);
       continue;
     }
     for (int j = 0; j < 4; j++)
-      if ((two >> j / 2 * 4 & 0xf) != 0) take(j / 2, j % 2 == 0 ? 0x00ff00ff : 0xff00ff00);
+      if ((two >> j / 2 * 4 & 0xf) != 0) take(j / 2, j % 2 == 0 ? 0x00ff00ff : ~0x00ff00ff);
   }
 }
 
@@ -204,7 +206,7 @@ static OCELLUS_NOINLINE void gemm_s8_by_quads(const gemm_args& g) noexcept {
   static_assert(quad_rows >= 6);  // so tiles of three and four rows suffice
   alignas(64) std::int32_t block[quad_bytes / 4];
   alignas(64) std::int32_t sums[16 * quad_block];
-  alignas(64) std::int8_t bounded[quad_depth * 16 + 128];
+  alignas(64) std::int8_t bounded[quad_depth * 16];
   quad_bounds bounds;
   const int depth = round_up(g.k, 8);
   const auto weights = [&](int panel, int k) OCELLUS_LAMBDA {

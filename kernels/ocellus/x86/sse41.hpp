@@ -2,7 +2,7 @@
 //
 // | intrinsic          | instruction  | use                                                                   |
 // |--------------------|--------------|-----------------------------------------------------------------------|
-// | _mm_maddubs_epi16  | pmaddubsw    | s8 products of 10 rows or more: four at a time (gemm_quads.inl)       |
+// | _mm_maddubs_epi16  | pmaddubsw    | s8 products of quad_rows or more: four at a time (gemm_quads.inl)     |
 // | _mm_madd_epi16     | pmaddwd      | adds those sums in s32; else u8 x s8 as s16 halves                    |
 // | * and + of __m128d | mulpd, addpd | f32 tile: a fused multiply-add without the instruction, see below     |
 //
