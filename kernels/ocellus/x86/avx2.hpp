@@ -9,8 +9,8 @@
 //
 // Overflow: s16 products of u8 x s8 are below 2^15, pmaddwd adds two of them in s32; see ops/gemm.hpp for K.
 // % of pmaddwd's peak, which is 16 products an instruction: figures of Zen 3 from kernels-zen3.json, at 50 rows. s8 by
-// quads 93-98 %, with weights made ready; their tile takes three multiplications where pmaddwd takes four.
-// Zen 5, halves: 76 % with rows split beforehand, 65 % without. f32 on Zen 3: 96-98 % of its peak. Where another thread
+// quads 96-102 %, with weights made ready; their tile takes three multiplications where pmaddwd takes four.
+// Zen 5, halves: 76 % with rows split beforehand, 65 % without. f32 on Zen 3: 94-98 % of its peak. Where another thread
 // shares the core, every instruction counts.
 // Registers: f32 tile 6 x 16: 12 accumulators + 2 of W + 1 of A = 15. s8 tile of quads 4 x 16: 8 + 1 of ones + 2 of W
 // (and two from memory) + 2 of A + 2 = 15; of halves 4 x 16: 8 + 4 of W + 2 of A = 14.
