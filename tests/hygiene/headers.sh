@@ -27,4 +27,4 @@ for compiler in "${compilers[@]:1}"; do
   # shellcheck disable=SC2086
   printf "#include <%s>\n" "${headers[@]}" | "$compiler" $FLAGS -x c++ -
 done
-echo "${#headers[@]} headers compile alone by ${compilers[0]}, together by ${compilers[*]:1}"
+echo "${#headers[@]} headers compile alone by ${compilers[0]}${compilers[1]:+, together by ${compilers[*]:1}}"

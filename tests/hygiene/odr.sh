@@ -10,6 +10,13 @@ case $(uname -m) in x86_64) other="-mavx2 -mfma -ffast-math" ;; *) other="-ffast
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
+no_unique() {  # FILE: of gcc alone; hidden ones stay out of a shared library's symbols
+  if readelf -sW "$1" | grep -w UNIQUE | grep -vw HIDDEN | c++filt | grep 'ocellus::'; then
+    echo "$1: GNU-unique symbols"
+    exit 1
+  fi
+}
+
 for compiler in g++ clang++; do
   command -v "$compiler" >/dev/null || { echo "skipped: no $compiler"; continue; }
   flags="-std=c++20 -O1 -Iinclude -Ikernels -c"
@@ -19,17 +26,14 @@ for compiler in g++ clang++; do
   nm -C "$scratch/odr" >"$scratch/symbols"
   copies=$(grep -oE 'ocellus::v0_[a-z0-9_]+::to_f16\(float\)' "$scratch/symbols" | sort -u | wc -l)
   [ "$copies" -eq 2 ] || { echo "$compiler: $copies copies of to_f16, not one for each set of flags"; exit 1; }
+  no_unique "$scratch/odr"
   if grep -E 'ocellus::' "$scratch/symbols" | grep -vE 'ocellus::v0_'; then echo "$compiler: outside of the ABI namespace"; exit 1; fi
   if [ "$(uname -m)" != x86_64 ] || grep -qw avx2 /proc/cpuinfo; then "$scratch/odr"; else echo "skipped: no AVX2 to run it"; fi
   echo "$compiler: one copy of the library for each set of flags"
 done
 
-# of gcc alone; hidden ones stay out of a shared library's symbols
 for unit in ocellus ocellus-convert libocellus-compiled.a; do
   [ -f "$build_dir/$unit" ] || { echo "skipped: $unit is not built"; continue; }
-  if readelf -sW "$build_dir/$unit" | grep -w UNIQUE | grep -vw HIDDEN | c++filt | grep 'ocellus::'; then
-    echo "$unit: GNU-unique symbols"
-    exit 1
-  fi
+  no_unique "$build_dir/$unit"
 done
 echo "no GNU-unique symbols in the programs and the kernels"
