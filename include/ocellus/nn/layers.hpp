@@ -134,12 +134,12 @@ struct runner {
   const Kernels& kernels;
   executor exec;
 
-  /// f(begin, end) over [0, n) in pieces of at least `grain`, several per thread so that uneven threads even
-  /// out.
+  /// f(begin, end) over [0, n) in pieces of at least `grain`, at most `each` per thread: several, so that uneven
+  /// threads even out.
   template <class F>
-  void split(int n, int grain, F&& f) const {
+  void split(int n, int grain, F&& f, int each = 4) const {
     int pieces = exec.concurrency <= 1 ? 1 : n / (grain < 1 ? 1 : grain);
-    if (pieces > exec.concurrency * 4) pieces = exec.concurrency * 4;
+    if (pieces > exec.concurrency * each) pieces = exec.concurrency * each;
     if (pieces < 1) pieces = 1;
     exec.for_each(pieces, [&](int i) {
       const fp_env guard;
@@ -250,7 +250,7 @@ struct runner {
         gemm(w.type, part);
         begin = stop;
       }
-    });
+    }, w.type == dtype::s8 ? 4 : 16);  // s8 products make rows ready for each piece; others begin at once
   }
 
   /// x = norm(from[rows, c]) in the form that products with weights of `type` read.
