@@ -221,18 +221,18 @@ struct runner {
     g.act = act;
     const int first = column_begin / panel_width;
     const int panels = ceil_div(column_end < 0 ? w.n : column_end, panel_width) - first;
-    const int pairs = ceil_div(panels, 2);  // kernels read two panels at a time
+    const int together = rows <= 3 ? 4 : 2, units = ceil_div(panels, together);  // panels that kernels read at a time
     // narrow products over many rows (convolutions) have too few panels for all threads: split the rows as
     // well
     int bands = 1;
-    if (exec.concurrency > 1 && pairs < 4 * exec.concurrency) {
-      bands = ceil_div(4 * exec.concurrency, pairs);
+    if (exec.concurrency > 1 && units < 4 * exec.concurrency) {
+      bands = ceil_div(4 * exec.concurrency, units);
       bands = bands < rows / 64 ? bands : rows / 64;
       bands = bands < 1 ? 1 : bands;
     }
-    split(pairs * bands, 1, [&](int begin, int end) {
+    split(units * bands, 1, [&](int begin, int end) {
       while (begin < end) {
-        const int band = begin / pairs, stop = end < (band + 1) * pairs ? end : (band + 1) * pairs;
+        const int band = begin / units, stop = end < (band + 1) * units ? end : (band + 1) * units;
         const int row = static_cast<int>(static_cast<std::int64_t>(rows) * band / bands);
         gemm_args part = g;
         part.m = static_cast<int>(static_cast<std::int64_t>(rows) * (band + 1) / bands) - row;
@@ -244,8 +244,8 @@ struct runner {
         part.a_bf16 += row * x.ld16;
         part.c += row * ldc;
         if (residual != nullptr) part.residual += row * ldr;
-        part.panel_begin = first + (begin - band * pairs) * 2;
-        const int last = (stop - band * pairs) * 2;
+        part.panel_begin = first + (begin - band * units) * together;
+        const int last = (stop - band * units) * together;
         part.panel_end = first + (last < panels ? last : panels);
         gemm(w.type, part);
         begin = stop;

@@ -13,7 +13,7 @@
 // in L1 or L2. Blocks and tiles are evened out: 50 rows are five tiles of 10, and no last block of a row or two reads
 // all of W again.
 // Up to `wide_rows` rows (a pooled token, a very short text) take four panels at a time: a tile of one row and two
-// panels would wait for its two chains of multiply-adds.
+// panels would wait for its two chains of multiply-adds, and memory gives four streams of weights sooner than one.
 //
 // An epilogue costs what its operations take, and the depth of the machine's pipelines between two tiles. With
 // finishing_rows > 0 an s8 or f32 tile leaves it to the next tile of so many rows or more, which does a row of it
@@ -243,7 +243,7 @@ static constexpr bool f32_leaves = finishing_rows > 0 && finishing_rows <= float
 
 /// Whether P panels are the last one of an odd number, where two make a tile: rare, so there are tiles of few heights.
 template <int P>
-static constexpr bool is_lone = P == 1 && wide_rows > 0;
+static constexpr bool is_lone = P == 1 && most_panels == 2 && wide_rows > 0;
 
 /// The tile of `rows` rows (tile_height's) and P panels: one function for all who need it, which jumps on to a tile's.
 template <int MR, int P, class W>
@@ -283,9 +283,9 @@ static constexpr int part_depth(int left, int most) noexcept {
   return left <= most ? left : round_up(even_share(left, most), 64);
 }
 
-/// Panels of the next tile when `left` remain.
-static constexpr int tile_panels(int left, int rows) noexcept {
-  return rows <= wide_rows && left >= 4 ? 4 : left < most_panels ? left : most_panels;
+/// Panels of the next tile when `left` remain, where products of `wide` rows take four.
+static constexpr int tile_panels(int left, int rows, int wide) noexcept {
+  return rows <= wide && left >= 4 ? 4 : left < most_panels ? left : most_panels;
 }
 
 /// Rows of a block whose sums wait between two parts of the depth.
@@ -307,9 +307,9 @@ static OCELLUS_NOINLINE void gemm_float_by_tiles(const gemm_args& g, dtype type,
   const bool deep = float_depth > 0 && g.k > float_depth;
   const int fit = static_cast<int>(block_bytes / (static_cast<std::size_t>(g.k) * sizeof(float)));
   const int block = deep ? deep_rows : fit < float_rows ? float_rows : fit;
-  // of one tile; or, deep, of a block and two panels, or of wide_rows and four
-  static_assert(wide_rows <= deep_rows / 2);
-  constexpr int most_columns = (wide_rows > 0 ? 2 : most_panels) * panel_width;
+  // of one tile; or, deep, of a block and most_panels, or of wide_rows and four
+  constexpr int most_columns = most_panels * panel_width;
+  static_assert(wide_rows * 4 <= deep_rows * most_panels);
   alignas(64) float acc[float_depth > 0 ? deep_rows * most_columns : float_rows * tile_columns];
   const bool leaves = f32_leaves && type == dtype::f32;
   unfinished_tile before;
@@ -322,7 +322,7 @@ static OCELLUS_NOINLINE void gemm_float_by_tiles(const gemm_args& g, dtype type,
     i1 = i0 + even_share(g.m - i0, block);
     const int tiles = ceil_div(i1 - i0, tile_height(i1 - i0, float_rows));
     for (int p = g.panel_begin, panels = 0; p < g.panel_end; p += panels) {
-      panels = tile_panels(g.panel_end - p, i1 - i0);
+      panels = tile_panels(g.panel_end - p, i1 - i0, wide_rows);
       const char* panel = b + static_cast<std::size_t>(p) * stride * bytes;
       const int col = p * panel_width, width = panels * panel_width,
                 cols = g.n - col < width ? g.n - col : width;
@@ -374,8 +374,10 @@ static void gemm_bf16(const gemm_args& g) noexcept { gemm_float<bf16>(g, dtype::
 
 /// Whether s8 tiles leave their epilogue to the next one.
 static constexpr bool s8_leaves = finishing_rows > 0 && finishing_rows <= s8_rows;
+/// Rows that take four panels at a time, as wide_rows; not where rows are split.
+static constexpr int wide_s8_rows = split_bytes > 0 ? 0 : wide_rows;
 // A tile of split rows is of one panel, and finishes no other.
-static_assert(split_bytes == 0 || (!s8_leaves && most_panels == 1 && wide_rows == 0));
+static_assert(split_bytes == 0 || (!s8_leaves && most_panels == 1));
 
 /// The tile of `rows` rows (tile_height's) and P panels; Split: rows that split_rows made.
 template <int MR, int P, bool Split = false>
@@ -412,7 +414,7 @@ static OCELLUS_NOINLINE void gemm_s8_by_tiles(const gemm_args& g) noexcept {
       split_bytes > 0 && static_cast<std::size_t>(2 * depth) * static_cast<std::size_t>(g.m) <= split_bytes;
   const int fit = static_cast<int>(block_bytes / static_cast<std::size_t>(depth));
   const int block = fit < s8_rows ? s8_rows : fit;
-  alignas(64) std::int32_t acc[s8_rows * 32 > wide_rows * 64 ? s8_rows * 32 : wide_rows * 64];
+  alignas(64) std::int32_t acc[s8_rows * 32 > wide_s8_rows * 64 ? s8_rows * 32 : wide_s8_rows * 64];
   unfinished_tile before;
   const auto finish_before = [&]() OCELLUS_LAMBDA {
     if (before.rows > 0) finish_s8(g, acc, 32, before.row, before.rows, before.col, 32);
@@ -429,7 +431,7 @@ static OCELLUS_NOINLINE void gemm_s8_by_tiles(const gemm_args& g) noexcept {
       ldx = 2 * depth;
     }
     for (int p = g.panel_begin, panels = 0; p < g.panel_end; p += panels) {
-      panels = tile_panels(g.panel_end - p, i1 - i0);
+      panels = tile_panels(g.panel_end - p, i1 - i0, wide_s8_rows);
       const std::int8_t* panel = b + static_cast<std::size_t>(p) * stride;
       const int col = p * panel_width, width = panels * panel_width,
                 cols = g.n - col < width ? g.n - col : width;
@@ -445,8 +447,8 @@ static OCELLUS_NOINLINE void gemm_s8_by_tiles(const gemm_args& g) noexcept {
           tiles_s8<s8_rows, 2>(x + (i - i0) * ldx, ldx, panel, stride, depth, acc, width, next, rows, before);
         } else if (panels == 1) {
           tiles_s8<s8_rows, 1>(x + (i - i0) * ldx, ldx, panel, stride, depth, acc, width, next, rows);
-        } else if constexpr (wide_rows > 0) {
-          tiles_s8<wide_rows, 4>(x + (i - i0) * ldx, ldx, panel, stride, depth, acc, width, next, rows);
+        } else if constexpr (wide_s8_rows > 0) {
+          tiles_s8<wide_s8_rows, 4>(x + (i - i0) * ldx, ldx, panel, stride, depth, acc, width, next, rows);
         }
         if (s8_leaves && panels == 2 && cols == width && may_wait<precision::u8>(g.act)) {
           before = {&g, acc, i, rows, col};

@@ -421,24 +421,28 @@ static OCELLUS_INLINE vec load_wide(const T* p, int n) noexcept {
   }
 }
 
+/// Memory is the limit, and several neighbouring rows at once read it slower. One stream is asked for two pages ahead;
+/// several, each from its own part of the rows, are not.
 template <class T>
 static OCELLUS_INLINE void dot_rows(const dot_rows_args& a) noexcept {
-  const T* row = static_cast<const T*>(a.rows);
-  for (int i = 0; i < a.n; i++, row += a.ld) {
-    // One stream at a time, asked for two pages ahead: memory is the limit, and several rows at once read it slower.
-    // Four sums, since the additions of one would be slower than memory.
-    vec sums[4];
-    unroll<4>([&](auto j) OCELLUS_LAMBDA { sums[j] = vec::zero(); });
-    int c = 0;
-    for (; c + 64 <= a.c; c += 64)
-      unroll<4>([&](auto j) OCELLUS_LAMBDA {
-        __builtin_prefetch(reinterpret_cast<const char*>(row + c + j * 16) + 8192);
-        sums[j] = sums[j] + vec::load(a.query + c + j * 16) * load_wide(row + c + j * 16, 16);
-      });
-    for (; c < a.c; c += 16) sums[0] = sums[0] + load_tail(a.query, c, a.c) * load_wide(row + c, a.c - c);
-    const float s = ((sums[0] + sums[1]) + (sums[2] + sums[3])).sum();
-    a.scores[i] = a.scale != nullptr ? a.scale[i] * s : s;
-  }
+  const int part = ceil_div(a.n, dot_streams);
+  for (int i = 0; i < part; i++)
+    for (int stream = 0; stream < dot_streams; stream++) {
+      const std::ptrdiff_t at = i + static_cast<std::ptrdiff_t>(part) * stream;
+      if (at >= a.n) break;
+      const T* row = static_cast<const T*>(a.rows) + at * a.ld;
+      vec sums[4];  // four, since the additions of one would be slower than memory
+      unroll<4>([&](auto j) OCELLUS_LAMBDA { sums[j] = vec::zero(); });
+      int c = 0;
+      for (; c + 64 <= a.c; c += 64)
+        unroll<4>([&](auto j) OCELLUS_LAMBDA {
+          if constexpr (dot_streams == 1) __builtin_prefetch(reinterpret_cast<const char*>(row + c + j * 16) + 8192);
+          sums[j] = sums[j] + vec::load(a.query + c + j * 16) * load_wide(row + c + j * 16, 16);
+        });
+      for (; c < a.c; c += 16) sums[0] = sums[0] + load_tail(a.query, c, a.c) * load_wide(row + c, a.c - c);
+      const float s = ((sums[0] + sums[1]) + (sums[2] + sums[3])).sum();
+      a.scores[at] = a.scale != nullptr ? a.scale[at] * s : s;
+    }
 }
 static void dot_rows_f32(const dot_rows_args& a) noexcept { dot_rows<float>(a); }
 static void dot_rows_f16(const dot_rows_args& a) noexcept { dot_rows<f16>(a); }

@@ -123,6 +123,7 @@ struct avx512 : avx2 {
   static constexpr int most_panels = 2;
   static constexpr std::size_t split_bytes = 0;  // splitting: 1.11 times as quick for 7 KB of code, and few CPUs
   static constexpr int wide_rows = 3;
+  static constexpr int dot_streams = 1;
   static constexpr int float_depth = 1024;
 
 #include <ocellus/generic/unroll.inl>
