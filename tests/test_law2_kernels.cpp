@@ -6,6 +6,7 @@
 #include <doctest/doctest.h>
 
 #include <bit>
+#include <utility>
 
 using namespace kernel_testing;
 
@@ -203,8 +204,11 @@ TEST_CASE("relaxed: the tile by the dot gives scalar's sums, whether or not this
 TEST_CASE("gemm: a part of the panels computes that part of the columns and nothing else") {
   const fp_env strict;
   rng random(4);
-  for (const dtype type : {dtype::f32, dtype::f16, dtype::bf16, dtype::s8}) {
-    const int m = type == dtype::s8 ? 20 : 7, n = 150, k = 40;
+  const std::pair<dtype, int> products[] = {{dtype::f32, 1}, {dtype::f16, 1}, {dtype::bf16, 1}, {dtype::s8, 1},
+                                            {dtype::f32, 7}, {dtype::f16, 7}, {dtype::bf16, 7}, {dtype::s8, 20}};
+  for (const std::pair<dtype, int>& product : products) {
+    const dtype type = product.first;
+    const int m = product.second, n = 150, k = 40;
     weights w(type, n, k, random);
     inputs x(m, k, random);
     std::vector<float> expected(static_cast<std::size_t>(m * n)), got(expected.size());
@@ -227,7 +231,7 @@ TEST_CASE("gemm: a part of the panels computes that part of the columns and noth
               const std::size_t at = static_cast<std::size_t>(i * n + j);
               same = same && got[at] == (j / 16 >= begin && j / 16 < end ? expected[at] : canary);
             }
-          CHECK_MESSAGE(same, "gemm_" << std::string(to_string(type)) << " " << set.name << " panels "
+          CHECK_MESSAGE(same, "gemm_" << std::string(to_string(type)) << " " << set.name << " M=" << m << " panels "
                                       << begin << ".." << end);
         }
     }
@@ -457,7 +461,7 @@ TEST_CASE("similarity: every set scores stored embeddings with the scalar set's 
   const fp_env strict;
   rng random(8);
   for (const int c : {1, 7, 16, 33, 64, 512, 770})
-    for (const int n : {1, 3, 4, 9}) {
+    for (const int n : {1, 3, 4, 9, 11}) {
       const int ld = c + 3;
       const std::size_t size = weights::size(n - 1, ld) + weights::size(c, 1);
       guarded<float> query(weights::size(c, 1)), rows(size), scale(weights::size(n, 1));

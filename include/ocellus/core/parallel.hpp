@@ -23,7 +23,7 @@ struct executor {
   /// Calls task(context, i) for i in [0, n); returns when all are done.
   void (*run)(void* self, int n, task_function task, void* context) = nullptr;
   void* self = nullptr;
-  int concurrency = 1;  ///< how many tasks may run at once; work is split into about this many pieces
+  int concurrency = 1;  ///< how many tasks may run at once; work is split into up to sixteen pieces for each of them
 
   /// Runs f(i) for each i in [0, n).
   template <class F>

@@ -3,10 +3,10 @@
 //       std::size_t panel_stride, int k, float* out, std::ptrdiff_t ldo)
 //   template <int MR, int P> static void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
 //       std::size_t panel_stride, int k, std::int32_t* out, std::ptrdiff_t ldo, const prefetch_run& next)
-// which compute MR rows times P adjacent panels (one, where most_panels is 1) over the whole depth and store the
-// accumulators; `next` is for sets that fetch ahead. A set with float_depth > 0 has a tile_float that takes three more:
-// `next`, `onto` (whether out holds sums to go on from) and `before`; one whose s8 tiles finish others takes `before`
-// last (see finishing_rows below). The epilogue runs from that small buffer, which stays in L1.
+// which compute MR rows times P adjacent panels (up to most_panels; wide_rows times four) over the whole depth and
+// store the accumulators; `next` is for sets that fetch ahead. A set with float_depth > 0 has a tile_float that takes
+// three more: `next`, `onto` (whether out holds sums to go on from) and `before`; one whose s8 tiles finish others
+// takes `before` last (see finishing_rows below). The epilogue runs from that small buffer, which stays in L1.
 //
 // Blocking: rows in blocks whose A stays in L2 or just beyond (reading W again costs more); within a block, each pair
 // of panels (each panel, where most_panels is 1) is read once from memory and then met by every row tile while it lies
@@ -309,7 +309,7 @@ static OCELLUS_NOINLINE void gemm_float_by_tiles(const gemm_args& g, dtype type,
   const int block = deep ? deep_rows : fit < float_rows ? float_rows : fit;
   // of one tile; or, deep, of a block and most_panels, or of wide_rows and four
   constexpr int most_columns = most_panels * panel_width;
-  static_assert(wide_rows * 4 <= deep_rows * most_panels);
+  static_assert(wide_rows <= float_rows && wide_rows * 4 <= deep_rows * most_panels);
   alignas(64) float acc[float_depth > 0 ? deep_rows * most_columns : float_rows * tile_columns];
   const bool leaves = f32_leaves && type == dtype::f32;
   unfinished_tile before;
@@ -374,8 +374,8 @@ static void gemm_bf16(const gemm_args& g) noexcept { gemm_float<bf16>(g, dtype::
 
 /// Whether s8 tiles leave their epilogue to the next one.
 static constexpr bool s8_leaves = finishing_rows > 0 && finishing_rows <= s8_rows;
-/// Rows that take four panels at a time, as wide_rows; not where rows are split.
-static constexpr int wide_s8_rows = split_bytes > 0 ? 0 : wide_rows;
+/// Rows that take four panels at a time, as wide_rows; not where s8 tiles are of one panel.
+static constexpr int wide_s8_rows = most_panels == 1 ? 0 : wide_rows;
 // A tile of split rows is of one panel, and finishes no other.
 static_assert(split_bytes == 0 || (!s8_leaves && most_panels == 1));
 

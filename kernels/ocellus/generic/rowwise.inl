@@ -421,15 +421,13 @@ static OCELLUS_INLINE vec load_wide(const T* p, int n) noexcept {
   }
 }
 
-/// Memory is the limit, and several neighbouring rows at once read it slower. One stream is asked for two pages ahead;
-/// several, each from its own part of the rows, are not.
+/// Scores rows one by one, from dot_streams parts of them by turns. Memory is the limit: a single stream is asked for
+/// two pages ahead, which would make several slower, and neighbouring rows side by side are read slower than either.
 template <class T>
 static OCELLUS_INLINE void dot_rows(const dot_rows_args& a) noexcept {
-  const int part = ceil_div(a.n, dot_streams);
-  for (int i = 0; i < part; i++)
-    for (int stream = 0; stream < dot_streams; stream++) {
-      const std::ptrdiff_t at = i + static_cast<std::ptrdiff_t>(part) * stream;
-      if (at >= a.n) break;
+  const std::ptrdiff_t part = ceil_div(a.n, dot_streams);
+  for (std::ptrdiff_t i = 0; i < part; i++)
+    for (std::ptrdiff_t at = i; at < a.n; at += part) {
       const T* row = static_cast<const T*>(a.rows) + at * a.ld;
       vec sums[4];  // four, since the additions of one would be slower than memory
       unroll<4>([&](auto j) OCELLUS_LAMBDA { sums[j] = vec::zero(); });

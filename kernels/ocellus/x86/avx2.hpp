@@ -13,7 +13,7 @@
 // Zen 5, halves: 76 % with rows split beforehand, 65 % without. f32 on Zen 3: 94-98 % of its peak. Where another thread
 // shares the core, every instruction counts.
 // Registers: f32 tile 6 x 16: 12 accumulators + 2 of W + 1 of A = 15. s8 tile of quads 4 x 16: 8 + 1 of ones + 2 of W
-// (and two from memory) + 2 of A + 2 = 15; of halves 4 x 16: 8 + 4 of W + 2 of A = 14.
+// (and two from memory) + 2 of A + 2 = 15; of halves 4 x 16: 8 + 4 of W + 2 of A = 14. f32 1 x 64: 8 + W + 1 of A.
 // One panel at a time: sixteen registers hold no more. But one row of floats takes four.
 #pragma once
 
@@ -240,11 +240,36 @@ struct avx2 : scalar {
       }
   }
 
+  /// One row times four panels. It waits for weights from memory, which come by 23-26 GB/s where four panels are read
+  /// side by side, and by 15-18 one after the other, fetched ahead or not (Zen 3). bf16, whose depths lie in pairs,
+  /// goes on one after the other: f16 is the 16 bits for such CPUs.
+  template <class W>
+  static OCELLUS_INLINE void tile_wide(const float* a, const W* b, std::size_t panel_stride, int k, float* out,
+                                       bool onto) noexcept {
+    if constexpr (std::is_same_v<W, bf16>) {
+      for (int p = 0; p < 4; p++, b += panel_stride)
+        tile_float<1, 1>(a, 0, b, 0, k, out + p * 16, 0, {reinterpret_cast<const char*>(b + panel_stride), 32}, onto);
+      return;
+    }
+    __m256 acc[4][1][2];
+    unroll<4>([&](auto p) OCELLUS_LAMBDA {
+      acc[p][0][0] = onto ? _mm256_loadu_ps(out + p * 16) : _mm256_setzero_ps();
+      acc[p][0][1] = onto ? _mm256_loadu_ps(out + p * 16 + 8) : _mm256_setzero_ps();
+    });
+    for (const float* const end = a + k; a < end; a++, b += 16)
+      unroll<4>([&](auto p) OCELLUS_LAMBDA { multiply_add<0>(acc[p], &a, 0, b + p * panel_stride); });
+    unroll<4>([&](auto p) OCELLUS_LAMBDA {
+      _mm256_storeu_ps(out + p * 16, acc[p][0][0]);
+      _mm256_storeu_ps(out + p * 16 + 8, acc[p][0][1]);
+    });
+  }
+
   template <int MR, int P, class W>
-    requires(P == 1)
   static OCELLUS_NOINLINE void tile_float(const float* a, std::ptrdiff_t lda, const W* b,
-                                          std::size_t, int k, float* out, std::ptrdiff_t ldo,
+                                          std::size_t panel_stride, int k, float* out, std::ptrdiff_t ldo,
                                           const prefetch_run& next, bool onto, const unfinished_tile& = {}) noexcept {
+    static_assert(P == 1 || (MR == 1 && P == 4));
+    if constexpr (P == 4) return tile_wide(a, b, panel_stride, k, out, onto);
     __m256 acc[MR][2];
     if (onto) {
       unroll<MR>([&](auto r) OCELLUS_LAMBDA {
@@ -271,31 +296,6 @@ struct avx2 : scalar {
       _mm256_storeu_ps(out + r * ldo + 8, acc[r][1]);
     });
     if (k % step != 0) add_depths(a + k / step * step, lda, b, k % step, out, ldo, MR);
-  }
-
-  /// One row times four panels. It waits for weights from memory, which come by 23-26 GB/s where four panels are read
-  /// side by side, and by 15-18 one after the other, fetched ahead or not (Zen 3).
-  template <int MR, int P, class W>
-    requires(MR == 1 && P == 4)
-  static OCELLUS_INLINE void tile_float(const float* a, std::ptrdiff_t lda, const W* b, std::size_t panel_stride, int k,
-                                        float* out, std::ptrdiff_t ldo, const prefetch_run& next, bool onto,
-                                        const unfinished_tile& = {}) noexcept {
-    if constexpr (std::is_same_v<W, bf16>) {  // of pairs of depths: f16 is the 16 bits for such CPUs
-      for (int p = 0; p < P; p++, b += panel_stride, out += 16)
-        tile_float<1, 1>(a, lda, b, panel_stride, k, out, ldo, next, onto);
-      return;
-    }
-    __m256 acc[P][1][2];
-    unroll<P>([&](auto p) OCELLUS_LAMBDA {
-      acc[p][0][0] = onto ? _mm256_loadu_ps(out + p * 16) : _mm256_setzero_ps();
-      acc[p][0][1] = onto ? _mm256_loadu_ps(out + p * 16 + 8) : _mm256_setzero_ps();
-    });
-    for (const float* const end = a + k; a < end; a++, b += 16)
-      unroll<P>([&](auto p) OCELLUS_LAMBDA { multiply_add<0>(acc[p], &a, 0, b + p * panel_stride); });
-    unroll<P>([&](auto p) OCELLUS_LAMBDA {
-      _mm256_storeu_ps(out + p * 16, acc[p][0][0]);
-      _mm256_storeu_ps(out + p * 16 + 8, acc[p][0][1]);
-    });
   }
 
   static constexpr std::size_t split_bytes = 32 * 1024;  // 8 rows of depth 2048

@@ -22,7 +22,6 @@ struct avxvnni : avx2 {
   static constexpr int s8_rows = 6;
   static constexpr int quad_rows = 0;
   static constexpr std::size_t split_bytes = 0;
-  static constexpr int wide_rows = 0;
 
 #include <ocellus/generic/unroll.inl>
 
