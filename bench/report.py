@@ -111,10 +111,10 @@ def tables(results, out):
         print("\n### 1000 class names x 80 templates, 1 thread\n\n| | texts/s | measured |\n|---|--:|---|", file=out)
         for j in sorted(results["jobs"], key=lambda j: -j["texts_per_s"]):
             print(f"| {title(j['peer'])} | {j['texts_per_s']:.0f} | {j['measured']} |", file=out)
-    if results["starts"]:
-        print("\n### From the start of a process to the first image embedding, 1 thread, files in the page cache; memory\n\n"
+    for threads in sorted({s.get("threads", 1) for s in results["starts"]}):
+        print(f"\n### From the start of a process to the first image embedding, {threads} thread{'s' * (threads > 1)}, files in the page cache; memory\n\n"
               "| | start to first, ms | load, ms | first call, ms | peak RSS, MiB | not mapped, MiB |\n|---|" + "--:|" * 5, file=out)
-        for s in sorted(results["starts"], key=lambda s: s["start_to_first_ms"]):
+        for s in sorted((s for s in results["starts"] if s.get("threads", 1) == threads), key=lambda s: s["start_to_first_ms"]):
             print(f"| {title(s['peer'])} | {s['start_to_first_ms']:.0f} | {s['load_ms']:.1f} | {s['first_ms']:.0f} | {s['peak_mib']:.0f} | "
                   f"{s['anonymous_mib']:.0f} |", file=out)
 

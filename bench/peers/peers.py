@@ -260,14 +260,14 @@ def measure_job(args, preset, folder, peers, cells):
     return jobs
 
 
-def measure_start(args, preset, folder, peers):
+def measure_start(args, preset, folder, peers, threads):
     """A new process each time: from its start to the first embedding of one image, files in the page cache."""
     starts = []
     for p in peers:
         best = None
         try:
             for _ in range(args.starts):
-                w = Worker(args, p, folder, 1)
+                w = Worker(args, p, folder, threads)
                 answer = w.open("image", 1, f"{folder}/out.f32")
                 answer["start_to_first_ms"] = (time.perf_counter() - w.started) * 1e3
                 w.close()
@@ -276,8 +276,8 @@ def measure_start(args, preset, folder, peers):
         except RuntimeError as e:
             say(f"  {preset} start: {e}")
             continue
-        starts.append({"model": preset, "peer": p, **{k: round(v, 1) for k, v in best.items() if isinstance(v, float)}})
-        say(f"  {preset} start {p:14} {best['start_to_first_ms']:8.0f} ms, load {best['load_ms']:.0f}, first {best['first_ms']:.0f}, "
+        starts.append({"model": preset, "peer": p, "threads": threads, **{k: round(v, 1) for k, v in best.items() if isinstance(v, float)}})
+        say(f"  {preset} start {threads} thr {p:14} {best['start_to_first_ms']:8.0f} ms, load {best['load_ms']:.0f}, first {best['first_ms']:.0f}, "
             f"peak {best['peak_mib']:.0f} MiB")
     return starts
 
@@ -353,8 +353,8 @@ def main():
         usable = prepare(args, preset, folder, peers)
         with open(f"{folder}/checkpoint/config.json") as f:
             results["models"][preset] = json.load(f)  # report.py counts the work from it
-        if args.starts:
-            results["starts"] += measure_start(args, preset, folder, usable)
+        for t in threads if args.starts else ():
+            results["starts"] += measure_start(args, preset, folder, usable, t)
         for t in threads:
             for cells in measure(args, preset, folder, usable, t):
                 results["cells"] += cells
