@@ -353,9 +353,9 @@ def main():
         usable = prepare(args, preset, folder, peers)
         with open(f"{folder}/checkpoint/config.json") as f:
             results["models"][preset] = json.load(f)  # report.py counts the work from it
-        for t in threads if args.starts else ():
-            results["starts"] += measure_start(args, preset, folder, usable, t)
         for t in threads:
+            if args.starts:
+                results["starts"] += measure_start(args, preset, folder, usable, t)
             for cells in measure(args, preset, folder, usable, t):
                 results["cells"] += cells
                 save()

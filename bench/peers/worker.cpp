@@ -80,7 +80,7 @@ class worker {
     std::ifstream in(file, std::ios::binary | std::ios::ate);
     const std::streamoff bytes = in.tellg();
     data_.resize(bytes > 0 ? static_cast<std::size_t>(bytes) : 0);
-    // at once: a character at a time would be 4 ms of the start
+    // at once: a character at a time would take milliseconds of the start
     if (!in.seekg(0).read(data_.data(), static_cast<std::streamsize>(data_.size()))) fail(file + ": cannot be read");
     slices_ = data_.size() / (row_ * static_cast<std::size_t>(batch));
     if (slices_ == 0) fail(file + ": too short");

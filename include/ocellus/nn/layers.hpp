@@ -221,7 +221,8 @@ struct runner {
     g.act = act;
     const int first = column_begin / panel_width;
     const int panels = ceil_div(column_end < 0 ? w.n : column_end, panel_width) - first;
-    const int together = rows <= 3 ? 4 : 2, units = ceil_div(panels, together);  // panels that kernels read at most
+    const int together = rows <= 3 ? 4 : 2;  // panels that kernels read at once, at most
+    const int units = ceil_div(panels, together);
     const int each = w.type == dtype::f32 ? 16 : 4;  // for others rows may be split or rounded again in each piece
     // narrow products over many rows (convolutions) have too few panels for all threads: split the rows as
     // well

@@ -9,8 +9,8 @@
 //
 // Overflow: s16 products of u8 x s8 are below 2^15, pmaddwd adds two of them in s32; see ops/gemm.hpp for K.
 // % of pmaddwd's peak, which is 16 products an instruction: figures of Zen 3 from kernels-zen3.json, at 50 rows. s8 by
-// quads 96-102 %, with weights made ready; their tile takes three multiplications where pmaddwd takes four.
-// Zen 5, halves: 76 % with rows split beforehand, 65 % without. f32 on Zen 3: 94-98 % of its peak. Where another thread
+// quads 97-102 %, with weights made ready; their tile takes three multiplications where pmaddwd takes four.
+// Zen 5, halves: 76 % with rows split beforehand, 65 % without. f32 on Zen 3: 93-98 % of its peak. Where another thread
 // shares the core, every instruction counts.
 // Registers: f32 tile 6 x 16: 12 accumulators + 2 of W + 1 of A = 15. s8 tile of quads 4 x 16: 8 + 1 of ones + 2 of W
 // (and two from memory) + 2 of A + 2 = 15; of halves 4 x 16: 8 + 4 of W + 2 of A = 14. f32 1 x 64: 8 + W + 1 of A.
@@ -172,7 +172,7 @@ struct avx2 : scalar {
 
   static constexpr int epilogue_panels = 1;
   static constexpr int norm_rows = 2;
-  static constexpr int dot_streams = 4;  // Zen 3: f32 1.4 times as quick as by one, f16 1.2, s8 even
+  static constexpr int dot_streams = 4;  // Zen 3 reads f32 and f16 sooner than by one, s8 waits for its conversions
   static constexpr int float_rows = 6;
   static constexpr int float_depth = 768;  // 48 KB of W, from L2; 384 is 2 % slower; undivided, 3072 is 4-9 % slower
   static constexpr int most_panels = 1;
@@ -240,15 +240,17 @@ struct avx2 : scalar {
       }
   }
 
-  /// One row times four panels. It waits for weights from memory, which come by 23-26 GB/s where four panels are read
-  /// side by side, and by 15-18 one after the other, fetched ahead or not (Zen 3). bf16, whose depths lie in pairs,
-  /// goes on one after the other: f16 is the 16 bits for such CPUs.
+  /// One row times four panels. It waits for weights from memory, which on Zen 3 come sooner where four panels are read
+  /// side by side than one after the other, fetched ahead or not. bf16, whose depths lie in pairs, goes on one after
+  /// the other: f16 is the 16 bits for such CPUs.
   template <class W>
   static OCELLUS_INLINE void tile_wide(const float* a, const W* b, std::size_t panel_stride, int k, float* out,
                                        bool onto) noexcept {
     if constexpr (std::is_same_v<W, bf16>) {
-      for (int p = 0; p < 4; p++, b += panel_stride)
-        tile_float<1, 1>(a, 0, b, 0, k, out + p * 16, 0, {reinterpret_cast<const char*>(b + panel_stride), 32}, onto);
+      for (int p = 0; p < 4; p++, b += panel_stride) {
+        const prefetch_run next = prefetch_run::first(b + panel_stride, 2 * panel_width, 1, false);
+        tile_float<1, 1>(a, 0, b, 0, k, out + p * 16, 0, next, onto);
+      }
       return;
     }
     __m256 acc[4][1][2];
