@@ -231,42 +231,35 @@ static OCELLUS_NOINLINE void pack_attention_s8(const attention_args& t, attentio
   }
 }
 
-#endif
+/// A set's products of `rows` rows of u8 (at most the set's tiles have) with so many panels, over the whole depth.
+using s8_products = void (*)(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b, std::size_t stride,
+                             int depth, std::int32_t* out, std::ptrdiff_t ldo, int rows, int panels) noexcept;
 
-static void attention_s8(const attention_args& t) noexcept {
+/// attention_s8 by `products` of at most `most_rows` rows.
+static OCELLUS_NOINLINE void attention_s8_by(const attention_args& t, int most_rows, s8_products products) noexcept {
   attention_s8_parts parts;
   pack_attention_s8(t, parts);
   const auto [tk_pad, d_pad, d4, k_stride, v_stride, k_scale, v_scale, k_sum, scores, kp, vp, probs, q8] = parts;
   std::memset(q8, 1, static_cast<std::size_t>(d4));  // a query of ones: its products are the sums of the keys
-  for (int j = 0; j < tk_pad; j += 32)
-    tiles_s8<s8_rows, 2>(q8, d_pad, kp + static_cast<std::size_t>(j / 16) * k_stride, k_stride, d4, k_sum + j, tk_pad,
-                         {}, 1);
+  products(q8, d_pad, kp, k_stride, d4, k_sum, tk_pad, 1, tk_pad / 16);
 
-  static_assert(s8_rows <= attention_rows);
-  alignas(64) std::int32_t out[s8_rows * 32];
+  alignas(64) std::int32_t out[attention_rows * 32];
   for (int i = 0; i < t.tq;) {
-    const int rows = tile_height(t.tq - i, s8_rows);
+    const int rows = tile_height(t.tq - i, most_rows);
     const int last = t.causal ? i + rows + t.causal_offset : t.tk;
     const int keys = last < t.tk ? last : t.tk;
-    float q_scale[s8_rows], q_weight[s8_rows], factor[s8_rows];
-    std::int32_t q_zero[s8_rows];
+    float q_scale[attention_rows], q_weight[attention_rows], factor[attention_rows];
+    std::int32_t q_zero[attention_rows];
     for (int r = 0; r < rows; r++)
       quantize_row_u8(q8 + r * d_pad, q_scale[r], q_zero[r], t.q + (i + r) * t.ldq, t.d);
-    for (int j = 0; j < keys; j += 32)
-      tiles_s8<s8_rows, 2>(q8, d_pad, kp + static_cast<std::size_t>(j / 16) * k_stride, k_stride, d4,
-                           scores + j, tk_pad, {}, rows);
+    products(q8, d_pad, kp, k_stride, d4, scores, tk_pad, rows, round_up(keys, 32) / 16);
     for (int r = 0; r < rows; r++) q_weight[r] = t.scale * q_scale[r];
     quantize_softmax({scores, probs, tk_pad, k_sum, k_scale, v_scale, q_zero, q_weight, rows, keys,
                       t.causal ? i + 1 + t.causal_offset : t.tk, t.causal ? 1 : 0, factor});
     const int depth = round_up(keys, 4);
     for (int d = 0; d < t.d; d += 32) {
       const int panels = d + 16 < t.d ? 2 : 1;
-      const std::int8_t* v = vp + static_cast<std::size_t>(d / 16) * v_stride;
-      if (panels == 2) {
-        tiles_s8<s8_rows, 2>(probs, tk_pad, v, v_stride, depth, out, 32, {}, rows);
-      } else {
-        tiles_s8<s8_rows, 1>(probs, tk_pad, v, v_stride, depth, out, 32, {}, rows);
-      }
+      products(probs, tk_pad, vp + static_cast<std::size_t>(d / 16) * v_stride, v_stride, depth, out, 32, rows, panels);
       alignas(64) const std::int32_t none[16] = {};
       for (int r = 0; r < rows; r++)
         for (int p = 0; p < panels; p++)
@@ -276,3 +269,16 @@ static void attention_s8(const attention_args& t) noexcept {
     i += rows;
   }
 }
+
+#endif
+
+static_assert(s8_rows <= attention_rows);
+static OCELLUS_NOINLINE void products_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
+                                         std::size_t stride, int depth, std::int32_t* out, std::ptrdiff_t ldo,
+                                         int rows, int panels) noexcept {
+  for (; panels > 1; panels -= 2, b += 2 * stride, out += 32)
+    tiles_s8<s8_rows, 2>(a, lda, b, stride, depth, out, ldo, {}, rows);
+  if (panels > 0) tiles_s8<s8_rows, 1>(a, lda, b, stride, depth, out, ldo, {}, rows);
+}
+
+static void attention_s8(const attention_args& t) noexcept { attention_s8_by(t, s8_rows, &products_s8); }

@@ -35,10 +35,11 @@ static OCELLUS_NOINLINE void tile_fp16(const std::uint32_t* a, std::ptrdiff_t ld
       });
       b += panel_width;
     }
-    unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+    half32 sums[MR][P];  // through memory, for a loop: unrolled, this would be half of the code
+    unroll<MR>([&](auto r) OCELLUS_LAMBDA { unroll<P>([&](auto p) OCELLUS_LAMBDA { sums[r][p] = acc[r][p]; }); });
+    for (int r = 0; r < MR; r++)
       unroll<P>([&](auto p)
-                    OCELLUS_LAMBDA { acc[r][p].add_to(c + r * ldc + p * 32, c + r * ldc + p * 32 + 16); });
-    });
+                    OCELLUS_LAMBDA { sums[r][p].add_to(c + r * ldc + p * 32, c + r * ldc + p * 32 + 16); });
   }
 }
 

@@ -149,29 +149,42 @@ struct avx512bf16 : avx512vnni {
     return sum.sum();
   }
 
+  /// A set's products of `rows` rows of bf16 (at most the set's tiles have) with so many panels, over the whole depth.
+  using bf16_products = void (*)(const std::uint16_t* a, std::ptrdiff_t lda, const bf16* b, std::size_t stride,
+                                 int depth, float* out, std::ptrdiff_t ldo, int rows, int panels) noexcept;
+
+  static OCELLUS_NOINLINE void products_bf16(const std::uint16_t* a, std::ptrdiff_t lda, const bf16* b,
+                                             std::size_t stride, int depth, float* out, std::ptrdiff_t ldo, int rows,
+                                             int panels) noexcept {
+    for (; panels > 0; panels -= 2, b += 2 * stride, out += 32)
+      tiles_rounded(rows, panels > 1 ? 2 : 1, a, lda, b, stride, depth, out, ldo, false, {});
+  }
+
   /// attention_f32 with q, k, v and the probabilities rounded to bf16; sums, softmax and output in f32.
-  static void attention_bf16(const attention_args& t) noexcept {
+  static void attention_bf16(const attention_args& t) noexcept { attention_bf16_by(t, float_rows, &products_bf16); }
+
+  /// attention_bf16 by `products` of at most `most_rows` rows.
+  static OCELLUS_NOINLINE void attention_bf16_by(const attention_args& t, int most_rows,
+                                                 bf16_products products) noexcept {
     const int tk_pad = round_up(t.tk, 32), d_pad = round_up(t.d, 16);
     const std::size_t k_stride = static_cast<std::size_t>(d_pad) * 16,
                       v_stride = static_cast<std::size_t>(round_up(t.tk, 2)) * 16;
-    float* const scores = static_cast<float*>(t.scratch);                    // [float_rows, tk_pad]
-    bf16* const kp = reinterpret_cast<bf16*>(scores + float_rows * tk_pad);  // [tk_pad / 16][d_pad / 2][16][2]
-    bf16* const vp = kp + static_cast<std::size_t>(tk_pad / 16) * k_stride;  // [d_pad / 16][tk / 2][16][2]
+    float* const scores = static_cast<float*>(t.scratch);                        // [attention_rows, tk_pad]
+    bf16* const kp = reinterpret_cast<bf16*>(scores + attention_rows * tk_pad);  // [tk_pad / 16][d_pad / 2][16][2]
+    bf16* const vp = kp + static_cast<std::size_t>(tk_pad / 16) * k_stride;      // [d_pad / 16][tk / 2][16][2]
     bf16* const end = vp + static_cast<std::size_t>(d_pad / 16) * v_stride;
-    std::uint16_t* const probs = reinterpret_cast<std::uint16_t*>(end);      // [float_rows, tk_pad]
-    std::uint16_t* const q16 = probs + float_rows * tk_pad;                  // [16, d_pad]
+    std::uint16_t* const probs = reinterpret_cast<std::uint16_t*>(end);          // [attention_rows, tk_pad]
+    std::uint16_t* const q16 = probs + attention_rows * tk_pad;                  // [attention_rows, d_pad]
     pack_attention_bf16(t, kp, k_stride, vp, v_stride, q16);
 
-    alignas(64) float out[float_rows * 32];
+    alignas(64) float out[attention_rows * 32];
     for (int i = 0; i < t.tq;) {
-      const int rows = tile_height(t.tq - i, float_rows);
+      const int rows = tile_height(t.tq - i, most_rows);
       const int last = t.causal ? i + rows + t.causal_offset : t.tk;  // keys that the block's last row sees
       const int keys = last < t.tk ? last : t.tk, keys_pad = round_up(keys, 32);
       round_bf16(q16, d_pad, t.q + i * t.ldq, t.ldq, rows, t.d);
-      for (int j = 0; j < keys; j += 32)
-        tiles_rounded(rows, 2, q16, d_pad, kp + static_cast<std::size_t>(j / 16) * k_stride, k_stride, t.d, scores + j,
-                      tk_pad, false, {});
-      float inv[float_rows];
+      products(q16, d_pad, kp, k_stride, t.d, scores, tk_pad, rows, keys_pad / 16);
+      float inv[attention_rows];
       for (int r = 0; r < rows; r++) {
         const int seen = t.causal ? i + r + 1 + t.causal_offset : t.tk;
         inv[r] = 1.f / softmax_bf16(probs + r * tk_pad, scores + r * tk_pad, seen < t.tk ? seen : t.tk, keys_pad,
@@ -179,8 +192,8 @@ struct avx512bf16 : avx512vnni {
       }
       for (int d = 0; d < t.d; d += 32) {
         const int panels = d + 16 < t.d ? 2 : 1;
-        tiles_rounded(rows, panels, probs, tk_pad, vp + static_cast<std::size_t>(d / 16) * v_stride, v_stride, keys,
-                      out, 32, false, {});
+        products(probs, tk_pad, vp + static_cast<std::size_t>(d / 16) * v_stride, v_stride, keys, out, 32, rows,
+                 panels);
         for (int r = 0; r < rows; r++)
           for (int p = 0; p < panels; p++)
             store_tail(vec::load(out + r * 32 + p * 16) * vec::set(inv[r]), t.out + (i + r) * t.ldo, d + p * 16, t.d);
