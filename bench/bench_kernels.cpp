@@ -49,14 +49,17 @@ double now() {
 const peak::unit* unit_of(const std::string& set, dtype type) {
   static const std::vector<peak::unit> units = peak::units();
   const bool narrow = set == "avx2" || set == "avxvnni" || set.ends_with("_avx2");
-  const bool wide = set.starts_with("avx512") || set.ends_with("_avx512");
+  const bool wide = set.starts_with("avx512") || set.ends_with("_avx512") || set == "amx";
   std::string name = wide ? "fma_zmm" : narrow ? "fma_ymm" : "none";
   if (type == dtype::s8) {
     name = set == "avxvnni" ? "vpdpbusd_ymm" : narrow ? "vpmaddwd_ymm" : "none";
     if (wide) name = set == "avx512" || set.ends_with("_avx512") ? "vpmaddwd_zmm" : "vpdpbusd_zmm";
+    if (set == "amx") name = "tdpbusd_tmm";
+  } else if (type == dtype::bf16 && set == "amx") {
+    name = "tdpbf16ps_tmm";
   } else if (type == dtype::bf16 && set == "avx512bf16") {
     name = "vdpbf16ps_zmm";
-  } else if (type == dtype::f16 && set == "avx512fp16") {
+  } else if (type == dtype::f16 && (set == "avx512fp16" || set == "amx")) {
     name = "vfmaddph_zmm";
   }
   for (const peak::unit& u : units)

@@ -52,9 +52,30 @@ UNIT(madd_256, "avx2", 32, "vpmaddwd")
 UNIT(madd_512, "avx512f,avx512bw", 64, "vpmaddwd")
 UNIT(fp16_512, "avx512f", 64, "vfmadd231ph")
 
+/// Tiles of 16 rows; four sums take turns, the two operands are always the same.
+#define TILE_UNIT(name, instruction)                                                                                        \
+  __attribute__((target("amx-tile"))) inline void name(long loops) {                                                       \
+    struct alignas(64) {                                                                                                   \
+      std::uint8_t palette = 1, start = 0, reserved[14] = {};                                                              \
+      std::uint16_t bytes[16] = {64, 64, 64, 64, 64, 64};                                                                  \
+      std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16};                                                                    \
+    } shapes;                                                                                                              \
+    asm volatile("ldtilecfg (%0)" : : "r"(&shapes) : "memory");                                                            \
+    for (; loops > 0; loops--)                                                                                             \
+      asm volatile(TILE_TURN(instruction) TILE_TURN(instruction) TILE_TURN(instruction) : :);                               \
+    asm volatile("tilerelease");                                                                                           \
+  }
+#define TILE_TURN(instruction)                                                                                              \
+  instruction " %%tmm5, %%tmm4, %%tmm0\n\t" instruction " %%tmm5, %%tmm4, %%tmm1\n\t" instruction                           \
+              " %%tmm5, %%tmm4, %%tmm2\n\t" instruction " %%tmm5, %%tmm4, %%tmm3\n\t"
+
+TILE_UNIT(amx_s8, "tdpbusd")
+TILE_UNIT(amx_bf16, "tdpbf16ps")
+
 inline std::vector<unit> units() {
   const ocellus::cpu_features f = ocellus::detect_cpu();
-  return {{"fma_ymm", "f32", 8, fma_256, f.avx2},           {"fma_zmm", "f32", 16, fma_512, f.avx512},
+  return {{"tdpbusd_tmm", "s8", 16 * 16 * 64, amx_s8, f.amx}, {"tdpbf16ps_tmm", "bf16", 16 * 16 * 32, amx_bf16, f.amx},
+          {"fma_ymm", "f32", 8, fma_256, f.avx2},           {"fma_zmm", "f32", 16, fma_512, f.avx512},
           {"vdpbf16ps_zmm", "bf16", 32, bf16_512, f.avx512bf16}, {"vfmaddph_zmm", "f16", 32, fp16_512, f.avx512fp16},
           {"vpmaddwd_ymm", "s16", 16, madd_256, f.avx2},    {"vpmaddwd_zmm", "s16", 32, madd_512, f.avx512},
           {"vpdpbusd_ymm", "s8", 32, vnni_256, f.avxvnni},  {"vpdpbusd_zmm", "s8", 64, vnni_512, f.avx512vnni}};

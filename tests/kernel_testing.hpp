@@ -175,8 +175,8 @@ struct weights {
 /// Activations A[m, k] with a row stride above k, in f32 and quantised.
 struct inputs {
   inputs(int m_, int k_, rng& random, float scale_by = 1)
-      : m(m_), k(k_), ld(k_ + 5), ldq(round_up(k_, 8) + 8), a(weights::size(m - 1, ld) + weights::size(k, 1)),
-        q(weights::size(m - 1, ldq) + weights::size(round_up(k_, 8), 1)), scale(weights::size(m, 1)),
+      : m(m_), k(k_), ld(k_ + 5), ldq(round_up(k_, 64) + 8), a(weights::size(m - 1, ld) + weights::size(k, 1)),
+        q(weights::size(m - 1, ldq) + weights::size(round_up(k_, 64), 1)), scale(weights::size(m, 1)),
         zero(weights::size(m, 1)) {
     fill_normal(a, random, scale_by);
     quantize_args z;
@@ -199,7 +199,7 @@ struct inputs {
   }
   int m, k, ld, ldq;
   guarded<float> a;         // [m, k], stride ld
-  guarded<std::uint8_t> q;  // [m, k rounded up to 8], stride ldq
+  guarded<std::uint8_t> q;  // [m, k rounded up to 64], stride ldq
   guarded<float> scale;
   guarded<std::int32_t> zero;
 };

@@ -197,7 +197,7 @@ TEST_CASE("gemm_bf16 of rows that round_bf16 made gives the bits of rows that it
         if (sparse() > 1 && (m > 13 || k > 1200)) continue;
         weights w(dtype::bf16, n, k, random);
         inputs x(m, k, random);
-        const std::ptrdiff_t ld16 = round_up(k, 16);
+        const std::ptrdiff_t ld16 = round_up(k, 32);
         guarded<std::uint16_t> rounded(weights::size(m, static_cast<int>(ld16)));
         std::fill(rounded.begin(), rounded.end(), std::uint16_t{0x7fc1});  // NaNs, which exact sets ignore
         CHECK_MESSAGE((set.table.round_bf16 == nullptr) == set.exact_bf16, set.name);

@@ -29,8 +29,8 @@ const char* const names[] = {
 """
 FUNCTION = re.compile(r"^([0-9a-f]+) <(.*)>:$")
 INSTRUCTION = re.compile(r"^\s*([0-9a-f]+):\s+(?:\{\w+\}\s+)?(\S+)\s*(.*)$")
-TILE = re.compile(r"kernels::(sse41|avx\w+)::(tile_\w+<.*?>)\(")
-MULTIPLY = re.compile(r"^v?(fmadd\w+p[sh]|mulp[sd]|pmaddwd|pdpbusds?|dpbf16ps)$")
+TILE = re.compile(r"kernels::(?:(sse41|avx\w+)::(tile_\w+<.*?>)|(amx)::(gemm_by_tiles|products_\w+))\(")
+MULTIPLY = re.compile(r"^(v?(fmadd\w+p[sh]|mulp[sd]|pmaddwd|pdpbusds?|dpbf16ps)|tdp\w+)$")
 STORE = re.compile(r"^%[xyz]mm\d+(, ?\$\w+)?, ?-?(0x[0-9a-f]+)?\([^)]*\)")
 RELOAD = re.compile(r"-?(0x[0-9a-f]+)?\(%rsp\)")  # an operand or a sum that lives on the stack
 
@@ -57,19 +57,23 @@ def functions(program):
 
 
 def innermost_loops(body):
-    """Bodies of conditional backward jumps that hold no other; an unconditional one leads back from a cold block."""
+    """Bodies of conditional backward jumps with products, that hold no other of them; an unconditional one leads back from
+    a cold block."""
+    products = [address for address, operation, _ in body if MULTIPLY.match(operation)]
     spans = set()
     for address, operation, operands in body:
         if operation.startswith("j") and operation != "jmp" and (target := re.match(r"([0-9a-f]+)\b", operands)):
-            if body[0][0] <= int(target.group(1), 16) <= address:
-                spans.add((int(target.group(1), 16), address))
+            first = int(target.group(1), 16)
+            if body[0][0] <= first <= address and any(first <= p <= address for p in products):
+                spans.add((first, address))
     for first, last in sorted(spans):
         if not any((a, b) != (first, last) and first <= a and b <= last for a, b in spans):
             yield [i for i in body if first <= i[0] <= last]
 
 
 def spills(loop):
-    """Instructions of a tile's loop that write a vector to memory, or calculate with one on the stack."""
+    """Instructions of a tile's loop that write a vector to memory, or calculate with one on the stack. Of AMX that is what
+    runs beside its products: sums are in registers that the source names."""
     return [i for i in loop if STORE.match(i[2]) or (re.search(r"%[xyz]mm", i[2]) and RELOAD.search(i[2]))]
 
 
@@ -87,17 +91,16 @@ def check(compiler, folder):
         tile = TILE.search(name)
         if not tile or not body:
             continue
-        own.add(tile.group(1))
+        tile = tuple(filter(None, tile.groups()))  # the set, and its tile
+        own.add(tile[0])
         for loop in innermost_loops(body):
-            if not any(MULTIPLY.match(operation) for _, operation, _ in loop):
-                continue
-            tiles.add(tile.groups())
+            tiles.add(tile)
             found = spills(loop)
-            if found and any(tile.group(1) == s and re.match(t, tile.group(2)) for s, t in LET_BE):
-                let_be.add(tile.groups())
+            if found and any(tile[0] == s and re.match(t, tile[1]) for s, t in LET_BE):
+                let_be.add(tile)
             elif found:
                 address, operation, operands = found[0]
-                bad.append(f"{tile.group(1)}::{tile.group(2)}: {len(found)} of {len(loop)} instructions, the first "
+                bad.append(f"{'::'.join(tile)}: {len(found)} of {len(loop)} instructions, the first "
                            f"{operation} {operands} at {address:x}")
     # A set without a tile in the object is a hole in the proof, and so is a tile without a loop.
     bad += [f"{name}: no tile in the object code" for name in sorted(expected - own)]

@@ -7,6 +7,10 @@
 #if defined(__x86_64__) || defined(__i386__)
 #include <cpuid.h>
 #endif
+#if defined(__linux__) && defined(__x86_64__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #if defined(__linux__) && (defined(__aarch64__) || defined(__arm__) || defined(__riscv))
 #include <sys/auxv.h>
 #if defined(__aarch64__)
@@ -25,6 +29,7 @@ struct cpu_features {
   bool avx512vnni = false;
   bool avx512bf16 = false;
   bool avx512fp16 = false;
+  bool amx = false;            // tiles of int8 and bf16, beside BF16 and FP16; detect_cpu asks Linux for their use
   bool slow_bf16_dot = false;  // Intel before Granite Rapids without AMX use: half the rate of f32 FMA
   /// AMD since Zen 5: prefetchnta fills L2 as well, where its lines are the first to go, so that activations stay
   /// (Intel's passes by L2, and two deep panels are more than L1 holds). Older Zen: not measured.
@@ -70,6 +75,11 @@ inline cpu_features detect_cpu() noexcept {
     f.avxvnni = f.avx2 && (a71 & (1u << 4)) != 0;
     f.avx512bf16 = f.avx512vnni && (a71 & (1u << 5)) != 0;
   }
+#if defined(__linux__) && defined(__x86_64__)
+  const unsigned tiles = (1u << 22) | (1u << 24) | (1u << 25);  // AMX-BF16, AMX-TILE, AMX-INT8
+  f.amx = f.avx512bf16 && f.avx512fp16 && (d7 & tiles) == tiles && (xcr0 & 0x60000u) == 0x60000u &&
+          ::syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* XTILE_DATA */) == 0;
+#endif
   f.slow_bf16_dot = vendor_b == 0x756e6547u;  // "Genu"ineIntel
   f.nta_fills_l2 = vendor_b == 0x68747541u && family >= 0x1a;  // "Auth"enticAMD
 #elif defined(__aarch64__)

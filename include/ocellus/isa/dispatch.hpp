@@ -17,6 +17,7 @@
 #include <ocellus/generic/scalar.hpp>
 #include <ocellus/portable/highway.hpp>
 #if defined(__x86_64__)
+#include <ocellus/x86/amx.hpp>
 #include <ocellus/x86/avx2.hpp>
 #include <ocellus/x86/avx512.hpp>
 #include <ocellus/x86/avx512vnni.hpp>

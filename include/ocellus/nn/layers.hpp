@@ -335,7 +335,7 @@ inline void gather(dtype type, const operand& from, const int* rows, int count, 
                   sizeof(float) * static_cast<std::size_t>(c));
       if (type == dtype::bf16 && to.bf16 != nullptr)
         std::memcpy(to.bf16 + i * to.ld16, from.bf16 + rows[i] * from.ld16,
-                    sizeof(std::uint16_t) * static_cast<std::size_t>(round_up(c, 16)));
+                    sizeof(std::uint16_t) * static_cast<std::size_t>(round_up(c, 32)));
     }
   }
 }

@@ -148,7 +148,7 @@ struct vision_buffers {
         stem[i].ld = 4 * v.stem_width;
       }
     } else {
-      patches.carve(b, rows, v.patch * v.patch * 3);
+      patches.carve(b, rows, v.patch * v.patch * 3, form == dtype::bf16);
     }
     embedded = b.take<float>(n * static_cast<std::size_t>(ldx));
     return start + (a.used() > b.used() ? a.used() : b.used());
@@ -267,7 +267,7 @@ void vision_tokens(const runner<Kernels>& run, const model_config& m, const visi
     run.prepare(w.stem[2].type, *from, patches, w.stem[2].k);
     run.linear(w.stem[2], *from, patches, b.embedded, b.ldx);
   } else {
-    if (!w.patch_u8) run.prepare(w.patch_embed.type, b.patches, patches, w.patch_embed.k);
+    if (!w.patch_bytes()) run.prepare(w.patch_embed.type, b.patches, patches, w.patch_embed.k);
     run.linear(w.patch_embed, b.patches, patches, b.embedded, b.ldx);
   }
   observe("patch_embed", 0, b.embedded, patches, c, b.ldx);

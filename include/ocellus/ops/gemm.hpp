@@ -43,14 +43,14 @@ struct prefetch_run {
   }
 };
 
-/// One product. Strides are in elements. A rows are readable up to the padded depth (s8: K rounded up to 8;
+/// One product. Strides are in elements. A rows are readable up to the padded depth (s8: K rounded up to 64;
 /// the padding meets zero weights, so its value does not matter).
 struct gemm_args {
   const void* a = nullptr;  ///< [M, K]: float, or u8 for gemm_s8
   std::ptrdiff_t lda = 0;
   const float* a_scale = nullptr;        ///< [M], s8 only
   const std::int32_t* a_zero = nullptr;  ///< [M], s8 only
-  /// `a` by round_bf16, with its zeros up to K rounded up to 16, for gemm_bf16 of sets that round (exact_bf16 false);
+  /// `a` by round_bf16, with its zeros behind K, for gemm_bf16 of sets that round (exact_bf16 false);
   /// null: it rounds A itself, in each call. Ragged panels read `a` in any case.
   const std::uint16_t* a_bf16 = nullptr;
   std::ptrdiff_t lda_bf16 = 0;
