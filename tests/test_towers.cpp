@@ -278,7 +278,7 @@ std::vector<golden_case> golden_cases() {
   return all;
 }
 
-// More images than run through a tower together (model::batch_rows), and more than are pooled together
+// More images than run through a tower together (kernel_table::batch_rows), and more than are pooled together
 // (model::batch_images). In bf16 the image alone has its activations rounded by each product, where the set rounds them.
 TEST_CASE("towers: an image of a large batch has the bits that it has alone") {
   int compared = 0;

@@ -283,6 +283,7 @@ outcome<moments_by_matrix> observe_inputs(const fs::path& packed, const calibrat
   kernel_table table = all.kernels;
   table.gemm_f32 = &recorded_f32;
   table.gemm_f16 = &recorded_f16;
+  table.batch_rows = kernels::scalar::batch_rows;  // which rows are looked at depends on it: not on the machine
   const result<model> m = model::open(packed.c_str(), table);
   if (!m) return about(m.error());
   moments_by_matrix seen;

@@ -71,6 +71,7 @@ struct kernel_table {
   void (*dot_rows_f16)(const dot_rows_args&) noexcept = nullptr;
   void (*dot_rows_s8)(const dot_rows_args&) noexcept = nullptr;
   resample_kernels resample;  ///< the two passes of a picture's resize (ops/resample.hpp)
+  int batch_rows = 0;         ///< of a batch that run through a tower together, at most
   bool nta_fills_l2 = false;  ///< of gemm_args
 
   /// The same kernels, told what is known of this CPU.
@@ -143,7 +144,8 @@ constexpr kernel_table make_table() noexcept {
           &Set::dot_rows_f32,
           &Set::dot_rows_f16,
           &Set::dot_rows_s8,
-          resample_for<Set>()};
+          resample_for<Set>(),
+          Set::batch_rows};
 }
 
 /// The table of the best kernel set that this CPU can run.

@@ -164,7 +164,7 @@ class model {
       struct group { int images, rows, longest; };
       const auto next = [&](int i) {
         group g = {};
-        for (; i < end && (g.images == 0 || g.rows + tokens(i) <= batch_rows()); i++, g.images++) {
+        for (; i < end && (g.images == 0 || g.rows + tokens(i) <= kernels_.batch_rows); i++, g.images++) {
           g.rows += tokens(i);
           g.longest = std::max(g.longest, tokens(i));
         }
@@ -248,7 +248,7 @@ class model {
         if (n > 0 && shared == x.count && shared == (*batch)[at(n - 1)].count)
           continue;  // the same text again
         const int own = x.count - (t.encoder.causal != 0 ? shared : 0);
-        if (n > 0 && rows + own > batch_rows()) break;
+        if (n > 0 && rows + own > kernels_.batch_rows) break;
         rows += own;
         (*targets)[at(n)] = target((*order)[at(next)]);
         (*batch)[at(n++)] = x;
@@ -431,10 +431,7 @@ class model {
     for (int j = 0; j < n; j++) out[j] = static_cast<float>(out[j] / sum);
   }
 
-  /// Rows of a batch that run through the tower together: enough to hide the reading of the weights, few enough for
-  /// their activations not to go to memory in between (ViT-B: 12 KiB a row). AMX needs more rows to hide it.
-  int batch_rows() const noexcept { return kernels_.id == isa::amx ? 448 : 224; }
-  /// Images whose pooled rows are carried on together behind that: enough to hide those weights.
+  /// Images whose pooled rows are carried on together: enough to hide those weights.
   static constexpr int batch_images = 32;
   static constexpr int max_tokens = 16384;
 
