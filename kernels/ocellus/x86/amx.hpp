@@ -1,4 +1,6 @@
-// AMX: Sapphire Rapids and later. Everything but gemm_s8, gemm_bf16 and gemm_f16 comes from avx512bf16.
+// AMX: Sapphire Rapids and later. gemm_f16 comes from avx512fp16, and all but gemm_s8, gemm_bf16 and attention_bf16
+// from avx512bf16 and its parents. attention_s8 does not pay here: ldtilecfg and loads of just stored bytes cost more
+// than vpdpbusd (4 % of ViT-B/16).
 //
 // | intrinsic        | instruction | use                                                                           |
 // |------------------|-------------|-------------------------------------------------------------------------------|
@@ -12,6 +14,8 @@
 // Overflow: as any gemm_s8.
 // Registers: a block is 2 x 2 tiles of sums, 2 of A, 2 of W: all 8. The height is any up to 16, even for all tiles of a
 // product: 50 rows are four of 13, the last from row 37 on, whose first two rows come out as before.
+// Of the peak (bench/results/kernels-emr.json): s8 30-40 % at ViT-B/32's 50 rows, whose weights come from L3; that is 3
+// to 3.9 times vpdpbusd. Loads of tiles that lie in L2 are the limit, and the epilogue's GELU beside them.
 #pragma once
 
 #include <ocellus/x86/avx512bf16.hpp>
