@@ -74,7 +74,8 @@ TILE_UNIT(amx_bf16, "tdpbf16ps")
 
 inline std::vector<unit> units() {
   const ocellus::cpu_features f = ocellus::detect_cpu();
-  return {{"tdpbusd_tmm", "s8", 16 * 16 * 64, amx_s8, f.amx}, {"tdpbf16ps_tmm", "bf16", 16 * 16 * 32, amx_bf16, f.amx},
+  const bool amx = f.amx && ocellus::request_amx_tiles();
+  return {{"tdpbusd_tmm", "s8", 16 * 16 * 64, amx_s8, amx}, {"tdpbf16ps_tmm", "bf16", 16 * 16 * 32, amx_bf16, amx},
           {"fma_ymm", "f32", 8, fma_256, f.avx2},           {"fma_zmm", "f32", 16, fma_512, f.avx512},
           {"vdpbf16ps_zmm", "bf16", 32, bf16_512, f.avx512bf16}, {"vfmaddph_zmm", "f16", 32, fp16_512, f.avx512fp16},
           {"vpmaddwd_ymm", "s16", 16, madd_256, f.avx2},    {"vpmaddwd_zmm", "s16", 32, madd_512, f.avx512},

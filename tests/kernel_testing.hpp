@@ -193,7 +193,7 @@ struct inputs {
       z.zero = zero.data() + r;
       kernels::scalar::quantize_u8(z);
       std::memcpy(q.data() + r * ldq, row.data(), weights::size(k, 1));
-      for (int i = k; i < round_up(k, 8); i++)
+      for (int i = k; i < round_up(k, 64); i++)
         q[static_cast<std::size_t>(r * ldq + i)] = 200;  // meets zero weights
     }
   }

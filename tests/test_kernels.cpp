@@ -191,7 +191,7 @@ TEST_CASE("gemm_bf16 of rows that round_bf16 made gives the bits of rows that it
   rng random(19);
   for (const kernel_set& set : kernel_sets()) {
     if (!set.available) continue;
-    for (const int m : {1, 13, 131})
+    for (const int m : {1, 13, 131, 230})
       for (const std::pair<int, int>& shape : {std::pair{48, 5}, {40, 768}, {33, 1200}, {32, 3072}}) {
         const int n = shape.first, k = shape.second;
         if (sparse() > 1 && (m > 13 || k > 1200)) continue;

@@ -211,7 +211,7 @@ struct recorder {
     std::vector<float> columns = {};  ///< [k, most_rows], as gemm_f32 reads activations
     int rows = 0;
   };
-  kernel_table kernels = best_kernels();
+  kernel_table kernels = exact_kernels();
   thread_pool pool{};
   std::map<const void*, entry> matrices;  ///< by where they begin
   array<float> panels;  ///< the same as it reads weights: [k / 16][rows][16]
@@ -278,12 +278,20 @@ void recorded_f16(const gemm_args& g) noexcept { recorder::current->record(g), r
 
 }  // namespace
 
+kernel_table exact_kernels() {
+  [[maybe_unused]] const cpu_features cpu = detect_cpu();
+#define OCELLUS_KERNEL_SET(name, available) \
+  if (kernels::name::exact_f16 && kernels::name::exact_bf16 && (available)) \
+    return make_table<kernels::name>().for_cpu(cpu);
+#include <ocellus/list.def>
+#undef OCELLUS_KERNEL_SET
+}
+
 outcome<moments_by_matrix> observe_inputs(const fs::path& packed, const calibration_inputs& inputs, progress& bar) {
   recorder all;
   kernel_table table = all.kernels;
   table.gemm_f32 = &recorded_f32;
   table.gemm_f16 = &recorded_f16;
-  table.batch_rows = kernels::scalar::batch_rows;  // which rows are looked at depends on it: not on the machine
   const result<model> m = model::open(packed.c_str(), table);
   if (!m) return about(m.error());
   moments_by_matrix seen;
@@ -344,7 +352,8 @@ outcome<moments_by_matrix> observe_inputs(const fs::path& packed, const calibrat
 }
 
 outcome<fidelity> compare_models(const fs::path& reference, const fs::path& candidate, const calibration_inputs& inputs) {
-  const result<model> a = model::open(reference.c_str()), b = model::open(candidate.c_str());
+  const result<model> a = model::open(reference.c_str(), exact_kernels()),
+                      b = model::open(candidate.c_str(), exact_kernels());
   if (!a || !b) return about(!a ? a.error() : b.error());
   runner run_a{*a}, run_b{*b};
   fidelity all;

@@ -6,6 +6,7 @@
 #include "rounding.hpp"
 
 #include <ocellus/image/image.hpp>
+#include <ocellus/isa/dispatch.hpp>
 
 #include <algorithm>
 #include <filesystem>
@@ -13,6 +14,10 @@
 #include <vector>
 
 namespace ocellus::convert {
+
+/// The best kernel set inside law 2 for weights of every type: sets with fp16 or bf16 arithmetic would see other
+/// activations, and a file must not depend on the machine that it was converted on.
+kernel_table exact_kernels();
 
 struct calibration_inputs {
   std::string description;                ///< "32 pictures of photos, 40 built-in prompts"

@@ -1,5 +1,6 @@
 #include "device.hpp"
 
+#include "calibration.hpp"
 #include "convert.hpp"
 #include "packed_writer.hpp"
 
@@ -21,7 +22,7 @@ error about(const fs::path& path, const std::string& why) { return {printable(pa
 
 /// One unit vector [E] per label: the normalised mean of the unit vectors of its prompts, CLIP's prompt ensembling.
 outcome<std::vector<float>> embed_labels(const fs::path& packed, const device_options& options) {
-  const result<model> m = model::open(packed.c_str());
+  const result<model> m = model::open(packed.c_str(), exact_kernels());
   if (!m) return about(packed, to_string(m.error()));
   if (!m->has_text() || m->tokenizer() == nullptr)
     return about(packed, "labels need a text tower and its tokenizer (--tokenizer PATH)");

@@ -29,7 +29,7 @@ struct cpu_features {
   bool avx512vnni = false;
   bool avx512bf16 = false;
   bool avx512fp16 = false;
-  bool amx = false;            // tiles of int8 and bf16, beside BF16 and FP16; detect_cpu asks Linux for their use
+  bool amx = false;            // tiles of int8 and bf16, beside BF16 and FP16; ask request_amx_tiles before their use
   bool slow_bf16_dot = false;  // Intel before Granite Rapids without AMX use: half the rate of f32 FMA
   /// AMD since Zen 5: prefetchnta fills L2 as well, where its lines are the first to go, so that activations stay
   /// (Intel's passes by L2, and two deep panels are more than L1 holds). Older Zen: not measured.
@@ -41,6 +41,19 @@ struct cpu_features {
   int sve_bytes = 0;        // length of a scalable vector, 0 without SVE
   bool rvv = false;
 };
+
+/// Asks Linux for the tiles of AMX, on behalf of the whole process; false if it refuses. Needed once before
+/// kernels::amx runs: the dispatch asks where it chooses that set, programs with pinned<kernels::amx> ask themselves.
+/// From then on the frames of signals are larger (11 KB), and Linux refuses alternate stacks (sigaltstack) that are
+/// smaller.
+inline bool request_amx_tiles() noexcept {
+#if defined(__linux__) && defined(__x86_64__)
+  constexpr long request = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILE_DATA
+  return ::syscall(SYS_arch_prctl, request, tile_data) == 0;
+#else
+  return false;
+#endif
+}
 
 /// Asks the CPU. Costs a few microseconds (cpuid traps in virtual machines): call once and keep the answer.
 inline cpu_features detect_cpu() noexcept {
@@ -77,8 +90,7 @@ inline cpu_features detect_cpu() noexcept {
   }
 #if defined(__linux__) && defined(__x86_64__)
   const unsigned tiles = (1u << 22) | (1u << 24) | (1u << 25);  // AMX-BF16, AMX-TILE, AMX-INT8
-  f.amx = f.avx512bf16 && f.avx512fp16 && (d7 & tiles) == tiles && (xcr0 & 0x60000u) == 0x60000u &&
-          ::syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* XTILE_DATA */) == 0;
+  f.amx = f.avx512bf16 && f.avx512fp16 && (d7 & tiles) == tiles && (xcr0 & 0x60000u) == 0x60000u;
 #endif
   f.slow_bf16_dot = vendor_b == 0x756e6547u;  // "Genu"ineIntel
   f.nta_fills_l2 = vendor_b == 0x68747541u && family >= 0x1a;  // "Auth"enticAMD

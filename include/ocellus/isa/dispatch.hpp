@@ -59,7 +59,8 @@ struct kernel_table {
   void (*layer_norm)(const layer_norm_args&) noexcept = nullptr;
   void (*layer_norm_u8)(const layer_norm_args&) noexcept = nullptr;
   void (*quantize_u8)(const quantize_args&) noexcept = nullptr;
-  /// null where gemm_bf16 takes activations as they are
+  /// (out, ldo, a, lda, rows, K) for gemm_args::a_bf16: rows with room for K rounded up to 32, zeros there if the set
+  /// reads them; null where gemm_bf16 takes activations as they are
   void (*round_bf16)(std::uint16_t*, std::ptrdiff_t, const float*, std::ptrdiff_t, int, int) noexcept = nullptr;
   void (*activate_rows)(float*, std::ptrdiff_t, const float*, std::ptrdiff_t, int, int,
                         activation) noexcept = nullptr;

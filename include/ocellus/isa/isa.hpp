@@ -33,9 +33,10 @@ enum class isa : std::uint8_t {
 };
 
 constexpr std::string_view to_string(isa id) noexcept {
-  constexpr std::string_view names[] = {"scalar",     "portable",   "sse41", "avx2", "avxvnni", "avx512", "avx512vnni",
-                                        "avx512bf16", "avx512fp16", "amx", "neon",  "fp16", "dotprod", "i8mm",   "sve",
-                                        "mve",        "dsp",        "rvv",   "simd128", "relaxed"};
+  constexpr std::string_view names[] = {"scalar",     "portable",   "sse41", "avx2", "avxvnni", "avx512",
+                                        "avx512vnni", "avx512bf16", "avx512fp16", "amx", "neon", "fp16",
+                                        "dotprod",    "i8mm",       "sve",   "mve",  "dsp",     "rvv",
+                                        "simd128",    "relaxed"};
   return names[static_cast<int>(id)];
 }
 

@@ -50,8 +50,8 @@ struct gemm_args {
   std::ptrdiff_t lda = 0;
   const float* a_scale = nullptr;        ///< [M], s8 only
   const std::int32_t* a_zero = nullptr;  ///< [M], s8 only
-  /// `a` by round_bf16, with its zeros behind K, for gemm_bf16 of sets that round (exact_bf16 false);
-  /// null: it rounds A itself, in each call. Ragged panels read `a` in any case.
+  /// `a` by round_bf16, whose zeros end each row, for gemm_bf16 of sets that round (exact_bf16 false); null: it rounds
+  /// A itself, in each call. Ragged panels may read `a` in any case.
   const std::uint16_t* a_bf16 = nullptr;
   std::ptrdiff_t lda_bf16 = 0;
 

@@ -235,15 +235,15 @@ static OCELLUS_NOINLINE void pack_attention_s8(const attention_args& t, attentio
 using s8_products = void (*)(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b, std::size_t stride,
                              int depth, std::int32_t* out, std::ptrdiff_t ldo, int rows, int panels) noexcept;
 
-/// attention_s8 by `products` of at most `most_rows` rows.
-static OCELLUS_NOINLINE void attention_s8_by(const attention_args& t, int most_rows, s8_products products) noexcept {
+/// attention_s8 by `products` of at most `most_rows` rows; `out` has room for 32 columns of them.
+static OCELLUS_NOINLINE void attention_s8_by(const attention_args& t, int most_rows, s8_products products,
+                                             std::int32_t* out) noexcept {
   attention_s8_parts parts;
   pack_attention_s8(t, parts);
   const auto [tk_pad, d_pad, d4, k_stride, v_stride, k_scale, v_scale, k_sum, scores, kp, vp, probs, q8] = parts;
   std::memset(q8, 1, static_cast<std::size_t>(d4));  // a query of ones: its products are the sums of the keys
   products(q8, d_pad, kp, k_stride, d4, k_sum, tk_pad, 1, tk_pad / 16);
 
-  alignas(64) std::int32_t out[attention_rows * 32];
   for (int i = 0; i < t.tq;) {
     const int rows = tile_height(t.tq - i, most_rows);
     const int last = t.causal ? i + rows + t.causal_offset : t.tk;
@@ -281,4 +281,7 @@ static OCELLUS_NOINLINE void products_s8(const std::uint8_t* a, std::ptrdiff_t l
   if (panels > 0) tiles_s8<s8_rows, 1>(a, lda, b, stride, depth, out, ldo, {}, rows);
 }
 
-static void attention_s8(const attention_args& t) noexcept { attention_s8_by(t, s8_rows, &products_s8); }
+static void attention_s8(const attention_args& t) noexcept {
+  alignas(64) std::int32_t out[s8_rows * 32];
+  attention_s8_by(t, s8_rows, &products_s8, out);
+}

@@ -9,7 +9,7 @@
 // | _tile_loadd      | tileloadd   | 16 rows of 64 bytes: of A; or of a panel, which lies as tdpbusd wants it      |
 // | _tile_loadconfig | ldtilecfg   | heights of tiles, once per product                                            |
 //
-// Linux gives the tiles to a process that asks for them (isa/detect.hpp).
+// Linux gives the tiles to a process that asks for them: request_amx_tiles (isa/detect.hpp).
 // tdpbf16ps flushes denormals and rounds each sum to nearest even, whatever MXCSR says: outside law 2, as vdpbf16ps is.
 // Overflow: as any gemm_s8.
 // Registers: a block is 2 x 2 tiles of sums, 2 of A, 2 of W: all 8. The height is any up to 16, even for all tiles of a
@@ -46,7 +46,7 @@ struct amx : avx512bf16 {
 
   static constexpr int tile_rows = 16, row_bytes = 64, tile_bytes = tile_rows * row_bytes;
 
-  /// Heights and widths of the eight tiles. Sets them to zero.
+  /// Heights and widths of the eight tiles; load() also sets them to zero.
   struct alignas(64) tile_shapes {
     std::uint8_t palette = 1, start_row = 0, reserved[14] = {};
     std::uint16_t bytes[16] = {};
@@ -68,6 +68,7 @@ struct amx : avx512bf16 {
   /// multiple of 64 bytes (bf16: zeros there). While a block is on its way, the one before is finished row by row.
   static OCELLUS_NOINLINE void gemm_by_tiles(const gemm_args& g, bool is_bf16, const unsigned char* a,
                                              std::ptrdiff_t lda) noexcept {
+    if (g.m < 1) return;
     const int depth = is_bf16 ? round_up(g.k, 2) * 2 : round_up(g.k, 8);  // of a panel, in bytes of a column
     const int steps = ceil_div(depth, row_bytes), whole = depth / row_bytes;
     const std::size_t rest = static_cast<std::size_t>(depth % row_bytes) * panel_width;
@@ -185,6 +186,7 @@ struct amx : avx512bf16 {
       gemm_by_tiles(part, true, reinterpret_cast<const unsigned char*>(rounded), ld * 2);
     }
   }
+  /// Zeros up to a multiple of 32: a tile's row. Attention, whose rows are shorter, keeps its parent's.
   static void round_bf16(std::uint16_t* out, std::ptrdiff_t ldo, const float* a, std::ptrdiff_t lda, int rows,
                          int depth) noexcept {
     avx512bf16::round_bf16(out, ldo, a, lda, rows, depth);

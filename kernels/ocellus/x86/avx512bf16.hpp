@@ -80,6 +80,7 @@ struct avx512bf16 : avx512vnni {
     by_few_heights<float_rows>(rows, [](auto h) OCELLUS_LAMBDA { return &tile_bf16<h, 1>; }, run);
   }
 
+  /// Zeros up to a multiple of 16.
   static OCELLUS_NOINLINE void round_bf16(std::uint16_t* out, std::ptrdiff_t ldo, const float* a,
                                           std::ptrdiff_t lda, int rows, int depth) noexcept {
     for (int r = 0; r < rows; r++)
