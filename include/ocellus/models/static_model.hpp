@@ -184,7 +184,8 @@ class vision_tower {
   /// Patches, class token and registers.
   static constexpr int tokens = v.grid_h * v.grid_w + (v.class_token != 0 ? 1 : 0) + v.registers;
   static constexpr dtype form = Weights == dtype::s8 ? dtype::s8 : dtype::f32;  ///< of activations: nn::block_buffers
-  /// Bytes of activations; beside them a call takes some KB of stack, 120 KB with s8 weights on `sse41` and `avx2`.
+  /// Bytes of activations; beside them a call takes some KB of stack, up to 120 KB with s8 weights on `sse41` and
+  /// `avx2` and with bf16 weights on `avx512bf16` and `amx`.
   static constexpr std::size_t arena_size =
       nn::vision_buffers{}.carve(nullptr, v, 1, 1, tokens, tokens, 1, form);
   /// Bytes of the tower's weights in a packed file; its header and its tables add some KB. An upper bound for uneven

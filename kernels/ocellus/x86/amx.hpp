@@ -1,13 +1,13 @@
 // AMX: Sapphire Rapids and later. gemm_f16 comes from avx512fp16, and all but gemm_s8, gemm_bf16 and attention_bf16
 // from avx512bf16 and its parents. attention_s8 does not pay here: ldtilecfg and loads of just stored bytes cost more
-// than vpdpbusd (4 % of ViT-B/16).
+// than vpdpbusd.
 //
 // | intrinsic        | instruction | use                                                                           |
 // |------------------|-------------|-------------------------------------------------------------------------------|
 // | _tile_dpbusd     | tdpbusd     | u8 x s8: sums of 16 x 16 in s32 over 64 deep, no saturation                   |
 // | _tile_dpbf16ps   | tdpbf16ps   | bf16: sums of 16 x 16 in f32 over 32 deep                                     |
 // | _tile_loadd      | tileloadd   | 16 rows of 64 bytes: of A; or of a panel, which lies as tdpbusd wants it      |
-// | _tile_loadconfig | ldtilecfg   | heights of tiles, once per product                                            |
+// | _tile_loadconfig | ldtilecfg   | heights of tiles, once per call                                               |
 //
 // Linux gives the tiles to a process that asks for them: request_amx_tiles (isa/detect.hpp).
 // tdpbf16ps flushes denormals and rounds each sum to nearest even, whatever MXCSR says: outside law 2, as vdpbf16ps is.
@@ -38,7 +38,7 @@ namespace kernels {
 
 struct amx : avx512bf16 {
   static constexpr isa id = isa::amx;
-  static constexpr int batch_rows = 448;  // 224 compute sooner than their weights come (bf16: 1.25 times as slow)
+  static constexpr int batch_rows = 448;  // 224 compute sooner than their weights come
 #if OCELLUS_HAVE_AVX512FP16
   static constexpr bool exact_f16 = false;
   static void gemm_f16(const gemm_args& g) noexcept { avx512fp16::gemm_f16(g); }
@@ -109,7 +109,7 @@ struct amx : avx512bf16 {
           std::memcpy(ends, panel + whole * tile_bytes, rest);
           std::memcpy(ends + tile_bytes, panel + hop + whole * tile_bytes, rest);
         }
-        // memory gives the next panels by four streams, a half of each, a tenth sooner than by two (cold weights)
+        // memory gives the next panels by four streams, a half of each, sooner than by two
         const char* next = reinterpret_cast<const char*>(panel + 2 * stride);
         const int lines = ceil_div(tile_rows / 2, ceil_div(t1 - t0, 2));  // of each stream in each step
         for (int t = t0; t < t1; t += 2, turn ^= 1) {
