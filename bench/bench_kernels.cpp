@@ -89,10 +89,15 @@ struct crew {
 struct products {
   const bench_table& table;
   bool nta_fills_l2 = detect_cpu().nta_fills_l2;  // weights are fetched as towers have it
+  int quad_rows = table.quad_rows;
   void gemm_f32(const gemm_args& g) const { table.gemm[0](&g); }
   void gemm_f16(const gemm_args& g) const { table.gemm[1](&g); }
   void gemm_bf16(const gemm_args& g) const { table.gemm[2](&g); }
   void gemm_s8(const gemm_args& g) const { table.gemm[3](&g); }
+  void arrange_u8(std::uint8_t* out, std::ptrdiff_t ldo, const std::uint8_t* a, std::ptrdiff_t lda, int rows, int depth,
+                  int begin, int end) const {
+    table.arrange_u8(out, ldo, a, lda, rows, depth, begin, end);
+  }
 };
 
 struct free_it {
@@ -161,20 +166,37 @@ std::vector<gemm_shape> model_shapes() {
   return shapes;
 }
 
+/// Bytes around `mean` as a normal distribution has them, of four uniform ones each: how long a product of bytes takes
+/// can depend on them (x86/gemm_quads.inl).
+template <class T>
+void fill(T* to, std::size_t n, int mean, int least, int most) {
+  std::uint32_t x = 1;
+  const auto uniform = [&x] {
+    x = x * 1664525u + 1013904223u;
+    return static_cast<int>(x >> 26);
+  };
+  for (std::size_t i = 0; i < n; i++)
+    to[i] = static_cast<T>(std::clamp(mean + uniform() + uniform() + uniform() + uniform() - 126, least, most));
+}
+
 void bench_gemm(benchmark::State& state, std::string set, bench_table table, dtype type, gemm_shape s,
                 int threads) {
   nn::operand x;
-  x.ld = s.k + 16;
-  x.ld8 = round_up(s.k, 64) + 64;
-  const std::ptrdiff_t lda = type == dtype::s8 ? x.ld8 : x.ld;
-  const auto a = buffer<float>(area(s.m, static_cast<int>(lda)));
+  x.ld = nn::ld_f32(s.k);
+  x.ld8 = nn::ld_u8(s.k);
+  const auto a = buffer<float>(area(s.m, static_cast<int>(x.ld)));
+  const auto bytes_of_a = buffer<std::uint8_t>(area(s.m, static_cast<int>(x.ld8)));
   const auto c = buffer<float>(area(s.m, s.n));
   const auto vectors = buffer<float>(area(3, s.n));
   const auto scale = buffer<float>(area(s.m, 1));
   const auto sums = buffer<std::int32_t>(area(s.n, 1)), zero = buffer<std::int32_t>(area(s.m, 1));
   const auto b = buffer<char>(packed_elements(type, s.n, s.k) * size_of(type));
   x.f32 = a.get();
-  x.u8 = reinterpret_cast<std::uint8_t*>(a.get());
+  x.u8 = bytes_of_a.get();
+  if (type == dtype::s8) {
+    fill(x.u8, area(s.m, static_cast<int>(x.ld8)), 120, 0, 255);
+    fill(b.get(), packed_elements(type, s.n, s.k), 0, -127, 127);
+  }
   x.scale = scale.get();
   x.zero = zero.get();
   const nn::linear_weights w{b.get(), vectors.get(), sums.get(), vectors.get(), s.n, s.k, type};
@@ -184,7 +206,7 @@ void bench_gemm(benchmark::State& state, std::string set, bench_table table, dty
   const double bytes = static_cast<double>(packed_elements(type, s.n, s.k) * size_of(type));
   measure(
       state, unit_of(set, type), static_cast<double>(area(s.m, s.n)) * s.k, bytes,
-      [&] { run.linear(w, x, s.m, c.get(), s.n, s.act); }, workers.exec);
+      [&] { run.linear(w, x.spent(), s.m, c.get(), s.n, s.act); }, workers.exec);
 }
 
 void bench_eigen(benchmark::State& state, std::string set, highway_rival rival, gemm_shape s) {

@@ -224,6 +224,39 @@ TEST_CASE("gemm_bf16 of rows that round_bf16 made gives the bits of rows that it
   }
 }
 
+TEST_CASE("gemm_s8 of rows that arrange_u8 made gives the bits of rows that it arranges itself") {
+  const fp_env strict;
+  rng random(20);
+  for (const kernel_set& set : kernel_sets()) {
+    if (!set.available || set.table.quad_rows == 0) continue;
+    for (const int m : {set.table.quad_rows, 13, 50, 107, 230})
+      for (const std::pair<int, int>& shape : {std::pair{48, 5}, {40, 64}, {33, 200}, {340, 768}, {33, 1200}, {32, 3072}}) {
+        const int n = shape.first, k = shape.second, depth = round_up(k, 8);
+        if (sparse() > 1 && (m > 50 || k > 1200)) continue;
+        weights w(dtype::s8, n, k, random);
+        inputs x(m, k, random);
+        const std::ptrdiff_t ld = (ceil_div(k, 16) | 1) * 64;  // that of an operand's f32, in bytes
+        guarded<std::uint8_t> arranged(weights::size(m, static_cast<int>(ld)));
+        std::fill(arranged.begin(), arranged.end(), std::uint8_t{0xa5});
+        for (int begin = 0; begin < depth; begin += 192)
+          set.table.arrange_u8(arranged.data(), ld, x.q.data(), x.ldq, m, depth, begin, std::min(begin + 192, depth));
+        std::vector<float> c[2] = {std::vector<float>(weights::size(m, n)), std::vector<float>(weights::size(m, n))};
+        for (int i = 0; i < 2; i++) {
+          gemm_args g = make_gemm(x, w);
+          if (i == 1) {
+            g.a_arranged = arranged.data();
+            g.ld_arranged = ld;
+          }
+          g.c = c[i].data();
+          g.ldc = n;
+          run_gemm(set.table, dtype::s8, g);
+        }
+        CHECK_MESSAGE(first_difference(c[0].data(), c[1].data(), c[0].size()) < 0,
+                      set.name << " M=" << m << " N=" << n << " K=" << k);
+      }
+  }
+}
+
 TEST_CASE("gemm_s8 of the scalar set is exact in its integers and rounds four times after them") {
   const fp_env strict;
   rng random(12);

@@ -101,6 +101,8 @@ class Struct:
         self.members = members_of(body, path)
         isa = re.search(r"\bisa id = isa::(\w+)", body)
         self.isa = isa[1] if isa else None
+        quad_rows = re.search(r"\bquad_rows = (\d+)", body)
+        self.quad_rows = int(quad_rows[1]) if quad_rows else None
 
 
 def read_structs():
@@ -211,6 +213,11 @@ def cell(name, op):
             return "portable", "portable"
         same = [s for s in chain(name) if s in SETS and resample_of(s) == passes]
         return ("hand", "**passes**") if same[-1] == name else ("inherited", f"= {same[-1]}")
+    if op == "arrange_u8":  # is one set's or another's, as a whole, and serves those whose products go by quads
+        if not next(STRUCTS[s].quad_rows for s in chain(name) if STRUCTS[s].quad_rows is not None):
+            return "portable", "none"
+        of = owner(name, op)
+        return ("hand", "**own**") if of == name else ("inherited", f"= {of}")
     mine, found = STRUCTS[name].path, primitives(name, op)
     own = {member for path, member in found if path == mine}
     if own and STRUCTS[resolved(name, op)].path == mine:

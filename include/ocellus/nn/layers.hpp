@@ -104,6 +104,7 @@ struct operand {
   std::ptrdiff_t ld8 = 0;
   float* scale = nullptr;
   std::int32_t* zero = nullptr;
+  std::uint8_t* spare = nullptr;  ///< memory like that of f32 for a product to arrange u8 in, or null
 
   /// Room for `rows` rows of `c` values as f32 and u8, and with `rounded` as bf16.
   OCELLUS_NOINLINE constexpr void carve(carver& from, int rows, int c, bool rounded = false) noexcept {
@@ -117,8 +118,15 @@ struct operand {
     scale = from.take<float>(r);
     zero = from.take<std::int32_t>(r);
   }
+  /// For a product after which nobody reads f32: it may arrange u8 there.
+  operand spent() const noexcept {
+    operand o = *this;
+    o.spare = reinterpret_cast<std::uint8_t*>(f32);
+    return o;
+  }
   operand from_row(int row) const noexcept {
     operand o = *this;
+    o.spare = nullptr;
     o.f32 += row * ld;
     o.bf16 += row * ld16;
     o.u8 += row * ld8;
@@ -223,7 +231,6 @@ struct runner {
     const int panels = ceil_div(column_end < 0 ? w.n : column_end, panel_width) - first;
     const int together = rows <= 3 ? 4 : 2;  // panels that kernels read at once, at most
     const int units = ceil_div(panels, together);
-    const int each = w.type == dtype::f32 ? 16 : 4;  // for others rows may be split or rounded again in each piece
     // narrow products over many rows (convolutions) have too few panels for all threads: split the rows as
     // well
     int bands = 1;
@@ -232,6 +239,20 @@ struct runner {
       bands = bands < rows / 64 ? bands : rows / 64;
       bands = bands < 1 ? 1 : bands;
     }
+    if constexpr (requires { kernels.arrange_u8; }) {
+      if (w.type == dtype::s8 && x.spare != nullptr && bands == 1 && kernels.quad_rows > 0 &&
+          rows >= kernels.quad_rows && x.ld % 16 == 0) {
+        const int depth = round_up(w.k, 8);
+        g.a_arranged = x.spare;
+        g.ld_arranged = x.ld * static_cast<std::ptrdiff_t>(sizeof(float));
+        split(ceil_div(depth, 64), 4, [&](int begin, int end) {
+          kernels.arrange_u8(g.a_arranged, g.ld_arranged, x.u8, x.ld8, rows, depth, begin * 64,
+                             end * 64 < depth ? end * 64 : depth);
+        });
+      }
+    }
+    // in each piece rows may be split, rounded or arranged again
+    const int each = w.type == dtype::f32 || g.a_arranged != nullptr ? 16 : 4;
     split(units * bands, 1, [&](int begin, int end) {
       while (begin < end) {
         const int band = begin / units, stop = end < (band + 1) * units ? end : (band + 1) * units;
@@ -513,7 +534,7 @@ void attention_pool_rows(const runner<Kernels>& run, const linear_weights& qkv, 
                          std::ptrdiff_t ldo) noexcept {
   const int d = keys_t.k, inner = heads * d, c = qkv.k;
   run.prepare(qkv.type, rows, count, c);
-  run.linear(qkv, rows, count, q, ldq, activation::none, nullptr, 0, 0, inner);
+  run.linear(qkv, rows.spent(), count, q, ldq, activation::none, nullptr, 0, 0, inner);
   for (int h = 0; h < heads; h++)
     for (int i = 0; i < count; i++)
       std::memcpy(b.queries.f32 + (h * count + i) * b.queries.ld, q + i * ldq + h * d,
@@ -549,10 +570,10 @@ template <class Kernels>
 void half_output(const runner<Kernels>& run, const block_shape& s, const norm_weights& norm, const linear_weights& w,
                  const operand& from, float* x, std::ptrdiff_t ldx, int rows, float* t, std::ptrdiff_t ldt) noexcept {
   if (!s.post_norm) {
-    run.linear(w, from, rows, x, ldx, activation::none, x, ldx);
+    run.linear(w, from.spent(), rows, x, ldx, activation::none, x, ldx);
     return;
   }
-  run.linear(w, from, rows, t, ldt);
+  run.linear(w, from.spent(), rows, t, ldt);
   run.norm_f32(norm, s.eps, t, ldt, rows, s.width, t, ldt);
   run.split(rows, 8, [&](int begin, int end) {
     for (int r = begin; r < end; r++)
@@ -567,13 +588,13 @@ void feed_forward(const runner<Kernels>& run, const block_shape& s, const block_
                   const stage_observer& observe = {}, int index = 0) noexcept {
   half_input(run, s, w.norm2, x, ldx, rows, w.fc1.type, b.x, observe, "norm2", index);
   if (s.gated) {
-    run.linear(w.fc1, b.x, rows, b.gate, b.ld_gate);
+    run.linear(w.fc1, b.x.spent(), rows, b.gate, b.ld_gate);
     run.split(rows, 8, [&](int begin, int end) {
       run.kernels.gate_rows(b.hidden.f32 + begin * b.hidden.ld, b.hidden.ld, b.gate + begin * b.ld_gate,
                             b.ld_gate, end - begin, s.mlp, s.act);
     });
   } else {
-    run.linear(w.fc1, b.x, rows, b.hidden.f32, b.hidden.ld, s.act);
+    run.linear(w.fc1, b.x.spent(), rows, b.hidden.f32, b.hidden.ld, s.act);
   }
   if (w.mlp_norm)
     run.norm_f32(w.mlp_norm, s.eps, b.hidden.f32, b.hidden.ld, rows, s.mlp, b.hidden.f32, b.hidden.ld);
@@ -615,11 +636,11 @@ void self_attention(const runner<Kernels>& run, const block_shape& s, const bloc
                         b.x.f32, b.x.ld);
   } else {
     if (pooled != nullptr && inner % panel_width == 0) {
-      run.linear(w.qkv, b.x, rows, b.qkv, b.ld_qkv, activation::none, nullptr, 0, inner);
+      run.linear(w.qkv, b.x.spent(), rows, b.qkv, b.ld_qkv, activation::none, nullptr, 0, inner);
       gather(w.qkv.type, b.x, pooled, count, s.width, b.pooled);
-      run.linear(w.qkv, b.pooled, count, b.q, b.ld_q, activation::none, nullptr, 0, 0, inner);
+      run.linear(w.qkv, b.pooled.spent(), count, b.q, b.ld_q, activation::none, nullptr, 0, 0, inner);
     } else {
-      run.linear(w.qkv, b.x, rows, b.qkv, b.ld_qkv);
+      run.linear(w.qkv, b.x.spent(), rows, b.qkv, b.ld_qkv);
       for (int i = 0; pooled != nullptr && i < count; i++)
         std::memcpy(b.q + i * b.ld_q, b.qkv + pooled[i] * b.ld_qkv,
                     sizeof(float) * static_cast<std::size_t>(inner));

@@ -106,7 +106,7 @@ feature_map conv3x3(const runner<Kernels>& run, const linear_weights& w, const f
       }
     });
     run.prepare(w.type, b.patches, rows, w.k);
-    run.linear(w, b.patches, rows, y.data + first * y.ld, y.ld, activation::relu);
+    run.linear(w, b.patches.spent(), rows, y.data + first * y.ld, y.ld, activation::relu);
   }
   return y;
 }
@@ -125,7 +125,7 @@ feature_map conv1x1(const runner<Kernels>& run, const linear_weights& w, const f
   }
   for (int first = 0; first < x.rows(); first += b.chunk) {
     const int rows = x.rows() - first < b.chunk ? x.rows() - first : b.chunk;
-    operand o = b.patches;
+    operand o = b.patches.spent();
     o.f32 = x.data + first * x.ld;
     o.ld = x.ld;
     run.prepare(w.type, o, rows, x.c);
@@ -213,7 +213,7 @@ void resnet_forward(const runner<Kernels>& run, const model_config& m, const res
   }
   run.prepare(w.kv.type, t, n + 1, c);
   const std::ptrdiff_t ld = ld_f32(2 * c);
-  run.linear(w.kv, t, n + 1, b.kv, ld);
+  run.linear(w.kv, t.spent(), n + 1, b.kv, ld);
   run.linear(w.q, t, 1, b.q, ld_f32(c));
   operand pooled = b.patches;
   float scale = 1;

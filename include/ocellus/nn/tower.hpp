@@ -261,14 +261,14 @@ void vision_tokens(const runner<Kernels>& run, const model_config& m, const visi
     int n = 16 * patches;
     for (int i = 0; i < 2; i++, n /= 4) {
       run.prepare(w.stem[i].type, *from, n, w.stem[i].k);
-      run.linear(w.stem[i], *from, n, b.stem[i].f32, w.stem[i].n, activation::gelu);
+      run.linear(w.stem[i], from->spent(), n, b.stem[i].f32, w.stem[i].n, activation::gelu);
       from = &b.stem[i];
     }
     run.prepare(w.stem[2].type, *from, patches, w.stem[2].k);
-    run.linear(w.stem[2], *from, patches, b.embedded, b.ldx);
+    run.linear(w.stem[2], from->spent(), patches, b.embedded, b.ldx);
   } else {
     if (!w.patch_bytes()) run.prepare(w.patch_embed.type, b.patches, patches, w.patch_embed.k);
-    run.linear(w.patch_embed, b.patches, patches, b.embedded, b.ldx);
+    run.linear(w.patch_embed, b.patches.spent(), patches, b.embedded, b.ldx);
   }
   observe("patch_embed", 0, b.embedded, patches, c, b.ldx);
 
@@ -385,10 +385,10 @@ void vision_pooled(const runner<Kernels>& run, const model_config& m, const visi
   if (v.pool == pooling::map) {
     run.prepare(w.map.proj.type, p, count, c);
     float* pooled = b.x;  // the tokens are no longer needed
-    run.linear(w.map.proj, p, count, pooled, b.ldx);
+    run.linear(w.map.proj, p.spent(), count, pooled, b.ldx);
     observe("map_attn", 0, pooled, count, c, b.ldx);
     run.norm(w.map.norm, v.final_eps, pooled, b.ldx, count, c, w.map.fc1.type, p);
-    run.linear(w.map.fc1, p, count, b.pool_hidden.f32, b.pool_hidden.ld, v.map_act);
+    run.linear(w.map.fc1, p.spent(), count, b.pool_hidden.f32, b.pool_hidden.ld, v.map_act);
     project(run, w.map.fc2, b.pool_hidden, count, p.f32, p.ld, pooled, b.ldx);
   } else if (v.final_norm != 0 && !(v.pool == pooling::avg && v.norm_before_pool != 0)) {
     run.norm_f32(w.norm, v.final_eps, p.f32, p.ld, count, c, p.f32, p.ld);

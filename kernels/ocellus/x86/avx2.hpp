@@ -414,8 +414,8 @@ struct avx2 : scalar {
       });
   }
 
-  static OCELLUS_INLINE void add_excess(std::int32_t* sums, const std::uint8_t* a, int two_tiles, std::int32_t excess,
-                                        int rows) noexcept {
+  static OCELLUS_INLINE void add_excess(std::int32_t* sums, const std::uint8_t* a, std::ptrdiff_t two_tiles,
+                                        std::int32_t excess, int rows) noexcept {
     const __m256i e = _mm256_set1_epi32(excess), ones = _mm256_set1_epi16(1);
     const auto add = [&](int at) OCELLUS_LAMBDA {  // eight rows
       const __m256i x = _mm256_load_si256(reinterpret_cast<const __m256i*>(a + at * two_tiles));
@@ -471,6 +471,7 @@ struct avx2 : scalar {
 
 #include <ocellus/generic/rowwise.inl>
 #include <ocellus/x86/gemm_quads.inl>
+  static OCELLUS_NOINLINE void gemm_s8_by_quads(const gemm_args& g) noexcept { gemm_s8_by_quads_of<avx2>(g); }
 #include <ocellus/generic/gemm.inl>
 #include <ocellus/generic/attention.inl>
 };

@@ -4,12 +4,13 @@
 // |---------------------|---------------|-----------------------------------------------------------|
 // | _mm512_fmadd_ps     | vfmadd231ps   | f32 tile, 16 lanes                                        |
 // | _mm512_cvtph_ps     | vcvtph2ps     | f16 weights, widened per panel row                        |
-// | _mm512_madd_epi16   | vpmaddwd      | s8 tile without VNNI: exact, as in avx2.hpp               |
+// | _mm512_maddubs_epi16| vpmaddubsw    | s8 products of quad_rows or more without VNNI, as in avx2 |
+// | _mm512_madd_epi16   | vpmaddwd      | adds those sums in s32; else u8 x s8 as s16 halves        |
 // | _mm512_scalef_ps    | vscalefps     | powers of two, after vrndscaleps                          |
 //
 // Registers: f32 tile 12 x 32: 24 accumulators + 2 of W + broadcasts = 27 of 32, and between two parts of its depth 8
 // for a row of the epilogue of the tile before (gcc puts up to five of its values on the stack, none of the products').
-// s8 tile 8 x 32: 16 + 4 + 2.
+// s8 tile of quads 4 x 16: 4 + 1 of ones + 2 of W + 2 of A; of halves 8 x 32: 16 + 4 + 2.
 #pragma once
 
 #include <ocellus/x86/avx2.hpp>
@@ -119,7 +120,7 @@ struct avx512 : avx2 {
   static constexpr int row_chains = 2;
   static constexpr int float_rows = 12;
   static constexpr int s8_rows = 8;
-  static constexpr int quad_rows = 0;
+  static constexpr int quad_rows = 12;  // as in avx2; 8 rows are as quick by halves
   static constexpr int most_panels = 2;
   static constexpr std::size_t split_bytes = 0;  // splitting: 1.11 times as quick for 7 KB of code, and few CPUs
   static constexpr int wide_rows = 3;
@@ -272,6 +273,69 @@ struct avx512 : avx2 {
       unroll<P>([&](auto p) OCELLUS_LAMBDA { _mm512_storeu_si512(out + r * ldo + p * 16, acc[r][p]); });
     });
   }
+
+  template <bool based>
+  static OCELLUS_NOINLINE void bound_quads(std::int8_t* bounded, std::uint32_t* reached, std::int32_t* base_sums,
+                                           const std::int8_t* w, const std::uint8_t* range, const std::uint8_t* base,
+                                           int depth) noexcept {
+    const __m512i zero = _mm512_setzero_si512(), ones = _mm512_set1_epi16(1);
+    __m512i sums = zero;
+    for (int d = 0; d < depth; d += 16) {
+      std::uint32_t bits = 0;
+      unroll<2>([&](auto i) OCELLUS_LAMBDA {  // eight depths
+        const int at = d + i * 8;
+        const std::int8_t* const from = w + (at < depth ? at : d) * 16;  // past the end: any weights
+        __m512i most[2], least[2], products[2];
+        unroll<2>([&](auto four) OCELLUS_LAMBDA {
+          const __m512i x = _mm512_loadu_si512(from + four * 64);
+          _mm512_store_si512(bounded + at * 16 + four * 64, x);
+          const __m512i ranges = _mm512_set1_epi32(load_four(range + at + four * 4));
+          most[four] = _mm512_maddubs_epi16(ranges, _mm512_max_epi8(x, zero));
+          least[four] = _mm512_maddubs_epi16(ranges, _mm512_min_epi8(x, zero));
+          products[four] = _mm512_maddubs_epi16(_mm512_set1_epi32(load_four(base + at + four * 4)), x);
+        });
+        const __mmask32 ends =
+            _mm512_cmpeq_epi16_mask(_mm512_adds_epi16(most[0], most[1]), _mm512_set1_epi16(32767)) |
+            _mm512_cmpeq_epi16_mask(_mm512_adds_epi16(least[0], least[1]), _mm512_set1_epi16(-32768));
+        bits |= static_cast<std::uint32_t>(_pext_u32(ends | ends >> 1, 0x55555555u)) << 16 * i;
+        if constexpr (based)
+          sums = _mm512_add_epi32(sums, _mm512_add_epi32(_mm512_madd_epi16(products[0], ones),
+                                                         _mm512_madd_epi16(products[1], ones)));
+      });
+      reached[d / 16] = bits;
+    }
+    if constexpr (based)
+      _mm512_store_si512(base_sums, _mm512_add_epi32(_mm512_load_si512(base_sums), sums));
+  }
+
+  template <int MR>
+  static OCELLUS_NOINLINE void tile_quads(const std::uint8_t* a, const std::int8_t* bounded, int k, std::int32_t* out,
+                                          prefetch_run& next) noexcept {
+    __m512i acc[MR];
+    unroll<MR>([&](auto r) OCELLUS_LAMBDA { acc[r] = _mm512_load_si512(out + r * 16); });
+    __m512i ones = _mm512_set1_epi16(1);
+    OCELLUS_KEEP(ones);
+    const char* ahead = next.at;
+    const std::int8_t* const end = bounded + k * 16;
+    for (const std::int8_t* w = bounded; w < end; w += 2 * 128, a += 2 * 64) {
+      _mm_prefetch(ahead, _MM_HINT_T1);
+      ahead += 4 * next.pace;
+      unroll<2>([&](auto d) OCELLUS_LAMBDA {
+        const __m512i w0 = _mm512_load_si512(w + d * 128), w1 = _mm512_load_si512(w + d * 128 + 64);
+        unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+          const __m512i x = _mm512_set1_epi32(load_four(a + d * 64 + r * 4)),
+                        y = _mm512_set1_epi32(load_four(a + d * 64 + 32 + r * 4));
+          const __m512i q = _mm512_add_epi16(_mm512_maddubs_epi16(x, w0), _mm512_maddubs_epi16(y, w1));
+          acc[r] = _mm512_add_epi32(acc[r], _mm512_madd_epi16(q, ones));
+          OCELLUS_KEEP(acc[r]);
+        });
+      });
+    }
+    next.at = ahead;
+    unroll<MR>([&](auto r) OCELLUS_LAMBDA { _mm512_store_si512(out + r * 16, acc[r]); });
+  }
+
+  static OCELLUS_NOINLINE void gemm_s8_by_quads(const gemm_args& g) noexcept { gemm_s8_by_quads_of<avx512>(g); }
 
 #include <ocellus/generic/rowwise.inl>
 #include <ocellus/generic/gemm.inl>

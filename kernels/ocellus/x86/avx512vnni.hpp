@@ -19,6 +19,7 @@ namespace kernels {
 struct avx512vnni : avx512 {
   static constexpr isa id = isa::avx512vnni;
   static constexpr int s8_rows = 12;
+  static constexpr int quad_rows = 0;
 
   template <int MR, int P>
   static OCELLUS_NOINLINE void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,

@@ -17,6 +17,9 @@
 // ViT-B/32 at batch 1 and 6 at batch 8; with heavier tails (Student's t with 6 degrees of freedom) 0.8 at batch 1.
 // Making a panel ready takes as many instructions as 5 to 11 of its rows.
 //
+// Rows are bounded and arranged for tiles once per product, by arrange_u8 before it, or else (a_arranged null) for each
+// piece of it, on the stack; with more depth than fits there, again for every few panels.
+//
 // The set defines quad_rows (products of fewer rows do not come here) and
 //   template <bool based> static void bound_quads(std::int8_t* bounded, std::uint32_t* reached,
 //                                                 std::int32_t* base_sums, const std::int8_t* w,
@@ -25,25 +28,41 @@
 //     activations, ranges and bases are zero. Bit c of reached[i], zero before, says whether a quad of column c reaches
 //     an end of 16 bits in the depths from 16 i on, bit 16 + c from 16 i + 8 on. If `based`, base_sums[16] += w's
 //     products with the bases.
-//   static void add_excess(std::int32_t* sums, const std::uint8_t* a, int two_tiles, std::int32_t excess, int rows)
+//   static void add_excess(std::int32_t* sums, const std::uint8_t* a, std::ptrdiff_t two_tiles, std::int32_t excess,
+//                          int rows)
 //     sums[rows] += the excess times four depths of a[rows / 8][8][4], `two_tiles` bytes from eight rows to the next.
 //   template <int MR> static void tile_quads(const std::uint8_t* a, const std::int8_t* bounded, int k,
 //                                            std::int32_t* out, prefetch_run& next)
 //     rows 0..MR-1 (3 or 4) of a[k / 4][8][4] times one panel, added to out[MR][16]; k in sixteens; everything aligned,
 //     `next` moved on by what was fetched.
+// A set made of it that has its own bound_quads and tile_quads calls gemm_s8_by_quads_of and includes nothing.
 
-/// Depth that is made ready at a time, at most: 12 KB of weights, which stay in L1 with a tile's A. A multiple of 64.
-static constexpr int quad_depth = 768;
+/// Depth that is made ready at a time, at most: 16 KB of weights, which stay in L1 with a tile's A. A multiple of 64.
+static constexpr int quad_depth = 1024;
 /// Rows of a block at most: a multiple of eight.
 static constexpr int quad_block = 104;
-/// Stack for a block's A and its sums: 104 rows of depth 768 and one panel. With more depth than that, parts of it are
-/// made ready again for every few panels, at least six.
-static constexpr int quad_bytes = quad_block * (quad_depth + 64);
+/// Stack for a block's A and its sums: 104 rows of depth 768 and one panel, or 13 panels if A lies elsewhere.
+static constexpr int quad_bytes = quad_block * (768 + 64);
 
-/// What is taken off the activations of each depth, and what is left of them at most.
-struct quad_bounds {
-  alignas(32) std::uint8_t base[quad_depth], range[quad_depth];
-  bool based;  // whether any base is there
+/// Rows of a block, arranged, or a part of their depth: a[tiles / 2][depth / 4][2][4][4], `two_tiles` bytes from one
+/// pair of tiles to the next. A tile of three rows has a fourth, and a last tile alone another four, whose sums nobody
+/// uses.
+struct quad_block_rows {
+  std::uint8_t* a;
+  std::ptrdiff_t two_tiles;
+  std::uint8_t* base;   // what is taken off the activations at each depth
+  std::uint8_t* range;  // and what is left of them at most
+
+  /// Of a block of `rows` rows and so much depth, a multiple of 16, which lie one after the other from `at` on. In all
+  /// that is (rows + 8 + 2) * depth bytes at most.
+  static quad_block_rows of(std::uint8_t* at, int rows, int depth) noexcept {
+    std::uint8_t* const base = at + static_cast<std::ptrdiff_t>(round_up(rows, 8)) * depth;
+    return {at, static_cast<std::ptrdiff_t>(depth) * 8, base, base + depth};
+  }
+  /// The same from depth k on, a multiple of 16.
+  quad_block_rows from(int k) const noexcept { return {a + k * 8, two_tiles, base + k, range + k}; }
+  /// The rows of a tile.
+  std::uint8_t* tile(int i) const noexcept { return a + i / 2 * two_tiles + i % 2 * 16; }
 };
 
 /// Four bytes, as products take them: of one row or column, at four depths.
@@ -62,9 +81,6 @@ static OCELLUS_INLINE __m128i load_depths(const std::uint8_t* at, int left) noex
 /// Rows of the next tile when `left` remain: three or four, of six rows or more.
 static constexpr int quad_tile(int left) noexcept { return left % 4 == 0 ? 4 : 3; }
 
-/// Where a tile's rows begin in what pack_quads writes, with `depth` a multiple of 16.
-static constexpr int tile_offset(int tile, int depth) noexcept { return tile / 2 * depth * 8 + tile % 2 * 16; }
-
 /// Transposes words: out[i] = word i of x[0], x[1], x[2], x[3].
 static OCELLUS_INLINE void transpose4(__m128i* out, const __m128i* x) noexcept {
   const __m128i low0 = _mm_unpacklo_epi32(x[0], x[1]), low1 = _mm_unpacklo_epi32(x[2], x[3]),
@@ -75,11 +91,9 @@ static OCELLUS_INLINE void transpose4(__m128i* out, const __m128i* x) noexcept {
   out[3] = _mm_unpackhi_epi64(high0, high1);
 }
 
-/// Bounds of the activations of `rows` rows, and what is left of them: out[tiles / 2][depth / 4][2][4][4], the depth up
-/// to a multiple of 16; a tile of three rows has a fourth, and a last tile alone another four, whose sums nobody uses.
-static OCELLUS_NOINLINE void pack_quads(std::uint8_t* out, quad_bounds& bounds, const std::uint8_t* a,
-                                        std::ptrdiff_t lda, int rows, int depth) noexcept {
-  __m128i bases = _mm_setzero_si128();
+/// Bounds and arranges `depth` depths of `rows` rows, with zeros up to a multiple of 16.
+static OCELLUS_NOINLINE void arrange_rows(const quad_block_rows& to, const std::uint8_t* a, std::ptrdiff_t lda,
+                                          int rows, int depth) noexcept {
   for (int d = 0; d < depth; d += 16) {
     __m128i most = load_depths(a + d, depth - d), least = most;
     for (int r = 1; r < rows; r++) {
@@ -90,24 +104,51 @@ static OCELLUS_NOINLINE void pack_quads(std::uint8_t* out, quad_bounds& bounds, 
     const __m128i half = _mm_and_si128(_mm_srli_epi16(most, 1), _mm_set1_epi8(0x7f));
     const __m128i some = _mm_min_epu8(least, half), few = _mm_set1_epi8(8);
     const __m128i base = _mm_and_si128(some, _mm_cmpeq_epi8(_mm_max_epu8(some, few), some));  // below 8: not worth it
-    _mm_store_si128(reinterpret_cast<__m128i*>(bounds.base + d), base);
-    _mm_store_si128(reinterpret_cast<__m128i*>(bounds.range + d), _mm_sub_epi8(most, base));
-    bases = _mm_or_si128(bases, base);
+    _mm_store_si128(reinterpret_cast<__m128i*>(to.base + d), base);
+    _mm_store_si128(reinterpret_cast<__m128i*>(to.range + d), _mm_sub_epi8(most, base));
   }
-  bounds.based = _mm_testz_si128(bases, bases) == 0;  // after GELU there are none
   for (int i = 0, n = 0, tile = 0; i < rows; i += n, tile++) {
     n = quad_tile(rows - i);
-    std::uint8_t* const to = out + tile_offset(tile, round_up(depth, 16));
+    std::uint8_t* const out = to.tile(tile);
     for (int d = 0; d < depth; d += 16) {
-      const __m128i base = _mm_load_si128(reinterpret_cast<const __m128i*>(bounds.base + d));
+      const __m128i base = _mm_load_si128(reinterpret_cast<const __m128i*>(to.base + d));
       __m128i x[4];
       for (int r = 0; r < 4; r++)  // a fourth row that is missing repeats the third
         x[r] = _mm_sub_epi8(load_depths(a + (i + (r < n ? r : n - 1)) * lda + d, depth - d), base);
       transpose4(x, x);
-      for (int j = 0; j < 4; j++) _mm_store_si128(reinterpret_cast<__m128i*>(to + (d + j * 4) * 8), x[j]);
+      for (int j = 0; j < 4; j++) _mm_store_si128(reinterpret_cast<__m128i*>(out + (d + j * 4) * 8), x[j]);
     }
   }
 }
+
+/// gemm_args::a_arranged, of depths `begin` to `end` of the K that round_up(K, 8) is `depth`: multiples of 64, but for
+/// the end. A row's share is `ldo` bytes, at least four for each depth; it reads what gemm_s8 reads.
+static void arrange_u8(std::uint8_t* out, std::ptrdiff_t ldo, const std::uint8_t* a, std::ptrdiff_t lda, int rows,
+                       int depth, int begin, int end) noexcept {
+  for (int i = 0, n = 0; i < rows; i += n) {
+    n = even_share(rows - i, quad_block);
+    arrange_rows(quad_block_rows::of(out + i * ldo, n, round_up(depth, 16)).from(begin), a + i * lda + begin, lda, n,
+                 end - begin);
+  }
+}
+
+/// Whether anything is taken off activations: after GELU nothing is.
+static OCELLUS_INLINE bool any_base(const std::uint8_t* base, int depth) noexcept {
+  __m128i any = _mm_setzero_si128();
+  for (int d = 0; d < depth; d += 16)
+    any = _mm_or_si128(any, _mm_load_si128(reinterpret_cast<const __m128i*>(base + d)));
+  return _mm_testz_si128(any, any) == 0;
+}
+
+/// What of this file differs between a set and one that is made of it.
+struct quad_steps {
+  void (*bound[2])(std::int8_t* bounded, std::uint32_t* reached, std::int32_t* base_sums, const std::int8_t* w,
+                   const std::uint8_t* range, const std::uint8_t* base, int depth) noexcept;  // not based, based
+  void (*tiles)(const quad_block_rows& a, const std::int8_t* bounded, int depth, std::int32_t* out, int rows,
+                prefetch_run& next) noexcept;
+  void (*finish)(const gemm_args& g, const std::int32_t* acc, std::ptrdiff_t lda, int i, int rows, int col,
+                 int cols) noexcept;
+};
 
 /// Of eight depths of a column: whether two products that pmaddubsw adds reach an end of 16 bits, in the low four bits
 /// of depths 0..3, in the next four of depths 4..7.
@@ -120,18 +161,14 @@ static OCELLUS_INLINE int two_reach(__m128i range, __m128i w) noexcept {
 }
 
 /// `depth` depths of a panel, in eights: bounded weights, any up to a multiple of 16; the products of the bases with
-/// the whole weights, added to base_sums[16]; and sums[16][rows] of what the excesses give with the activations at `a`,
-/// rows in eights.
-static OCELLUS_NOINLINE void bound_panel(std::int8_t* bounded, std::int32_t* base_sums, std::int32_t* sums,
-                                         const std::uint8_t* a, int rows, const std::int8_t* panel,
-                                         const quad_bounds& bounds, int depth) noexcept {
+/// the whole weights, added to base_sums[16]; and sums[16][rows] of what the excesses give with the activations, rows
+/// in eights.
+static OCELLUS_NOINLINE void bound_panel(const quad_steps& steps, std::int8_t* bounded, std::int32_t* base_sums,
+                                         std::int32_t* sums, const quad_block_rows& a, int rows,
+                                         const std::int8_t* panel, bool based, int depth) noexcept {
   constexpr int sixteens = quad_depth / 16;
   std::uint32_t reached[sixteens] = {};  // read by twos
-  if (bounds.based) {
-    bound_quads<true>(bounded, reached, base_sums, panel, bounds.range, bounds.base, depth);
-  } else {
-    bound_quads<false>(bounded, reached, base_sums, panel, bounds.range, bounds.base, depth);
-  }
+  steps.bound[based ? 1 : 0](bounded, reached, base_sums, panel, a.range, a.base, depth);
   // Where the excesses are nobody can predict: first a list of them, by fours, in which most jumps always go one way.
   std::uint16_t list[sixteens * 32 + 4];
   constexpr std::uint64_t last = std::uint64_t{1} << 63;  // zeros are never counted in a zero, which takes a jump
@@ -146,19 +183,18 @@ static OCELLUS_NOINLINE void bound_panel(std::int8_t* bounded, std::int32_t* bas
     n = end;
   }
   std::memset(sums, 0, sizeof(std::int32_t) * 16 * static_cast<std::size_t>(rows));
-  const int two_tiles = round_up(depth, 16) * 8;
   for (int i = 0; i < n; i++) {
     const std::ptrdiff_t eight = list[i] / 16, column = list[i] % 16, at = eight * 128 + column * 4;
     // takes four depths of the column, the first or the second of eight; sums += the products of the weights that
     // `mask` leaves
     const auto take = [&](int four, std::int32_t mask) OCELLUS_LAMBDA {
       std::memset(bounded + at + four * 64, 0, 4);
-      add_excess(sums + column * rows, a + eight * 64 + four * 32, two_tiles,
+      add_excess(sums + column * rows, a.a + eight * 64 + four * 32, a.two_tiles,
                  load_four(panel + at + four * 64) & mask, rows);
     };
     const __m128i w = _mm_unpacklo_epi32(_mm_cvtsi32_si128(load_four(panel + at)),
                                          _mm_cvtsi32_si128(load_four(panel + at + 64)));
-    const int two = two_reach(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(bounds.range + eight * 8)), w);
+    const int two = two_reach(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(a.range + eight * 8)), w);
     if (two == 0) {
       take(1, -1);
       continue;
@@ -187,27 +223,27 @@ static OCELLUS_NOINLINE void fold_sums(std::int32_t* out, const std::int32_t* ba
   }
 }
 
-/// The tiles of a panel: out[rows][16] += a times `bounded`.
-static OCELLUS_NOINLINE void tiles_quads(const std::uint8_t* a, const std::int8_t* bounded, int depth,
+/// The tiles of a panel by Set's tile_quads: out[rows][16] += a times `bounded`.
+template <class Set>
+static OCELLUS_NOINLINE void tiles_quads(const quad_block_rows& a, const std::int8_t* bounded, int depth,
                                          std::int32_t* out, int rows, prefetch_run& next) noexcept {
   for (int i = 0, n = 0, tile = 0; i < rows; i += n, tile++) {
     n = quad_tile(rows - i);
-    const std::uint8_t* const x = a + tile_offset(tile, depth);
     if (n == 4) {
-      tile_quads<4>(x, bounded, depth, out + i * 16, next);
+      Set::template tile_quads<4>(a.tile(tile), bounded, depth, out + i * 16, next);
     } else {
-      tile_quads<3>(x, bounded, depth, out + i * 16, next);
+      Set::template tile_quads<3>(a.tile(tile), bounded, depth, out + i * 16, next);
     }
   }
 }
 
-/// gemm_s8 for quad_rows rows or more.
-static OCELLUS_NOINLINE void gemm_s8_by_quads(const gemm_args& g) noexcept {
+/// gemm_s8 for quad_rows rows or more, by these steps.
+static OCELLUS_NOINLINE void gemm_s8_by_steps(const gemm_args& g, const quad_steps& steps) noexcept {
   static_assert(quad_rows >= 6);  // so tiles of three and four rows suffice
   alignas(64) std::int32_t block[quad_bytes / 4];
   alignas(64) std::int32_t sums[16 * quad_block];
   alignas(64) std::int8_t bounded[quad_depth * 16];
-  quad_bounds bounds;
+  alignas(64) std::uint8_t bounds[2 * quad_depth];
   const int depth = round_up(g.k, 8);
   const auto weights = [&](int panel, int k) OCELLUS_LAMBDA {
     return static_cast<const std::int8_t*>(g.b) + static_cast<std::size_t>(panel) * panel_elements(dtype::s8, g.k) +
@@ -216,16 +252,23 @@ static OCELLUS_NOINLINE void gemm_s8_by_quads(const gemm_args& g) noexcept {
   for (int i0 = 0, i1 = 0; i0 < g.m; i0 = i1) {
     i1 = i0 + even_share(g.m - i0, quad_block);
     const int rows = i1 - i0, ld = round_up(rows, 8);
-    const int each = quad_bytes / ld & -64, fit = each - 6 * 64;  // bytes of a row; of A, beside sums of six panels
-    const int most = depth > quad_depth && fit < quad_depth ? fit : quad_depth;
-    const int panels = (each - most) >> 6;
-    std::uint8_t* const a = reinterpret_cast<std::uint8_t*>(block + panels * ld * 16);
+    const bool ready = g.a_arranged != nullptr;
+    // bytes of a row; of A, if it lies here, beside sums of one panel, or of six
+    const int each = quad_bytes / ld & -64, fit = depth <= each - 64 ? each - 64 : each - 6 * 64;
+    const int most = !ready && fit < quad_depth ? fit : quad_depth;
+    const int panels = (ready ? each : each - most) >> 6;
+    quad_block_rows a = {reinterpret_cast<std::uint8_t*>(block + panels * ld * 16), 0, bounds, bounds + quad_depth};
+    if (ready) a = quad_block_rows::of(g.a_arranged + i0 * g.ld_arranged, rows, round_up(depth, 16));
     for (int p0 = g.panel_begin, p1 = 0; p0 < g.panel_end; p0 = p1) {
       p1 = p0 + even_share(g.panel_end - p0, panels);
       for (int k0 = 0, part = 0; k0 < depth; k0 += part) {
         part = part_depth(depth - k0, most);
-        if (part < depth || p0 == g.panel_begin)
-          pack_quads(a, bounds, static_cast<const std::uint8_t*>(g.a) + i0 * g.lda + k0, g.lda, rows, part);
+        if (!ready && (part < depth || p0 == g.panel_begin)) {
+          a.two_tiles = round_up(part, 16) * 8;
+          arrange_rows(a, static_cast<const std::uint8_t*>(g.a) + i0 * g.lda + k0, g.lda, rows, part);
+        }
+        const quad_block_rows here = ready ? a.from(k0) : a;
+        const bool based = any_base(here.base, part);
         for (int p = p0; p < p1; p++) {
           std::int32_t* const out = block + (p - p0) * ld * 16;
           const std::int8_t* const ahead = p + 1 < p1           ? weights(p + 1, k0)
@@ -233,15 +276,22 @@ static OCELLUS_NOINLINE void gemm_s8_by_quads(const gemm_args& g) noexcept {
                                                                : weights(p1, 0);
           prefetch_run next = prefetch_run::first(ahead, 4 * panel_width, ceil_div(rows, 4), false);
           alignas(64) std::int32_t base_sums[16] = {};
-          bound_panel(bounded, base_sums, sums, a, ld, weights(p, k0), bounds, part);
+          bound_panel(steps, bounded, base_sums, sums, here, ld, weights(p, k0), based, part);
           fold_sums(out, base_sums, sums, rows, ld, k0 > 0);
-          tiles_quads(a, bounded, round_up(part, 16), out, rows, next);
+          steps.tiles(here, bounded, round_up(part, 16), out, rows, next);
         }
       }
       for (int p = p0; p < p1; p++) {
         const int col = p * panel_width, cols = g.n - col < panel_width ? g.n - col : panel_width;
-        finish_s8(g, block + (p - p0) * ld * 16, panel_width, i0, rows, col, cols);
+        steps.finish(g, block + (p - p0) * ld * 16, panel_width, i0, rows, col, cols);
       }
     }
   }
+}
+
+/// The steps of Set, which has bound_quads, tile_quads and finish_s8.
+template <class Set>
+static OCELLUS_INLINE void gemm_s8_by_quads_of(const gemm_args& g) noexcept {
+  gemm_s8_by_steps(g, {{&Set::template bound_quads<false>, &Set::template bound_quads<true>}, &tiles_quads<Set>,
+                       &Set::finish_s8});
 }

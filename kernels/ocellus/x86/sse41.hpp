@@ -311,8 +311,8 @@ struct sse41 : scalar {
       });
   }
 
-  static OCELLUS_INLINE void add_excess(std::int32_t* sums, const std::uint8_t* a, int two_tiles, std::int32_t excess,
-                                        int rows) noexcept {
+  static OCELLUS_INLINE void add_excess(std::int32_t* sums, const std::uint8_t* a, std::ptrdiff_t two_tiles,
+                                        std::int32_t excess, int rows) noexcept {
     const __m128i e = _mm_set1_epi32(excess), ones = _mm_set1_epi16(1);
     for (int r = 0; r < rows; r += 8, a += two_tiles)
       unroll<2>([&](auto i) OCELLUS_LAMBDA {
@@ -378,6 +378,7 @@ struct sse41 : scalar {
 
 #include <ocellus/generic/rowwise.inl>
 #include <ocellus/x86/gemm_quads.inl>
+  static OCELLUS_NOINLINE void gemm_s8_by_quads(const gemm_args& g) noexcept { gemm_s8_by_quads_of<sse41>(g); }
 #include <ocellus/generic/gemm.inl>
 #include <ocellus/generic/attention.inl>
 };
