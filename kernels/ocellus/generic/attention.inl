@@ -78,7 +78,7 @@ static OCELLUS_INLINE float quantize_row_s8(std::int8_t* q, const float* x, int 
   if (whole < c) widest(vec::load_n(x + whole, c - whole));
   const float most = m.hmax();
   const vec inv = vec::set(most >= 1e-30f ? 127.f / most : 0.f);
-  for (int i = 0; i < whole; i += 16) (vec::load(x + i) * inv).to_s8(q + i);
+  for (int i = narrow_row(q, x, whole, inv); i < whole; i += 16) (vec::load(x + i) * inv).to_s8(q + i);
   if (whole < c) (vec::load_n(x + whole, c - whole) * inv).to_s8(q + whole);
   return most / 127.f;
 }
@@ -107,7 +107,8 @@ struct softmax_rows {
 /// R rows from r on, which see the same keys, to u8. What rounding leaves over goes to the key sixteen further on: a
 /// long row's many small probabilities would otherwise lose their sum, and errors that cancel weigh less in the output.
 template <int R>
-static OCELLUS_INLINE void round_probabilities(const softmax_rows& t, int r, const float* most) noexcept {
+static OCELLUS_INLINE void round_probabilities(const softmax_rows& rows, int r, const float* most) noexcept {
+  const softmax_rows t = rows;
   const vec top = vec::set(255.f);
   const float* const s = reinterpret_cast<const float*>(t.ints + r * t.ld);
   std::uint8_t* const probs = t.probs + r * t.ld;
@@ -121,7 +122,7 @@ static OCELLUS_INLINE void round_probabilities(const softmax_rows& t, int r, con
   for (; j < seen; j += 16)
     unroll<R>([&](auto i) OCELLUS_LAMBDA {
       const vec p = vec::min(vec::load(s + i * t.ld + j) * inv[i] + left[i], top);
-      left[i] = p - nearest(p);  // the integer that to_u8 makes of p
+      left[i] = beside_nearest(p);  // the integer that to_u8 makes of p
       p.to_u8(probs + i * t.ld + j, 0);
     });
   for (; j < t.keys; j += 16)
@@ -130,7 +131,8 @@ static OCELLUS_INLINE void round_probabilities(const softmax_rows& t, int r, con
 
 /// v's scales go into the probabilities before they are quantised, so that each token is quantised alone: what a prefix
 /// computes does not depend on what follows it.
-static OCELLUS_NOINLINE void quantize_softmax(const softmax_rows& t) noexcept {
+static OCELLUS_NOINLINE void quantize_softmax(const softmax_rows& rows) noexcept {
+  const softmax_rows t = rows;  // so that pointers stay in registers: no store can change them
   float most[attention_rows], sums[attention_rows];
   for (int r = 0; r < t.rows; r++) {
     std::int32_t* const ints = t.ints + r * t.ld;

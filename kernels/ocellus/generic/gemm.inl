@@ -268,6 +268,10 @@ static OCELLUS_NOINLINE void tiles_float(const float* a, std::ptrdiff_t lda, con
   }
 }
 
+/// Rows that a tile with weights W has at most.
+template <class W>
+static constexpr int rows_with = std::is_same_v<W, bf16> && bf16_rows > 0 ? bf16_rows : float_rows;
+
 /// What the next block, tile or part takes when `left` rows or depths remain and one holds `most`: as even as can be.
 static constexpr int even_share(int left, int most) noexcept { return ceil_div(left, ceil_div(left, most)); }
 
@@ -296,8 +300,9 @@ using float_tiles = void (*)(const float* a, std::ptrdiff_t lda, const void* wei
                              float* out, std::ptrdiff_t ldo, const prefetch_run& next, bool onto, int rows,
                              const unfinished_tile& before) noexcept;
 
-/// Weights of `type`, for whose panels there are `one`, `two` (most_panels 2) and `four` (wide_rows).
-static OCELLUS_NOINLINE void gemm_float_by_tiles(const gemm_args& g, dtype type, float_tiles one,
+/// Weights of `type` by tiles of at most so many rows, for whose panels there are `one`, `two` (most_panels 2) and
+/// `four` (wide_rows).
+static OCELLUS_NOINLINE void gemm_float_by_tiles(const gemm_args& g, dtype type, int most_rows, float_tiles one,
                                                  [[maybe_unused]] float_tiles two,
                                                  [[maybe_unused]] float_tiles four) noexcept {
   const std::size_t stride = panel_elements(type, g.k), bytes = type == dtype::f32 ? 4 : 2;
@@ -320,7 +325,7 @@ static OCELLUS_NOINLINE void gemm_float_by_tiles(const gemm_args& g, dtype type,
   };
   for (int i0 = 0, i1 = 0; i0 < g.m; i0 = i1) {
     i1 = i0 + even_share(g.m - i0, block);
-    const int tiles = ceil_div(i1 - i0, tile_height(i1 - i0, float_rows));
+    const int tiles = ceil_div(i1 - i0, tile_height(i1 - i0, most_rows));
     for (int p = g.panel_begin, panels = 0; p < g.panel_end; p += panels) {
       panels = tile_panels(g.panel_end - p, i1 - i0, wide_rows);
       const char* panel = b + static_cast<std::size_t>(p) * stride * bytes;
@@ -335,7 +340,7 @@ static OCELLUS_NOINLINE void gemm_float_by_tiles(const gemm_args& g, dtype type,
         const char* const w = panel + done * bytes;
         prefetch_run next = prefetch_run::first(w + ahead * bytes, row_bytes, tiles, g.nta_fills_l2);
         for (int i = i0; i < i1; next.at += depth * row_bytes / tiles) {
-          const int rows = panels == 4 ? i1 - i : tile_height(i1 - i, float_rows);
+          const int rows = panels == 4 ? i1 - i : tile_height(i1 - i, most_rows);
           const float* x = a + i * g.lda + k0;
           float* sums = deep ? acc + (i - i0) * width : acc;
           if (leaves && (panels != 2 || rows < finishing_rows)) finish_before();
@@ -363,8 +368,9 @@ static OCELLUS_NOINLINE void gemm_float_by_tiles(const gemm_args& g, dtype type,
 
 template <class W>
 static OCELLUS_INLINE void gemm_float(const gemm_args& g, dtype type) noexcept {
-  gemm_float_by_tiles(g, type, &tiles_float<float_rows, 1, W>, &tiles_float<float_rows, most_panels, W>,
-                      &tiles_float<(wide_rows > 0 ? wide_rows : float_rows), (wide_rows > 0 ? 4 : 1), W>);
+  constexpr int rows = rows_with<W>;
+  gemm_float_by_tiles(g, type, rows, &tiles_float<rows, 1, W>, &tiles_float<rows, most_panels, W>,
+                      &tiles_float<(wide_rows > 0 ? wide_rows : rows), (wide_rows > 0 ? 4 : 1), W>);
 }
 static void gemm_f32(const gemm_args& g) noexcept { gemm_float<float>(g, dtype::f32); }
 static void gemm_f16(const gemm_args& g) noexcept { gemm_float<f16>(g, dtype::f16); }

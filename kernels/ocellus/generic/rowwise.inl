@@ -69,6 +69,16 @@ static OCELLUS_INLINE V nearest(V x) noexcept {
   }
 }
 
+/// x - nearest(x), exact. A vec may bring it.
+template <class V>
+static OCELLUS_INLINE V beside_nearest(V x) noexcept {
+  if constexpr (requires { V::beside_nearest(x); }) {
+    return V::beside_nearest(x);
+  } else {
+    return x - nearest(x);
+  }
+}
+
 /// 2^x for x in [-125.9, 127.4]: x = n + r with n an integer, 2^r by a polynomial 1 + r P(r), the power of two added to
 /// the exponent. Degree 5 errs by 1.1e-7 and its roundings, degree 3 by 1e-4: a fortieth of a step of u8 probabilities.
 template <int Degree, class V>
@@ -299,6 +309,19 @@ static OCELLUS_INLINE void along_row(int c, const F& f) noexcept {
   for (; i < c; i += 16) f(i, c, std::integral_constant<int, 0>{});
 }
 
+/// q = the bytes nearest to x * factor (+ zero), as far as the set's vec narrows sixty-four at once; returns how far.
+template <class V, class Q, class... Zero>
+static OCELLUS_INLINE int narrow_row(Q* q, const float* x, int c, V factor, Zero... zero) noexcept {
+  int i = 0;
+  if constexpr (requires(const V* v) { V::narrow(q, v, zero...); })
+    for (; i + 64 <= c; i += 64) {
+      V v[4];
+      unroll<4>([&](auto j) OCELLUS_LAMBDA { v[j] = V::load(x + i + 16 * j) * factor; });
+      V::narrow(q + i, v, zero...);
+    }
+  return i;
+}
+
 /// One row of values from low (<= 0) to high (>= 0) to u8; see quantize_args for the rule. Writes whole sixteens.
 static OCELLUS_INLINE void quantize_row_within(std::uint8_t* q, float& scale, std::int32_t& zero, const float* x,
                                                int c, float low, float high) noexcept {
@@ -308,7 +331,7 @@ static OCELLUS_INLINE void quantize_row_within(std::uint8_t* q, float& scale, st
   scale = range / 255.f;
   zero = z;
   const vec inv_v = vec::set(inv);
-  along_row(c, [&](int i, int end, auto) OCELLUS_LAMBDA { (load_tail(x, i, end) * inv_v).to_u8(q + i, z); });
+  for (int i = narrow_row(q, x, c, inv_v, z); i < c; i += 16) (load_tail(x, i, c) * inv_v).to_u8(q + i, z);
 }
 
 /// Rotary positions [Su 2021] in place over rows of `heads` vectors of d values: with the vector's halves a and b, and
