@@ -47,6 +47,16 @@ struct packed {
   ~packed() { fs::remove(path); }
 };
 
+/// A set whose products arrange rows beforehand (kernel_table::quad_rows), where there is one.
+struct arranging : dynamic {
+  arranging() noexcept : dynamic(chosen()) {}
+  static kernel_table chosen() noexcept {
+    for (const char* name : {"avx2", "sse41"})
+      if (const result<kernel_table> set = kernels_for(name)) return *set;
+    return best_kernels();
+  }
+};
+
 /// Layers against the model opened at run time, both from the file at `path`.
 template <class Layers, class Kernels, dtype Type>
 void check_composed(const fs::path& path) {
@@ -93,6 +103,7 @@ TEST_CASE("A tower by composition gives the bits of the model opened at run time
   const packed s8(dtype::s8);
   check_composed<demo, pinned<kernels::scalar>, dtype::s8>(s8.path);
   check_composed<demo, dynamic, dtype::s8>(s8.path);
+  check_composed<demo, arranging, dtype::s8>(s8.path);
   const packed f32(dtype::f32);
   check_composed<demo, pinned<kernels::scalar>, dtype::f32>(f32.path);
   check_composed<demo, dynamic, dtype::f32>(f32.path);
@@ -159,6 +170,7 @@ TEST_CASE("attention_pool is SigLIP's MAP head, bit for bit") {
   const packed_siglip s8(dtype::s8);
   check_composed<siglip, pinned<kernels::scalar>, dtype::s8>(s8.path);
   check_composed<siglip, dynamic, dtype::s8>(s8.path);
+  check_composed<siglip, arranging, dtype::s8>(s8.path);
   const packed_siglip f32(dtype::f32);
   check_composed<siglip, pinned<kernels::scalar>, dtype::f32>(f32.path);
   check_composed<siglip, dynamic, dtype::f32>(f32.path);

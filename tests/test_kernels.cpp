@@ -12,6 +12,17 @@
 #include <cmath>
 #include <limits>
 
+#if defined(__linux__)
+#include <pthread.h>
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+#define OCELLUS_TEST_SANITIZER
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define OCELLUS_TEST_SANITIZER
+#endif
+#endif
+
 using namespace kernel_testing;
 using Eigen::MatrixXd;
 
@@ -230,7 +241,8 @@ TEST_CASE("gemm_s8 of rows that arrange_u8 made gives the bits of rows that it a
   for (const kernel_set& set : kernel_sets()) {
     if (!set.available || set.table.quad_rows == 0) continue;
     for (const int m : {set.table.quad_rows, 13, 50, 107, 230})
-      for (const std::pair<int, int>& shape : {std::pair{48, 5}, {40, 64}, {33, 200}, {340, 768}, {33, 1200}, {32, 3072}}) {
+      for (const std::pair<int, int>& shape :
+           {std::pair{48, 5}, {40, 64}, {33, 200}, {340, 768}, {33, 1200}, {32, 3072}}) {
         const int n = shape.first, k = shape.second, depth = round_up(k, 8);
         if (sparse() > 1 && (m > 50 || k > 1200)) continue;
         weights w(dtype::s8, n, k, random);
@@ -240,22 +252,57 @@ TEST_CASE("gemm_s8 of rows that arrange_u8 made gives the bits of rows that it a
         std::fill(arranged.begin(), arranged.end(), std::uint8_t{0xa5});
         for (int begin = 0; begin < depth; begin += 192)
           set.table.arrange_u8(arranged.data(), ld, x.q.data(), x.ldq, m, depth, begin, std::min(begin + 192, depth));
-        std::vector<float> c[2] = {std::vector<float>(weights::size(m, n)), std::vector<float>(weights::size(m, n))};
-        for (int i = 0; i < 2; i++) {
+        std::vector<float> c[3];  // by the scalar set, and both ways
+        for (int i = 0; i < 3; i++) {
+          c[i].resize(weights::size(m, n));
           gemm_args g = make_gemm(x, w);
-          if (i == 1) {
+          if (i == 2) {
             g.a_arranged = arranged.data();
             g.ld_arranged = ld;
           }
           g.c = c[i].data();
           g.ldc = n;
-          run_gemm(set.table, dtype::s8, g);
+          run_gemm(i == 0 ? make_table<kernels::scalar>() : set.table, dtype::s8, g);
         }
-        CHECK_MESSAGE(first_difference(c[0].data(), c[1].data(), c[0].size()) < 0,
+        CHECK_MESSAGE(first_difference(c[0].data(), c[1].data(), c[0].size()) < 0, set.name << " alone");
+        CHECK_MESSAGE(first_difference(c[0].data(), c[2].data(), c[0].size()) < 0,
                       set.name << " M=" << m << " N=" << n << " K=" << k);
       }
   }
 }
+
+#if defined(__linux__) && !defined(OCELLUS_TEST_SANITIZER)
+TEST_CASE("products of every set get by with a thread's stack of 128 KB, which is what musl gives") {
+  rng random(21);
+  for (const dtype type : {dtype::f32, dtype::f16, dtype::bf16, dtype::s8}) {
+    weights w(type, 48, 4096, random);
+    inputs x(104, 4096, random);
+    std::vector<float> c(weights::size(104, 48));
+    for (const kernel_set& set : kernel_sets()) {
+      if (!set.available) continue;
+      struct task {
+        const kernel_set* set;
+        dtype type;
+        gemm_args g;
+      } of{&set, type, make_gemm(x, w)};
+      of.g.c = c.data();
+      of.g.ldc = 48;
+      pthread_attr_t small;
+      REQUIRE(pthread_attr_init(&small) == 0);
+      REQUIRE(pthread_attr_setstacksize(&small, 128 * 1024) == 0);
+      pthread_t thread;
+      const auto run = [](void* p) -> void* {
+        const task* t = static_cast<task*>(p);
+        run_gemm(t->set->table, t->type, t->g);
+        return nullptr;
+      };
+      REQUIRE(pthread_create(&thread, &small, run, &of) == 0);  // its end is a guard page
+      CHECK(pthread_join(thread, nullptr) == 0);
+      pthread_attr_destroy(&small);
+    }
+  }
+}
+#endif
 
 TEST_CASE("gemm_s8 of the scalar set is exact in its integers and rounds four times after them") {
   const fp_env strict;

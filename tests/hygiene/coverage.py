@@ -214,7 +214,7 @@ def cell(name, op):
         same = [s for s in chain(name) if s in SETS and resample_of(s) == passes]
         return ("hand", "**passes**") if same[-1] == name else ("inherited", f"= {same[-1]}")
     if op == "arrange_u8":  # is one set's or another's, as a whole, and serves those whose products go by quads
-        if not next(STRUCTS[s].quad_rows for s in chain(name) if STRUCTS[s].quad_rows is not None):
+        if not next((STRUCTS[s].quad_rows for s in chain(name) if STRUCTS[s].quad_rows is not None), 0):
             return "portable", "none"
         of = owner(name, op)
         return ("hand", "**own**") if of == name else ("inherited", f"= {of}")

@@ -37,7 +37,7 @@ RELOAD = re.compile(r"-?(0x[0-9a-f]+)?\(%rsp\)")  # an operand or a sum that liv
 LET_BE = {
     ("sse41", "tile_float"): "emulates fused multiply-add in double, with too few registers for that",
     ("sse41", "tile_s8<2, 1>"): "clang 19 keeps one of eight sums on the stack, 2 of 76 instructions; gcc and clang 14 none",
-    ("avx512", "tile_float<8, 2, .*bf16>"): "clang 19 likewise, 2 of 76 instructions, for CPUs without bf16's dot product",
+    ("avx512", "tile_float<8, 2, .*bf16>"): "clang 19 likewise, for CPUs without a dot product of bf16",
 }
 
 

@@ -178,7 +178,7 @@ struct linear : detail::plain<In, Out> {
   static void run(const call<Kernels>& c, const weights& w, const nn::operand& x, int, int m, const nn::operand& y,
                   unsigned char*, activation act, const addend& a) noexcept {
     if constexpr (!Ready) c.run.prepare(c.type, x, m, In);
-    c.run.linear(w, x, m, y.f32, y.ld, act, a.rows, a.ld);
+    c.run.linear(w, Ready ? x.spent() : x, m, y.f32, y.ld, act, a.rows, a.ld);
   }
 };
 
@@ -273,15 +273,16 @@ struct attention : detail::plain<C, C> {
     s.width = C, s.heads = H, s.head_width = C / H;
     const nn::sequence all{0, m, n, nullptr};
     if constexpr (!Ready) c.run.prepare(c.type, x, n, C);
+    const nn::operand from_x = Ready ? x.spent() : x;
     if (m < n && C % panel_width == 0) {  // queries of the wanted rows alone
-      c.run.linear(w.qkv, x, n, b.qkv, b.ld_qkv, activation::none, nullptr, 0, C);
-      c.run.linear(w.qkv, x, m, b.qkv, b.ld_qkv, activation::none, nullptr, 0, 0, C);
+      c.run.linear(w.qkv, from_x, n, b.qkv, b.ld_qkv, activation::none, nullptr, 0, C);
+      c.run.linear(w.qkv, from_x, m, b.qkv, b.ld_qkv, activation::none, nullptr, 0, 0, C);
     } else {
-      c.run.linear(w.qkv, x, n, b.qkv, b.ld_qkv);
+      c.run.linear(w.qkv, from_x, n, b.qkv, b.ld_qkv);
     }
     nn::attend(c.run, s, b, &all, 1, nullptr, b.x.f32, b.x.ld, c.type);
     c.run.prepare(c.type, b.x, m, C);
-    c.run.linear(w.proj, b.x, m, y.f32, y.ld, activation::none, a.rows, a.ld);
+    c.run.linear(w.proj, b.x.spent(), m, y.f32, y.ld, activation::none, a.rows, a.ld);
   }
 
  private:
@@ -447,7 +448,7 @@ struct patch_embed : detail::plain<1, C> {
     nn::patch_rows(w, c.preprocess, c.image, 0, Patch, false, pixels, 0, table);
     if (!w.patch_u8) c.run.prepare(c.type, pixels, patches, depth);
     float* const x = y.f32 + prefix * y.ld;
-    c.run.linear(w.patch_embed, pixels, patches, x, y.ld);
+    c.run.linear(w.patch_embed, pixels.spent(), patches, x, y.ld);
     if (ClassToken) std::memcpy(y.f32, w.class_token, sizeof(float) * std::size_t{C});
     detail::add_rows({w.positions, C}, tokens, C, y);
   }
@@ -713,7 +714,8 @@ class tower {
  public:
   static constexpr int rows = Layers::rows(0);
   static constexpr int embed = rows * Layers::out;
-  /// Bytes of activations; beside them a call takes some KB of stack, 120 KB with s8 weights on `sse41` and `avx2`.
+  /// Bytes of activations; beside them a call takes some KB of stack, 120 KB with s8 weights on `sse41`, `avx2` and
+  /// `avx512`.
   static constexpr std::size_t arena_size = detail::operand_bytes(rows, Layers::out) + Layers::arena(Weights, 0, false);
   /// Bytes of the weights in a packed file; its header and its tables add some KB.
   static constexpr std::size_t flash_size = [] {

@@ -55,6 +55,10 @@ struct typed_kernels : Kernels {
   void gemm_s8(const gemm_args& g) const noexcept {
     if constexpr (T == dtype::s8) Kernels::gemm_s8(g);
   }
+  void arrange_u8(std::uint8_t* out, std::ptrdiff_t ldo, const std::uint8_t* a, std::ptrdiff_t lda, int rows, int depth,
+                  int begin, int end) const noexcept {
+    if constexpr (T == dtype::s8) Kernels::arrange_u8(out, ldo, a, lda, rows, depth, begin, end);
+  }
   void attention_f32(const attention_args& a) const noexcept {
     if constexpr (T == dtype::f32 || T == dtype::f16) Kernels::attention_f32(a);
   }
@@ -184,8 +188,8 @@ class vision_tower {
   /// Patches, class token and registers.
   static constexpr int tokens = v.grid_h * v.grid_w + (v.class_token != 0 ? 1 : 0) + v.registers;
   static constexpr dtype form = Weights == dtype::s8 ? dtype::s8 : dtype::f32;  ///< of activations: nn::block_buffers
-  /// Bytes of activations; beside them a call takes some KB of stack, up to 120 KB with s8 weights on `sse41` and
-  /// `avx2` and with bf16 weights on `avx512bf16` and `amx`.
+  /// Bytes of activations; beside them a call takes some KB of stack, up to 120 KB with s8 weights on `sse41`, `avx2`
+  /// and `avx512` and with bf16 weights on `avx512bf16` and `amx`.
   static constexpr std::size_t arena_size =
       nn::vision_buffers{}.carve(nullptr, v, 1, 1, tokens, tokens, 1, form);
   /// Bytes of the tower's weights in a packed file; its header and its tables add some KB. An upper bound for uneven

@@ -104,7 +104,7 @@ struct operand {
   std::ptrdiff_t ld8 = 0;
   float* scale = nullptr;
   std::int32_t* zero = nullptr;
-  std::uint8_t* spare = nullptr;  ///< memory like that of f32 for a product to arrange u8 in, or null
+  std::uint8_t* spare = nullptr;  ///< rows * ld floats for a product to arrange u8 in, or null
 
   /// Room for `rows` rows of `c` values as f32 and u8, and with `rounded` as bf16.
   OCELLUS_NOINLINE constexpr void carve(carver& from, int rows, int c, bool rounded = false) noexcept {
@@ -241,7 +241,7 @@ struct runner {
     }
     if constexpr (requires { kernels.arrange_u8; }) {
       if (w.type == dtype::s8 && x.spare != nullptr && bands == 1 && kernels.quad_rows > 0 &&
-          rows >= kernels.quad_rows && x.ld % 16 == 0) {
+          rows >= kernels.quad_rows && x.ld % 16 == 0 && x.ld >= w.k) {
         const int depth = round_up(w.k, 8);
         g.a_arranged = x.spare;
         g.ld_arranged = x.ld * static_cast<std::ptrdiff_t>(sizeof(float));

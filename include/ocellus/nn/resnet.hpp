@@ -125,7 +125,7 @@ feature_map conv1x1(const runner<Kernels>& run, const linear_weights& w, const f
   }
   for (int first = 0; first < x.rows(); first += b.chunk) {
     const int rows = x.rows() - first < b.chunk ? x.rows() - first : b.chunk;
-    operand o = b.patches.spent();
+    operand o = b.patches.spent();  // whose f32 nobody uses here, and whose rows are longer than those of x
     o.f32 = x.data + first * x.ld;
     o.ld = x.ld;
     run.prepare(w.type, o, rows, x.c);
@@ -213,8 +213,8 @@ void resnet_forward(const runner<Kernels>& run, const model_config& m, const res
   }
   run.prepare(w.kv.type, t, n + 1, c);
   const std::ptrdiff_t ld = ld_f32(2 * c);
-  run.linear(w.kv, t.spent(), n + 1, b.kv, ld);
   run.linear(w.q, t, 1, b.q, ld_f32(c));
+  run.linear(w.kv, t.spent(), n + 1, b.kv, ld);
   operand pooled = b.patches;
   float scale = 1;
   {

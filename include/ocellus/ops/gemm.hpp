@@ -54,8 +54,8 @@ struct gemm_args {
   /// A itself, in each call. Ragged panels may read `a` in any case.
   const std::uint16_t* a_bf16 = nullptr;
   std::ptrdiff_t lda_bf16 = 0;
-  /// `a` by arrange_u8, for gemm_s8 of sets with quad_rows: of all M rows, ld_arranged bytes from one's share to the
-  /// next's. Null: gemm_s8 arranges rows itself, in each call.
+  /// `a` by arrange_u8, for gemm_s8 of sets with quad_rows: of just these M rows, ld_arranged bytes from one's share to
+  /// the next's; read only. Null: gemm_s8 arranges rows itself, in each call.
   std::uint8_t* a_arranged = nullptr;
   std::ptrdiff_t ld_arranged = 0;
 

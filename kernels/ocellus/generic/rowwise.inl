@@ -69,7 +69,7 @@ static OCELLUS_INLINE V nearest(V x) noexcept {
   }
 }
 
-/// x - nearest(x), exact. A vec may bring it.
+/// x - nearest(x), exact, where |x| < 2^22. A vec may bring it.
 template <class V>
 static OCELLUS_INLINE V beside_nearest(V x) noexcept {
   if constexpr (requires { V::beside_nearest(x); }) {

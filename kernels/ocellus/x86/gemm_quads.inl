@@ -41,8 +41,9 @@
 static constexpr int quad_depth = 1024;
 /// Rows of a block at most: a multiple of eight.
 static constexpr int quad_block = 104;
-/// Stack for a block's A and its sums: 104 rows of depth 768 and one panel, or 13 panels if A lies elsewhere.
-static constexpr int quad_bytes = quad_block * (768 + 64);
+/// Stack for a block's sums of a dozen panels, or for its A and fewer. With what else a product has there, threads with
+/// 128 KB of stack, musl's, still do.
+static constexpr int quad_bytes = 80 * 1024;
 
 /// Rows of a block, arranged, or a part of their depth: a[tiles / 2][depth / 4][2][4][4], `two_tiles` bytes from one
 /// pair of tiles to the next. A tile of three rows has a fourth, and a last tile alone another four, whose sums nobody
@@ -121,8 +122,9 @@ static OCELLUS_NOINLINE void arrange_rows(const quad_block_rows& to, const std::
   }
 }
 
-/// gemm_args::a_arranged, of depths `begin` to `end` of the K that round_up(K, 8) is `depth`: multiples of 64, but for
-/// the end. A row's share is `ldo` bytes, at least four for each depth; it reads what gemm_s8 reads.
+/// gemm_args::a_arranged, of depths `begin` to `end` of round_up(K, 8) = `depth`: multiples of 64, but for the end.
+/// `rows` are those of the product, quad_rows or more, for blocks are shares of them; `out` is aligned to 64, and `ldo`
+/// a multiple of 64 that is at least four bytes for each depth: a block takes (rows + 9) / rows of a byte at most.
 static void arrange_u8(std::uint8_t* out, std::ptrdiff_t ldo, const std::uint8_t* a, std::ptrdiff_t lda, int rows,
                        int depth, int begin, int end) noexcept {
   for (int i = 0, n = 0; i < rows; i += n) {
@@ -239,7 +241,6 @@ static OCELLUS_NOINLINE void tiles_quads(const quad_block_rows& a, const std::in
 
 /// gemm_s8 for quad_rows rows or more, by these steps.
 static OCELLUS_NOINLINE void gemm_s8_by_steps(const gemm_args& g, const quad_steps& steps) noexcept {
-  static_assert(quad_rows >= 6);  // so tiles of three and four rows suffice
   alignas(64) std::int32_t block[quad_bytes / 4];
   alignas(64) std::int32_t sums[16 * quad_block];
   alignas(64) std::int8_t bounded[quad_depth * 16];
@@ -292,6 +293,7 @@ static OCELLUS_NOINLINE void gemm_s8_by_steps(const gemm_args& g, const quad_ste
 /// The steps of Set, which has bound_quads, tile_quads and finish_s8.
 template <class Set>
 static OCELLUS_INLINE void gemm_s8_by_quads_of(const gemm_args& g) noexcept {
+  static_assert(Set::quad_rows >= 6);  // so tiles of three and four rows suffice
   gemm_s8_by_steps(g, {{&Set::template bound_quads<false>, &Set::template bound_quads<true>}, &tiles_quads<Set>,
                        &Set::finish_s8});
 }
