@@ -11,6 +11,8 @@
 // Registers: f32 tile 12 x 32: 24 accumulators + 2 of W + broadcasts = 27 of 32, and between two parts of its depth 8
 // for a row of the epilogue of the tile before (gcc puts up to five of its values on the stack, none of the products').
 // s8 tile of quads 4 x 16: 4 + 1 of ones + 2 of W + 2 of A; of halves 8 x 32: 16 + 4 + 2.
+// % of vpmaddwd's peak: s8 by quads, at 50 rows, 75-84 % on Zen 5 (kernels-zen5.json): making ready weighs more beside
+// tiles twice as wide.
 #pragma once
 
 #include <ocellus/x86/avx2.hpp>
