@@ -239,7 +239,7 @@ struct runner {
       bands = bands < rows / 64 ? bands : rows / 64;
       bands = bands < 1 ? 1 : bands;
     }
-    if constexpr (requires { kernels.arrange_u8; }) {
+    if constexpr (requires { kernels.arrange_u8; }) {  // once for all pieces; f32's memory is more than that takes
       if (w.type == dtype::s8 && x.spare != nullptr && bands == 1 && kernels.quad_rows > 0 &&
           rows >= kernels.quad_rows && x.ld % 16 == 0 && x.ld >= w.k) {
         const int depth = round_up(w.k, 8);
