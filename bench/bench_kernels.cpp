@@ -94,10 +94,7 @@ struct products {
   void gemm_f16(const gemm_args& g) const { table.gemm[1](&g); }
   void gemm_bf16(const gemm_args& g) const { table.gemm[2](&g); }
   void gemm_s8(const gemm_args& g) const { table.gemm[3](&g); }
-  void arrange_u8(std::uint8_t* out, std::ptrdiff_t ldo, const std::uint8_t* a, std::ptrdiff_t lda, int rows, int depth,
-                  int begin, int end) const {
-    table.arrange_u8(out, ldo, a, lda, rows, depth, begin, end);
-  }
+  void arrange_u8(const arrange_args& a) const { table.arrange_u8(&a); }
 };
 
 struct free_it {

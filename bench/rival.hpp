@@ -9,8 +9,7 @@
 
 struct bench_table {
   void (*gemm[4])(const void* gemm_args);  // f32, f16, bf16, s8
-  void (*arrange_u8)(std::uint8_t* out, std::ptrdiff_t ldo, const std::uint8_t* a, std::ptrdiff_t lda, int rows,
-                     int depth, int begin, int end) noexcept;
+  void (*arrange_u8)(const void* arrange_args);
   int quad_rows;
   void (*attention[3])(const void* attention_args);  // f32, bf16, s8
   void (*layer_norm)(const void* layer_norm_args);
@@ -53,7 +52,7 @@ bench_table bench_table_of() {
   using namespace ocellus;
   return {{&call<&Set::gemm_f32, gemm_args>, &call<&Set::gemm_f16, gemm_args>,
            &call<&Set::gemm_bf16, gemm_args>, &call<&Set::gemm_s8, gemm_args>},
-          &Set::arrange_u8,
+          &call<&Set::arrange_u8, arrange_args>,
           Set::quad_rows,
           {&call<&Set::attention_f32, attention_args>, &call<&Set::attention_bf16, attention_args>,
            &call<&Set::attention_s8, attention_args>},

@@ -19,6 +19,16 @@
 #include <type_traits>
 #include <vector>
 
+// A sanitizer that stands in for malloc and takes more stack.
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(memory_sanitizer)
+#define OCELLUS_TEST_SANITIZER
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+#define OCELLUS_TEST_SANITIZER
+#endif
+
 namespace kernel_testing {
 namespace {
 

@@ -15,13 +15,6 @@
 #if defined(__linux__)
 #include <pthread.h>
 #endif
-#if defined(__SANITIZE_ADDRESS__)
-#define OCELLUS_TEST_SANITIZER
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define OCELLUS_TEST_SANITIZER
-#endif
-#endif
 
 using namespace kernel_testing;
 using Eigen::MatrixXd;
@@ -243,15 +236,15 @@ TEST_CASE("gemm_s8 of rows that arrange_u8 made gives the bits of rows that it a
     for (const int m : {set.table.quad_rows, 13, 50, 107, 230})
       for (const std::pair<int, int>& shape :
            {std::pair{48, 5}, {40, 64}, {33, 200}, {340, 768}, {33, 1200}, {32, 3072}}) {
-        const int n = shape.first, k = shape.second, depth = round_up(k, 8);
+        const int n = shape.first, k = shape.second;
         if (sparse() > 1 && (m > 50 || k > 1200)) continue;
         weights w(dtype::s8, n, k, random);
         inputs x(m, k, random);
         const std::ptrdiff_t ld = (ceil_div(k, 16) | 1) * 64;  // that of an operand's f32, in bytes
         guarded<std::uint8_t> arranged(weights::size(m, static_cast<int>(ld)));
         std::fill(arranged.begin(), arranged.end(), std::uint8_t{0xa5});
-        for (int begin = 0; begin < depth; begin += 192)
-          set.table.arrange_u8(arranged.data(), ld, x.q.data(), x.ldq, m, depth, begin, std::min(begin + 192, depth));
+        for (int begin = 0; begin < k; begin += 192)
+          set.table.arrange_u8({x.q.data(), x.ldq, arranged.data(), ld, m, k, begin, std::min(begin + 192, k)});
         std::vector<float> c[3];  // by the scalar set, and both ways
         for (int i = 0; i < 3; i++) {
           c[i].resize(weights::size(m, n));

@@ -2,6 +2,7 @@
 // allocation in a call; what bind refuses.
 #include "convert.hpp"
 #include "device.hpp"
+#include "kernel_testing.hpp"
 
 #include <ocellus/isa/dispatch.hpp>
 #include <ocellus/micro.hpp>
@@ -20,14 +21,6 @@
 #include <vector>
 
 // Counts the process's allocations, where the C library lets us stand in for malloc.
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(memory_sanitizer)
-#define OCELLUS_TEST_SANITIZER
-#endif
-#endif
-#if defined(__SANITIZE_ADDRESS__)
-#define OCELLUS_TEST_SANITIZER
-#endif
 #if defined(__GLIBC__) && !defined(OCELLUS_TEST_SANITIZER)
 #define OCELLUS_TEST_COUNTS_ALLOCATIONS
 namespace {

@@ -62,11 +62,7 @@ struct kernel_table {
   /// (out, ldo, a, lda, rows, K) for gemm_args::a_bf16: rows with room for K rounded up to 32, zeros there if the set
   /// reads them; null where gemm_bf16 takes activations as they are
   void (*round_bf16)(std::uint16_t*, std::ptrdiff_t, const float*, std::ptrdiff_t, int, int) noexcept = nullptr;
-  /// (out, ldo, a, lda, rows, K rounded up to 8, begin, end) for gemm_args::a_arranged: the product's rows, quad_rows
-  /// or more; depths begin to end, multiples of 64 but for the last end; out aligned to 64, ldo, in bytes, a multiple
-  /// of 64 and at least 4 K; null where quad_rows is 0
-  void (*arrange_u8)(std::uint8_t*, std::ptrdiff_t, const std::uint8_t*, std::ptrdiff_t, int, int, int, int) noexcept =
-      nullptr;
+  void (*arrange_u8)(const arrange_args&) noexcept = nullptr;  ///< null where quad_rows is 0
   int quad_rows = 0;  ///< products of so many rows or more read a_arranged; 0: none do
   void (*activate_rows)(float*, std::ptrdiff_t, const float*, std::ptrdiff_t, int, int,
                         activation) noexcept = nullptr;

@@ -55,9 +55,8 @@ struct typed_kernels : Kernels {
   void gemm_s8(const gemm_args& g) const noexcept {
     if constexpr (T == dtype::s8) Kernels::gemm_s8(g);
   }
-  void arrange_u8(std::uint8_t* out, std::ptrdiff_t ldo, const std::uint8_t* a, std::ptrdiff_t lda, int rows, int depth,
-                  int begin, int end) const noexcept {
-    if constexpr (T == dtype::s8) Kernels::arrange_u8(out, ldo, a, lda, rows, depth, begin, end);
+  void arrange_u8(const arrange_args& a) const noexcept {
+    if constexpr (T == dtype::s8) Kernels::arrange_u8(a);
   }
   void attention_f32(const attention_args& a) const noexcept {
     if constexpr (T == dtype::f32 || T == dtype::f16) Kernels::attention_f32(a);

@@ -242,12 +242,11 @@ struct runner {
     if constexpr (requires { kernels.arrange_u8; }) {  // once for all pieces; f32's memory is more than that takes
       if (w.type == dtype::s8 && x.spare != nullptr && bands == 1 && kernels.quad_rows > 0 &&
           rows >= kernels.quad_rows && x.ld % 16 == 0 && x.ld >= w.k) {
-        const int depth = round_up(w.k, 8);
         g.a_arranged = x.spare;
         g.ld_arranged = x.ld * static_cast<std::ptrdiff_t>(sizeof(float));
-        split(ceil_div(depth, 64), 4, [&](int begin, int end) {
-          kernels.arrange_u8(g.a_arranged, g.ld_arranged, x.u8, x.ld8, rows, depth, begin * 64,
-                             end * 64 < depth ? end * 64 : depth);
+        split(ceil_div(w.k, 64), 4, [&](int begin, int end) {
+          kernels.arrange_u8({x.u8, x.ld8, g.a_arranged, g.ld_arranged, rows, w.k, begin * 64,
+                              end * 64 < w.k ? end * 64 : w.k});
         });
       }
     }

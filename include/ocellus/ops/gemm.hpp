@@ -75,6 +75,17 @@ struct gemm_args {
   bool nta_fills_l2 = false;             ///< cpu_features::nta_fills_l2: changes how weights are fetched, and no bit
 };
 
+/// Rows of u8 for products of sets with quad_rows, made ready beforehand: gemm_args::a_arranged. Several calls may take
+/// parts of the depth.
+struct arrange_args {
+  const std::uint8_t* a = nullptr;  ///< [M, K] of the product, as gemm_s8 reads it
+  std::ptrdiff_t lda = 0;
+  std::uint8_t* out = nullptr;   ///< aligned to 64
+  std::ptrdiff_t ld_out = 0;     ///< bytes from one row's share to the next's: a multiple of 64, at least 4 K
+  int m = 0, k = 0;              ///< m: quad_rows or more
+  int begin = 0, end = 0;        ///< depths of this call: multiples of 64, but for an end that is K
+};
+
 /// A tile of two whole panels whose sums wait for their epilogue: the next tile finishes it on its way.
 struct unfinished_tile {
   const gemm_args* g = nullptr;

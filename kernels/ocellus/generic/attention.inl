@@ -107,8 +107,7 @@ struct softmax_rows {
 /// R rows from r on, which see the same keys, to u8. What rounding leaves over goes to the key sixteen further on: a
 /// long row's many small probabilities would otherwise lose their sum, and errors that cancel weigh less in the output.
 template <int R>
-static OCELLUS_INLINE void round_probabilities(const softmax_rows& rows, int r, const float* most) noexcept {
-  const softmax_rows t = rows;
+static OCELLUS_INLINE void round_probabilities(const softmax_rows& t, int r, const float* most) noexcept {
   const vec top = vec::set(255.f);
   const float* const s = reinterpret_cast<const float*>(t.ints + r * t.ld);
   std::uint8_t* const probs = t.probs + r * t.ld;

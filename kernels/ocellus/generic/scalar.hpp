@@ -189,8 +189,7 @@ struct scalar {
   static constexpr std::size_t split_bytes = 0;  // stack for rows that gemm_s8 splits for its tiles, or 0
   static constexpr int quad_rows = 0;  // so many rows or more take gemm_s8_by_quads (x86/gemm_quads.inl); 0: none
   static void gemm_s8_by_quads(const gemm_args&) noexcept {}
-  static void arrange_u8(std::uint8_t*, std::ptrdiff_t, const std::uint8_t*, std::ptrdiff_t, int, int, int,
-                         int) noexcept {}
+  static void arrange_u8(const arrange_args&) noexcept {}
   static constexpr int finishing_rows = 0;  // tiles of so many rows or more finish the one before them; 0: none
   static void split_rows(std::uint8_t*, std::ptrdiff_t, const std::uint8_t*, std::ptrdiff_t, int, int) noexcept {}
   static constexpr int most_panels = 2;  // that a tile of a product spans, but for those of wide_rows

@@ -122,15 +122,12 @@ static OCELLUS_NOINLINE void arrange_rows(const quad_block_rows& to, const std::
   }
 }
 
-/// gemm_args::a_arranged, of depths `begin` to `end` of round_up(K, 8) = `depth`: multiples of 64, but for the end.
-/// `rows` are those of the product, quad_rows or more, for blocks are shares of them; `out` is aligned to 64, and `ldo`
-/// a multiple of 64 that is at least four bytes for each depth: a block takes (rows + 9) / rows of a byte at most.
-static void arrange_u8(std::uint8_t* out, std::ptrdiff_t ldo, const std::uint8_t* a, std::ptrdiff_t lda, int rows,
-                       int depth, int begin, int end) noexcept {
-  for (int i = 0, n = 0; i < rows; i += n) {
-    n = even_share(rows - i, quad_block);
-    arrange_rows(quad_block_rows::of(out + i * ldo, n, round_up(depth, 16)).from(begin), a + i * lda + begin, lda, n,
-                 end - begin);
+/// Block by block, as gemm_s8_by_steps divides so many rows: one takes (rows + 9) / rows of a byte for each of A's.
+static void arrange_u8(const arrange_args& t) noexcept {
+  for (int i = 0, n = 0; i < t.m; i += n) {
+    n = even_share(t.m - i, quad_block);
+    arrange_rows(quad_block_rows::of(t.out + i * t.ld_out, n, round_up(t.k, 16)).from(t.begin),
+                 t.a + i * t.lda + t.begin, t.lda, n, round_up(t.end, 8) - t.begin);
   }
 }
 
