@@ -220,7 +220,7 @@ struct avx2 : scalar {
     });
   }
 
-  /// Depths that the f32 tile's loop takes at a time: 92 instructions for 48 products, where one depth took 27 for 12.
+  /// Depths that the f32 tile's loop takes at a time: 91 instructions for 48 products, where one depth took 27 for 12.
   /// A core's front end has time for that, but only half of it is left where another thread (of a neighbour in the
   /// cloud, say) shares the core: there this is 1.25 times as quick on Zen 3. Tiles of quads take two steps likewise.
   static constexpr int step = 4;
@@ -285,10 +285,12 @@ struct avx2 : scalar {
     unroll<(MR + 2) / 3>([&](auto i) OCELLUS_LAMBDA { rows[i] = a + 3 * i * lda; });
     const char* ahead = next.at != nullptr ? next.at : reinterpret_cast<const char*>(b);
     constexpr int fetches = sizeof(W);  // lines of W that a step takes
-    const std::ptrdiff_t pace = step / fetches * next.pace;
+    const std::ptrdiff_t pace = step * next.pace;
     for (const W* const end = b + k / step * step * 16; b < end; b += 16 * step) {
-      unroll<fetches>([&](auto i) OCELLUS_LAMBDA { _mm_prefetch(ahead + i * pace, _MM_HINT_T1); });
-      ahead += fetches * pace;
+      _mm_prefetch(ahead, _MM_HINT_T1);  // where four tiles or more share the panel, this meets every line
+      if (pace > 64) [[unlikely]]
+        unroll<fetches - 1>([&](auto i) OCELLUS_LAMBDA { _mm_prefetch(ahead + (i + 1) * 64, _MM_HINT_T1); });
+      ahead += pace;
       unroll<step>([&](auto d) OCELLUS_LAMBDA { multiply_add<d>(acc, rows, lda, b); });
       unroll<(MR + 2) / 3>([&](auto i) OCELLUS_LAMBDA { rows[i] += step; });
     }
@@ -448,12 +450,12 @@ struct avx2 : scalar {
       unroll<2>([&](auto d) OCELLUS_LAMBDA {
         const __m256i w0 = load(w + d * 128), w1 = load(w + d * 128 + 32);
         unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-          const std::int8_t* v = w + d * 128 + 64;
-          __asm__ volatile("" : "+r"(v));  // the other two are read again for each row: kept, they would not fit
+          __asm__ volatile("" : "+r"(w));  // the other two are read again for each row: kept, they would not fit
+          const __m256i w2 = load(w + d * 128 + 64), w3 = load(w + d * 128 + 96);
           const __m256i x = _mm256_set1_epi32(load_four(a + d * 64 + r * 4)),
                         y = _mm256_set1_epi32(load_four(a + d * 64 + 32 + r * 4));
-          const __m256i q0 = _mm256_add_epi16(_mm256_maddubs_epi16(x, w0), _mm256_maddubs_epi16(y, load(v)));
-          const __m256i q1 = _mm256_add_epi16(_mm256_maddubs_epi16(x, w1), _mm256_maddubs_epi16(y, load(v + 32)));
+          const __m256i q0 = _mm256_add_epi16(_mm256_maddubs_epi16(x, w0), _mm256_maddubs_epi16(y, w2));
+          const __m256i q1 = _mm256_add_epi16(_mm256_maddubs_epi16(x, w1), _mm256_maddubs_epi16(y, w3));
           acc[r][0] = _mm256_add_epi32(acc[r][0], _mm256_madd_epi16(q0, ones));
           OCELLUS_KEEP(acc[r][0]);
           acc[r][1] = _mm256_add_epi32(acc[r][1], _mm256_madd_epi16(q1, ones));

@@ -114,10 +114,13 @@ static OCELLUS_NOINLINE void arrange_rows(const quad_block_rows& to, const std::
     for (int d = 0; d < depth; d += 16) {
       const __m128i base = _mm_load_si128(reinterpret_cast<const __m128i*>(to.base + d));
       __m128i x[4];
-      for (int r = 0; r < 4; r++)  // a fourth row that is missing repeats the third
+      unroll<4>([&](auto r) OCELLUS_LAMBDA {  // a fourth row that is missing repeats the third
         x[r] = _mm_sub_epi8(load_depths(a + (i + (r < n ? r : n - 1)) * lda + d, depth - d), base);
+      });
       transpose4(x, x);
-      for (int j = 0; j < 4; j++) _mm_store_si128(reinterpret_cast<__m128i*>(out + (d + j * 4) * 8), x[j]);
+      unroll<4>([&](auto j) OCELLUS_LAMBDA {
+        _mm_store_si128(reinterpret_cast<__m128i*>(out + (d + j * 4) * 8), x[j]);
+      });
     }
   }
 }
@@ -210,14 +213,17 @@ static OCELLUS_NOINLINE void fold_sums(std::int32_t* out, const std::int32_t* ba
     n = quad_tile(rows - i);
     for (int c = 0; c < 16; c += 4) {
       __m128i x[4];
-      for (int j = 0; j < 4; j++) x[j] = _mm_load_si128(reinterpret_cast<const __m128i*>(sums + (c + j) * ld));
+      unroll<4>([&](auto j) OCELLUS_LAMBDA {
+        x[j] = _mm_load_si128(reinterpret_cast<const __m128i*>(sums + (c + j) * ld));
+      });
       transpose4(x, x);
       const __m128i base = _mm_load_si128(reinterpret_cast<const __m128i*>(base_sums + c));
-      for (int r = 0; r < n; r++) {
+      unroll<4>([&](auto r) OCELLUS_LAMBDA {
+        if (r >= n) return;
         __m128i* to = reinterpret_cast<__m128i*>(out + (i + r) * 16 + c);
         const __m128i y = _mm_add_epi32(x[r], base);
         _mm_store_si128(to, onto ? _mm_add_epi32(_mm_load_si128(to), y) : y);
-      }
+      });
     }
   }
 }
@@ -281,6 +287,8 @@ static OCELLUS_NOINLINE void gemm_s8_by_steps(const gemm_args& g, const quad_ste
       }
       for (int p = p0; p < p1; p++) {
         const int col = p * panel_width, cols = g.n - col < panel_width ? g.n - col : panel_width;
+        for (int r = i0; r < i1; r++)
+          __builtin_prefetch(g.c + r * g.ldc + (p + 1 < p1 ? col + panel_width : col), 1);  // there when its turn comes
         steps.finish(g, block + (p - p0) * ld * 16, panel_width, i0, rows, col, cols);
       }
     }

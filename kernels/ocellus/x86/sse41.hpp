@@ -350,11 +350,10 @@ struct sse41 : scalar {
       _mm_prefetch(ahead, _MM_HINT_T1);
       ahead += next.pace;
       unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-        const std::int8_t* v = w;
-        __asm__ volatile("" : "+r"(v));  // W is read again for each row: kept, it would need eight more registers
+        __asm__ volatile("" : "+r"(w));  // W is read again for each row: kept, it would need eight more registers
         const __m128i x = _mm_set1_epi32(load_four(a + r * 4)), y = _mm_set1_epi32(load_four(a + 32 + r * 4));
         unroll<4>([&](auto q) OCELLUS_LAMBDA {
-          const __m128i* at = reinterpret_cast<const __m128i*>(v + q * 16);
+          const __m128i* at = reinterpret_cast<const __m128i*>(w + q * 16);
           const __m128i sum =
               _mm_add_epi16(_mm_maddubs_epi16(x, _mm_load_si128(at)), _mm_maddubs_epi16(y, _mm_load_si128(at + 4)));
           add_in_place(acc[r][q], _mm_madd_epi16(sum, ones));
