@@ -148,15 +148,17 @@ class Worker:
 
     def __init__(self, args, peer, folder, threads):
         self.peer = peer
-        cores = ",".join(str(c) for c in sorted(os.sched_getaffinity(0))[-threads:])
+        cores = os.sched_getaffinity(0)
         python = args.litert_python if peer.startswith("litert") else args.python
         command = ([f"{args.build}/bench-worker", f"{folder}/{peer.split('_')[1]}.oc", str(threads)] if peer.startswith("ocellus_")
                    else [python, f"{HERE}/runtimes.py", "serve", peer, folder, str(threads)])
         self.inputs = folder
         self.log = open(f"{folder}/{peer}.log", "w")
+        os.sched_setaffinity(0, sorted(cores)[-threads:])  # inherited; taskset(1) would take milliseconds of the start
         self.started = time.perf_counter()
-        self.process = subprocess.Popen(["taskset", "-c", cores, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        stderr=self.log, text=True, env={**os.environ, "OMP_NUM_THREADS": str(threads)})
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True,
+                                        env={**os.environ, "OMP_NUM_THREADS": str(threads)})
+        os.sched_setaffinity(0, cores)
 
     def ask(self, *command):
         try:
