@@ -156,9 +156,13 @@ class Worker:
         self.log = open(f"{folder}/{peer}.log", "w")
         os.sched_setaffinity(0, sorted(cores)[-threads:])  # inherited; taskset(1) would take milliseconds of the start
         self.started = time.perf_counter()
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True,
-                                        env={**os.environ, "OMP_NUM_THREADS": str(threads)})
-        os.sched_setaffinity(0, cores)
+        try:
+            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True,
+                                            env={**os.environ, "OMP_NUM_THREADS": str(threads)})
+        except OSError as e:
+            sys.exit(f"{command[0]}: {e.strerror}: build it, or name another by --build or --python")
+        finally:
+            os.sched_setaffinity(0, cores)
 
     def ask(self, *command):
         try:

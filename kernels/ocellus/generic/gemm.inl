@@ -354,7 +354,7 @@ static OCELLUS_NOINLINE void gemm_float_by_tiles(const gemm_args& g, dtype type,
           if constexpr (!f32_leaves) {
             for (int r = i; last && r < i + rows; r++)
               for (int j = 0; j < width; j += 16)
-                __builtin_prefetch(g.c + r * g.ldc + col + j, 1);  // there when the tile ends; mostly the residual, too
+                __builtin_prefetch(g.c + r * g.ldc + col + j, 1);  // there when the tile ends; mostly the residual too
           }
           run(x, g.lda, w, stride, depth, sums, width, next, k0 > 0, rows, before);
           before.rows = 0;

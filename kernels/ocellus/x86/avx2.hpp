@@ -9,7 +9,7 @@
 //
 // Overflow: s16 products of u8 x s8 are below 2^15, pmaddwd adds two of them in s32; see ops/gemm.hpp for K.
 // % of pmaddwd's peak, which is 16 products an instruction, at 50 rows. s8 by quads, with weights and rows made ready:
-// 97-107 % on Zen 5 (kernels-zen5.json), 97-102 % on Zen 3 (kernels-zen3.json, of zeros, which have no excess); their
+// 97-107 % on Zen 5 (kernels-zen5.json), 97-102 % on Zen 3 (kernels-zen3.json: zero weights, no excesses); their
 // tile takes three multiplications where pmaddwd takes four. Halves, eight rows split beforehand: 73 % on Zen 5. f32 on
 // Zen 3: 93-98 % of its peak. Where another thread shares the core, every instruction counts.
 // Registers: f32 tile 6 x 16: 12 accumulators + 2 of W + 1 of A = 15. s8 tile of quads 4 x 16: 8 + 1 of ones + 2 of W
@@ -220,7 +220,7 @@ struct avx2 : scalar {
     });
   }
 
-  /// Depths that the f32 tile's loop takes at a time: 91 instructions for 48 products, where one depth took 27 for 12.
+  /// Depths that the f32 tile's loop takes at a time: 91 instructions (gcc) for 48 products, one depth took 27 for 12.
   /// A core's front end has time for that, but only half of it is left where another thread (of a neighbour in the
   /// cloud, say) shares the core: there this is 1.25 times as quick on Zen 3. Tiles of quads take two steps likewise.
   static constexpr int step = 4;
@@ -289,7 +289,9 @@ struct avx2 : scalar {
     for (const W* const end = b + k / step * step * 16; b < end; b += 16 * step) {
       _mm_prefetch(ahead, _MM_HINT_T1);  // where four tiles or more share the panel, this meets every line
       if (pace > 64) [[unlikely]]
-        unroll<fetches - 1>([&](auto i) OCELLUS_LAMBDA { _mm_prefetch(ahead + (i + 1) * 64, _MM_HINT_T1); });
+        unroll<fetches - 1>([&](auto i) OCELLUS_LAMBDA {
+          if (i == 0 || pace > 128) _mm_prefetch(ahead + (i + 1) * 64, _MM_HINT_T1);
+        });
       ahead += pace;
       unroll<step>([&](auto d) OCELLUS_LAMBDA { multiply_add<d>(acc, rows, lda, b); });
       unroll<(MR + 2) / 3>([&](auto i) OCELLUS_LAMBDA { rows[i] += step; });
