@@ -289,9 +289,7 @@ struct avx2 : scalar {
     for (const W* const end = b + k / step * step * 16; b < end; b += 16 * step) {
       _mm_prefetch(ahead, _MM_HINT_T1);  // where four tiles or more share the panel, this meets every line
       if (pace > 64) [[unlikely]]
-        unroll<fetches - 1>([&](auto i) OCELLUS_LAMBDA {
-          if (i == 0 || pace > 128) _mm_prefetch(ahead + (i + 1) * 64, _MM_HINT_T1);
-        });
+        unroll<fetches - 1>([&](auto i) OCELLUS_LAMBDA { _mm_prefetch(ahead + (i + 1) * 64, _MM_HINT_T1); });
       ahead += pace;
       unroll<step>([&](auto d) OCELLUS_LAMBDA { multiply_add<d>(acc, rows, lda, b); });
       unroll<(MR + 2) / 3>([&](auto i) OCELLUS_LAMBDA { rows[i] += step; });
