@@ -55,11 +55,11 @@ const peak::unit* unit_of(const std::string& set, dtype type) {
     name = set == "avxvnni" ? "vpdpbusd_ymm" : narrow ? "vpmaddwd_ymm" : "none";
     if (wide) name = set == "avx512" || set.ends_with("_avx512") ? "vpmaddwd_zmm" : "vpdpbusd_zmm";
     if (set == "amx") name = "tdpbusd_tmm";
-  } else if (type == dtype::bf16 && set == "amx") {
+  } else if ((type == dtype::f16 || type == dtype::bf16) && set == "amx") {
     name = "tdpbf16ps_tmm";
   } else if (type == dtype::bf16 && set == "avx512bf16") {
     name = "vdpbf16ps_zmm";
-  } else if (type == dtype::f16 && (set == "avx512fp16" || set == "amx")) {
+  } else if (type == dtype::f16 && set == "avx512fp16") {
     name = "vfmaddph_zmm";
   }
   for (const peak::unit& u : units)

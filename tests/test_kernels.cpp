@@ -143,6 +143,7 @@ TEST_CASE("gemm_f16 and gemm_bf16 of sets with 16-bit arithmetic stay within the
   for (const kernel_set& set : sets)
     for (const dtype type : {dtype::f16, dtype::bf16}) {
       if (exact(set, type)) continue;
+      const auto prepare = type == dtype::bf16 ? set.table.round_bf16 : set.table.split_bf16;
       for (const int m : {1, 2, 3, 7, 12, 13, 50, 70})
         for (const int n : {16, 31, 32, 48, 64, 112, 150})
           for (const int k : {1, 5, 64, 75, 192, 384, 400, 768})
@@ -154,6 +155,13 @@ TEST_CASE("gemm_f16 and gemm_bf16 of sets with 16-bit arithmetic stay within the
               std::vector<float> residual(weights::size(m, ldc)), c(residual.size(), -7777.25f);
               fill_normal(residual, random);
               gemm_args g = make_gemm(x, w);
+              const std::ptrdiff_t ld16 = 2 * round_up(k, 32);
+              guarded<std::uint16_t> rounded(weights::size(m, static_cast<int>(ld16)));
+              if (prepare != nullptr) {
+                prepare(rounded.data(), ld16, x.a.data(), x.ld, m, k);
+                g.a_bf16 = rounded.data();
+                g.lda_bf16 = ld16;
+              }
               g.c = c.data();
               g.ldc = g.ldr = ldc;
               if (mode == 0) g.residual = residual.data();
@@ -172,9 +180,10 @@ TEST_CASE("gemm_f16 and gemm_bf16 of sets with 16-bit arithmetic stay within the
               MatrixXd expected = a * b.transpose() + bias;
               if (mode == 2) expected = expected.cwiseMax(0);
               if (mode != 2) expected += matrix(residual.data(), m, n, ldc);
-              // an activation errs by half a unit (2^-8 of bf16, 2^-11 of f16), a chain of 64 fp16 sums as a random walk
+              // an activation errs by half a unit (2^-8 of bf16, 2^-11 of f16), a chain of 64 fp16 sums as a random walk; of
+              // split values the products of what bf16 rounds off are missing, 2^-16
               const double unit =
-                  type == dtype::bf16 ? 0x1p-8 : 0x1p-11 * (1 + 2 * std::sqrt(std::min(k, 64)));
+                  type == dtype::bf16 ? 0x1p-8 : prepare != nullptr ? 0x1p-15 : 0x1p-11 * (1 + 2 * std::sqrt(std::min(k, 64)));
               const MatrixXd bound = ((unit + 2 * k * u) * size).array() + 1e-5;
               const MatrixXd got = matrix(c.data(), m, n, ldc);
               const bool within = ((got - expected).array().abs() <= bound.array()).all();
@@ -225,6 +234,43 @@ TEST_CASE("gemm_bf16 of rows that round_bf16 made gives the bits of rows that it
                         set.name << " M=" << m << " N=" << n << " K=" << k << " in place " << in_place);
         }
       }
+  }
+}
+
+TEST_CASE("gemm_f16 by bf16 arithmetic gives a row the same bits whichever rows go with it") {
+  const fp_env strict;
+  rng random(22);
+  for (const kernel_set& set : kernel_sets()) {
+    if (!set.available || set.table.split_bf16 == nullptr) continue;
+    for (const std::pair<int, int>& shape : {std::pair{48, 5}, {40, 800}, {33, 1200}, {32, 3072}}) {
+      const int n = shape.first, k = shape.second, m = 460;
+      weights w(dtype::f16, n, k, random);
+      inputs x(m, k, random);
+      const std::ptrdiff_t ld16 = 2 * round_up(k, 32);
+      guarded<std::uint16_t> rounded(weights::size(m, static_cast<int>(ld16)));
+      std::fill(rounded.begin(), rounded.end(), std::uint16_t{0x7fc1});
+      set.table.split_bf16(rounded.data(), ld16, x.a.data(), x.ld, m, k);
+      std::vector<float> expected(weights::size(m, n)), got(expected.size());
+      gemm_args g = make_gemm(x, w);
+      g.lda_bf16 = ld16;
+      g.ldc = n;
+      for (int row = 0; row < m; row++) {
+        g.m = 1;
+        g.a_bf16 = rounded.data() + row * ld16;
+        g.c = expected.data() + row * n;
+        set.table.gemm_f16(g);
+      }
+      for (const int together : {2, 13, 33, 131, m}) {
+        for (int row = 0; row < m; row += g.m) {
+          g.m = std::min(m - row, together);
+          g.a_bf16 = rounded.data() + row * ld16;
+          g.c = got.data() + row * n;
+          set.table.gemm_f16(g);
+        }
+        CHECK_MESSAGE(first_difference(got.data(), expected.data(), got.size()) < 0,
+                      set.name << " N=" << n << " K=" << k << " by " << together);
+      }
+    }
   }
 }
 
@@ -280,6 +326,11 @@ TEST_CASE("products of every set get by with a thread's stack of 128 KB, which i
       } of{&set, type, make_gemm(x, w)};
       of.g.c = c.data();
       of.g.ldc = 48;
+      std::vector<std::uint16_t> rounded(type == dtype::f16 && set.table.split_bf16 != nullptr ? 104 * 8192 : 0);
+      if (!rounded.empty()) {
+        of.g.a_bf16 = rounded.data();
+        of.g.lda_bf16 = 8192;
+      }
       pthread_attr_t small;
       REQUIRE(pthread_attr_init(&small) == 0);
       REQUIRE(pthread_attr_setstacksize(&small, 128 * 1024) == 0);

@@ -227,7 +227,7 @@ def cell(name, op):
     for base in chain(name):
         if STRUCTS[base].path in {path for path, _ in found} - {mine}:
             return "inherited", "= " + HEADER_SET[STRUCTS[base].path]
-    return "portable", "none" if op == "round_bf16" else "portable"
+    return "portable", "none" if op in ("round_bf16", "split_bf16") else "portable"
 
 
 def shown(name):

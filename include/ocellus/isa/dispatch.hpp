@@ -62,6 +62,9 @@ struct kernel_table {
   /// (out, ldo, a, lda, rows, K) for gemm_args::a_bf16: rows with room for K rounded up to 32, zeros there if the set
   /// reads them; null where gemm_bf16 takes activations as they are
   void (*round_bf16)(std::uint16_t*, std::ptrdiff_t, const float*, std::ptrdiff_t, int, int) noexcept = nullptr;
+  /// The same for gemm_f16, each value in two parts: rows with room for twice K rounded up to 32; null where gemm_f16
+  /// takes activations as they are
+  void (*split_bf16)(std::uint16_t*, std::ptrdiff_t, const float*, std::ptrdiff_t, int, int) noexcept = nullptr;
   void (*arrange_u8)(const arrange_args&) noexcept = nullptr;  ///< null where quad_rows is 0
   int quad_rows = 0;  ///< products of so many rows or more read a_arranged; 0: none do
   void (*activate_rows)(float*, std::ptrdiff_t, const float*, std::ptrdiff_t, int, int,
@@ -140,6 +143,7 @@ constexpr kernel_table make_table() noexcept {
           &Set::layer_norm_u8,
           &Set::quantize_u8,
           Set::exact_bf16 ? nullptr : &Set::round_bf16,
+          &Set::split_bf16 == &kernels::scalar::split_bf16 ? nullptr : &Set::split_bf16,
           Set::quad_rows > 0 ? &Set::arrange_u8 : nullptr,
           Set::quad_rows,
           &Set::activate_rows,

@@ -442,7 +442,8 @@ struct patch_embed : detail::plain<1, C> {
                   unsigned char* memory, activation, const addend&) noexcept {
     const nn::vision_weights& w = weights_of.w;
     constexpr int patches = grid * grid;
-    const nn::operand pixels = detail::operand_at(memory, patches, depth);
+    nn::operand pixels = detail::operand_at(memory, patches, depth);
+    pixels.exact = true;
     float table[3][256];
     ocellus::detail::normalise_table(c.preprocess, table);
     nn::patch_rows(w, c.preprocess, c.image, 0, Patch, false, pixels, 0, table);

@@ -438,7 +438,9 @@ class model {
  private:
   dtype form_of(const array<nn::block_weights>& blocks) const noexcept {
     if (detail::all_of_type(blocks, dtype::s8)) return dtype::s8;
-    return kernels_.round_bf16 != nullptr && detail::any_of_type(blocks, dtype::bf16) ? dtype::bf16 : dtype::f32;
+    if (kernels_.round_bf16 != nullptr && detail::any_of_type(blocks, dtype::bf16)) return dtype::bf16;
+    if (kernels_.split_bf16 != nullptr && detail::any_of_type(blocks, dtype::f16)) return dtype::f16;
+    return dtype::f32;
   }
 
   status bind() noexcept {

@@ -94,26 +94,31 @@ class carver {
 };
 
 /// Rows of activations as a matrix product reads them: f32, or u8 with a scale and a zero point per row, or for sets
-/// that round activations bf16 beside f32.
+/// that round activations bf16 beside f32, in one or two parts (round_bf16, split_bf16).
 struct operand {
   float* f32 = nullptr;
   std::ptrdiff_t ld = 0;
   std::uint16_t* bf16 = nullptr;  ///< or null, with ld16 0: each product rounds for itself
   std::ptrdiff_t ld16 = 0;
+  int parts = 0;  ///< of bf16
   std::uint8_t* u8 = nullptr;
   std::ptrdiff_t ld8 = 0;
   float* scale = nullptr;
   std::int32_t* zero = nullptr;
+  /// Pixels: neighbours are alike, so that rounding errors add up where those of other activations cancel. Products
+  /// with f16 weights take them in f32 (gemm_args::exact).
+  bool exact = false;
   std::uint8_t* spare = nullptr;  ///< rows * ld floats for a product to arrange u8 in, or null
 
-  /// Room for `rows` rows of `c` values as f32 and u8, and with `rounded` as bf16.
-  OCELLUS_NOINLINE constexpr void carve(carver& from, int rows, int c, bool rounded = false) noexcept {
+  /// Room for `rows` rows of `c` values as f32 and u8, and in so many parts as bf16.
+  OCELLUS_NOINLINE constexpr void carve(carver& from, int rows, int c, int bf16_parts = 0) noexcept {
     const auto r = static_cast<std::size_t>(rows);
     ld = ld_f32(c);
     ld8 = ld_u8(c);
     f32 = from.take<float>(r * static_cast<std::size_t>(ld));
-    ld16 = rounded ? ld_bf16(c) : 0;
-    bf16 = rounded ? from.take<std::uint16_t>(r * static_cast<std::size_t>(ld16)) : nullptr;
+    parts = bf16_parts;
+    ld16 = parts > 0 ? ld_bf16(parts * round_up(c, 32)) : 0;
+    bf16 = parts > 0 ? from.take<std::uint16_t>(r * static_cast<std::size_t>(ld16)) : nullptr;
     u8 = from.take<std::uint8_t>(r * static_cast<std::size_t>(ld8));
     scale = from.take<float>(r);
     zero = from.take<std::int32_t>(r);
@@ -186,6 +191,11 @@ struct runner {
     }
   }
 
+  /// Whether products with weights of `type` read x.bf16.
+  static bool rounds(dtype type, const operand& x) noexcept {
+    return x.parts == 1 ? type == dtype::bf16 : x.parts == 2 && type == dtype::f16;
+  }
+
   /// The arguments of c[rows, w.n] = activation(x W^T + bias) (+ residual), x as w's data type wants it.
   gemm_args arguments(const linear_weights& w, const operand& x, int rows, float* c,
                       std::ptrdiff_t ldc) const noexcept {
@@ -195,8 +205,11 @@ struct runner {
     g.lda = w.type == dtype::s8 ? x.ld8 : x.ld;
     g.a_scale = x.scale;
     g.a_zero = x.zero;
-    g.a_bf16 = x.bf16;
-    g.lda_bf16 = x.ld16;
+    if (rounds(w.type, x)) {
+      g.a_bf16 = x.bf16;
+      g.lda_bf16 = x.ld16;
+    }
+    g.exact = x.exact;
     g.b = w.data;
     g.b_scale = w.scales;
     g.b_sum = w.sums;
@@ -263,7 +276,7 @@ struct runner {
           part.a_scale += row;
           part.a_zero += row;
         }
-        part.a_bf16 += row * x.ld16;
+        if (part.a_bf16 != nullptr) part.a_bf16 += row * x.ld16;
         part.c += row * ldc;
         if (residual != nullptr) part.residual += row * ldr;
         part.panel_begin = first + (begin - band * units) * together;
@@ -299,7 +312,7 @@ struct runner {
         kernels.layer_norm(a);
       }
     });
-    if (type == dtype::bf16) prepare(type, x, rows, c);
+    if (type != dtype::s8) prepare(type, x, rows, c);
   }
 
   /// LayerNorm in place or from one f32 matrix to another.
@@ -320,12 +333,20 @@ struct runner {
     });
   }
 
-  /// x.f32[rows, c] as products with weights of `type` read it: quantised to u8 for s8, rounded for bf16.
-  void prepare(dtype type, const operand& x, int rows, int c) const noexcept {
-    if (type != dtype::s8 && (type != dtype::bf16 || x.bf16 == nullptr)) return;
+  /// x.f32[rows, c] as products with weights of `type` read it: quantised to u8 for s8, rounded for 16 bits where the
+  /// set does that.
+  OCELLUS_NOINLINE void prepare(dtype type, const operand& x, int rows, int c) const noexcept {
+    const bool rounded = rounds(type, x);
+    if (type != dtype::s8 && !rounded) return;
     split(rows, 8, [&](int begin, int end) {
-      if (type == dtype::bf16) {
-        kernels.round_bf16(x.bf16 + begin * x.ld16, x.ld16, x.f32 + begin * x.ld, x.ld, end - begin, c);
+      if (rounded) {
+        std::uint16_t* const to = x.bf16 + begin * x.ld16;
+        const float* const of = x.f32 + begin * x.ld;
+        if (type == dtype::bf16) {
+          kernels.round_bf16(to, x.ld16, of, x.ld, end - begin, c);
+        } else {
+          kernels.split_bf16(to, x.ld16, of, x.ld, end - begin, c);
+        }
         return;
       }
       quantize_args a;
@@ -353,12 +374,15 @@ inline void gather(dtype type, const operand& from, const int* rows, int count, 
     } else {
       std::memcpy(to.f32 + i * to.ld, from.f32 + rows[i] * from.ld,
                   sizeof(float) * static_cast<std::size_t>(c));
-      if (type == dtype::bf16 && to.bf16 != nullptr)
+      if ((type == dtype::bf16 && to.parts == 1) || (type == dtype::f16 && to.parts == 2))
         std::memcpy(to.bf16 + i * to.ld16, from.bf16 + rows[i] * from.ld16,
-                    sizeof(std::uint16_t) * static_cast<std::size_t>(round_up(c, 32)));
+                    sizeof(std::uint16_t) * static_cast<std::size_t>(to.parts * round_up(c, 32)));
     }
   }
 }
+
+/// The parts of operand::bf16 in a tower of this form (block_buffers).
+constexpr int parts_of(dtype form) noexcept { return form == dtype::bf16 ? 1 : form == dtype::f16 ? 2 : 0; }
 
 /// Called after each stage of a tower with its values [rows, c], ld floats apart: tests compare them with a
 /// reference.
@@ -412,12 +436,13 @@ struct block_buffers {
   pool_buffers pool;      ///< attention_pool over x
 
   /// form: s8 where all weights are, so that attention runs in integers; bf16 where any weights are and the set rounds
-  /// activations for them; else f32. pool_heads: those of attention_pool, 0 without it; pool_width: D where its
-  /// queries are computed.
+  /// activations for them; f16 where it splits them for f16; else f32. pool_heads: those of attention_pool, 0 without
+  /// it; pool_width: D where its queries are computed.
   constexpr void carve(carver& from, const block_shape& s, int rows, int sequences, int most_keys, int threads,
                        dtype form = dtype::f32, int pool_heads = 0, int pool_width = 0) noexcept {
     const int inner = s.heads * s.head_width;
-    const bool integer = form == dtype::s8, rounded = form == dtype::bf16;
+    const bool integer = form == dtype::s8;
+    const int rounded = parts_of(form);
     x.carve(from, rows, inner > s.width ? inner : s.width, rounded);
     carver feed = from;
     hidden.carve(feed, rows, s.mlp, rounded);

@@ -82,10 +82,10 @@ struct resnet_buffers {
   }
 };
 
-/// out = act(conv3x3(x) + bias), padding 1.
+/// out = act(conv3x3(x) + bias), padding 1. exact: as operand has it.
 template <class Kernels>
 feature_map conv3x3(const runner<Kernels>& run, const linear_weights& w, const feature_map& x, int stride,
-                    float* out, const resnet_buffers& b) noexcept {
+                    float* out, const resnet_buffers& b, bool exact = false) noexcept {
   feature_map y{out, (x.h - 1) / stride + 1, (x.w - 1) / stride + 1, w.n, ld_f32(w.n)};
   for (int first = 0; first < y.rows(); first += b.chunk) {
     const int rows = y.rows() - first < b.chunk ? y.rows() - first : b.chunk;
@@ -106,7 +106,9 @@ feature_map conv3x3(const runner<Kernels>& run, const linear_weights& w, const f
       }
     });
     run.prepare(w.type, b.patches, rows, w.k);
-    run.linear(w, b.patches.spent(), rows, y.data + first * y.ld, y.ld, activation::relu);
+    operand patches = b.patches.spent();
+    patches.exact = exact;
+    run.linear(w, patches, rows, y.data + first * y.ld, y.ld, activation::relu);
   }
   return y;
 }
@@ -167,7 +169,7 @@ void resnet_forward(const runner<Kernels>& run, const model_config& m, const res
     for (int c = 0; c < 3; c++)
       x.data[i * x.ld + c] = in.rgb != nullptr ? table[c][in.rgb[(picture * plane + i) * 3 + c]]
                                                : in.pixels[(picture * 3 + c) * plane + i];
-  x = conv3x3(run, w.stem[0], x, 2, b.map[1], b);
+  x = conv3x3(run, w.stem[0], x, 2, b.map[1], b, true);
   x = conv3x3(run, w.stem[1], x, 1, b.map[2], b);
   x = conv3x3(run, w.stem[2], x, 1, b.map[1], b);
   x = pool2x2(run, x, b.map[0]);

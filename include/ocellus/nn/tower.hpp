@@ -148,8 +148,9 @@ struct vision_buffers {
         stem[i].ld = 4 * v.stem_width;
       }
     } else {
-      patches.carve(b, rows, v.patch * v.patch * 3, form == dtype::bf16);
+      patches.carve(b, rows, v.patch * v.patch * 3, parts_of(form));
     }
+    patches.exact = patches.parts < 2;  // two parts are enough
     embedded = b.take<float>(n * static_cast<std::size_t>(ldx));
     return start + (a.used() > b.used() ? a.used() : b.used());
   }

@@ -51,7 +51,8 @@ struct gemm_args {
   const float* a_scale = nullptr;        ///< [M], s8 only
   const std::int32_t* a_zero = nullptr;  ///< [M], s8 only
   /// `a` by round_bf16, whose zeros end each row, for gemm_bf16 of sets that round (exact_bf16 false); null: it rounds
-  /// A itself, in each call. Ragged panels may read `a` in any case.
+  /// A itself, in each call. Or `a` by split_bf16, for gemm_f16 of sets that have it; null: fp16 arithmetic. Ragged
+  /// panels may read `a` in any case.
   const std::uint16_t* a_bf16 = nullptr;
   std::ptrdiff_t lda_bf16 = 0;
   /// `a` by arrange_u8, for gemm_s8 of sets with quad_rows: of just these M rows, ld_arranged bytes from one's share to
@@ -72,6 +73,7 @@ struct gemm_args {
   int m = 0, n = 0, k = 0;
   int panel_begin = 0, panel_end = 0;    ///< the 16-column panels that this call computes
   activation act = activation::none;
+  bool exact = false;                    ///< gemm_f16 inside law 2, also by sets with fp16 or bf16 arithmetic
   bool nta_fills_l2 = false;             ///< cpu_features::nta_fills_l2: changes how weights are fetched, and no bit
 };
 

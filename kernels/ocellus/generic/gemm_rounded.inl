@@ -10,7 +10,8 @@
 // Where the depth is in parts, partial sums live in C, so that no scratch is needed. What does not fit
 // that way (a ragged last panel, an activation whose residual is C itself) goes the exact way.
 static void gemm_rounded(const gemm_args& g) noexcept {
-  if (g.act != activation::none && g.residual == g.c) return gemm_exact(g);
+  constexpr dtype type = std::is_same_v<rounded_weight, bf16> ? dtype::bf16 : dtype::f16;
+  if ((g.exact && type == dtype::f16) || (g.act != activation::none && g.residual == g.c)) return gemm_exact(g);
   gemm_args part = g;
   const int whole = g.n / panel_width < g.panel_end ? g.n / panel_width : g.panel_end;
   const int end = whole > g.panel_begin
@@ -22,7 +23,6 @@ static void gemm_rounded(const gemm_args& g) noexcept {
   }
   const bool onto = g.residual == g.c;  // C already holds the residual: the sums go on top of it
   if (onto) part.residual = nullptr;
-  constexpr dtype type = std::is_same_v<rounded_weight, bf16> ? dtype::bf16 : dtype::f16;
   const std::size_t stride = panel_elements(type, g.k);
   constexpr int row_bytes = panel_width * static_cast<int>(sizeof(rounded_weight));
   const float* a = static_cast<const float*>(g.a);

@@ -37,6 +37,9 @@ struct scalar {
   /// out[rows, c] = a[rows, c] as gemm_bf16 rounds it, zeros up to the next multiple of 16; nothing where it is exact.
   static void round_bf16(std::uint16_t* /*out*/, std::ptrdiff_t /*ldo*/, const float* /*a*/, std::ptrdiff_t /*lda*/,
                          int /*rows*/, int /*c*/) noexcept {}
+  /// The same for gemm_f16 of sets that take it as bf16; nothing where that is done by other arithmetic.
+  static void split_bf16(std::uint16_t* /*out*/, std::ptrdiff_t /*ldo*/, const float* /*a*/, std::ptrdiff_t /*lda*/,
+                         int /*rows*/, int /*c*/) noexcept {}
 
   /// Nearest integer, half to even, for |x| < 2^22, whatever the rounding flags of the compiler.
   static OCELLUS_INLINE std::int32_t round_even(float x) noexcept {

@@ -1,6 +1,5 @@
-// AMX: Sapphire Rapids and later. gemm_f16 comes from avx512fp16, and all but gemm_s8, gemm_bf16 and attention_bf16
-// from avx512bf16 and its parents. attention_s8 does not pay here: ldtilecfg and loads of just stored bytes cost more
-// than vpdpbusd.
+// AMX: Sapphire Rapids and later. All but gemm_s8, gemm_bf16, gemm_f16 and attention_bf16 comes from avx512bf16 and its
+// parents. attention_s8 does not pay here: ldtilecfg and loads of just stored bytes cost more than vpdpbusd.
 //
 // | intrinsic        | instruction | use                                                                           |
 // |------------------|-------------|-------------------------------------------------------------------------------|
@@ -11,14 +10,19 @@
 //
 // Linux gives the tiles to a process that asks for them: request_amx_tiles (isa/detect.hpp).
 // tdpbf16ps flushes denormals and rounds each sum to nearest even, whatever MXCSR says: outside law 2, as vdpbf16ps is.
+// f16 weights are the exact sum of two bf16 each, and activations but for 2^-17 of them: three products of tiles
+// instead of one, which err by 6e-6 where fp16 arithmetic does by 1.2e-3 (avx512fp16), and take two thirds of its time.
+// Two, with activations rounded to bf16, would take half of it and err by 1.6e-3.
 // Overflow: as any gemm_s8.
 // Registers: a block is 2 x 2 tiles of sums, 2 of A, 2 of W: all 8. The height is any up to 16, even for all tiles of a
 // product: 50 rows are four of 13, the last from row 37 on, whose first two rows come out as before.
 // Of the peak (bench/results/kernels-emr.json): s8 30-40 % at ViT-B/32's 50 rows, whose weights come from L3; that is 3
-// to 3.9 times vpdpbusd. Loads of tiles that lie in L2 are the limit, and the epilogue's GELU beside them.
+// to 3.9 times vpdpbusd. Loads of tiles that lie in L2 are the limit, and the epilogue's GELU and C's way to L3 beside
+// them.
 #pragma once
 
 #include <ocellus/x86/avx512bf16.hpp>
+#include <ocellus/x86/avx512fp16.hpp>
 #include <ocellus/x86/avx512fp16.hpp>
 
 #if defined(__x86_64__)
@@ -39,10 +43,7 @@ namespace kernels {
 struct amx : avx512bf16 {
   static constexpr isa id = isa::amx;
   static constexpr int batch_rows = 448;  // 224 compute sooner than their weights come
-#if OCELLUS_HAVE_AVX512FP16
   static constexpr bool exact_f16 = false;
-  static void gemm_f16(const gemm_args& g) noexcept { avx512fp16::gemm_f16(g); }
-#endif
 
   static constexpr int tile_rows = 16, row_bytes = 64, tile_bytes = tile_rows * row_bytes;
 
@@ -64,17 +65,62 @@ struct amx : avx512bf16 {
     }
   };
 
+  /// Tiles along the depth of f16 weights that are split at once: so few that those of two panels stay in L1 while all
+  /// rows pass.
+  static constexpr int split_steps = 8;
+  static constexpr int split_bytes = split_steps * tile_bytes;
+
+  /// A tile's depth of f16 weights of two panels, `hop` elements apart, as the sum of two tiles of bf16: what is left
+  /// without the last three bits, and those. Of the second panel split_bytes further, the rest 2 * split_bytes. Zeros
+  /// from `depth` on.
+  static OCELLUS_NOINLINE void split_weights(const f16* panel, std::ptrdiff_t hop, int depth,
+                                           unsigned char* out) noexcept {
+    const __m512i upper = _mm512_set1_epi32(static_cast<std::int32_t>(0xffff0000u));
+    const auto pairs = [&](__m512i first, __m512i second) OCELLUS_LAMBDA {  // of what their upper halves hold
+      return _mm512_ternarylogic_epi32(upper, second, _mm512_srli_epi32(first, 16), 0xca);
+    };
+    for (int d = 0; d < 2 * tile_rows; d += 2, out += row_bytes)
+      for (int p = 0; p < 2; p++) {
+        const auto row = [&](int i) OCELLUS_LAMBDA {
+          const f16* const w = panel + p * hop + i * panel_width;
+          return i < depth ? _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(w)))
+                           : _mm512_setzero_ps();
+        };
+        const auto cut = [&](__m512 x) OCELLUS_LAMBDA { return _mm512_and_si512((__m512i)x, upper); };
+        const __m512 first = row(d), second = row(d + 1);
+        const __m512i first_cut = cut(first), second_cut = cut(second);
+        unsigned char* const to = out + p * split_bytes;
+        _mm512_store_si512(to, pairs(first_cut, second_cut));
+        _mm512_store_si512(to + 2 * split_bytes,
+                           pairs((__m512i)(first - (__m512)first_cut), (__m512i)(second - (__m512)second_cut)));
+      }
+  }
+
+  /// What products of f16 need of the caller's stack: weights that are split, [4 * split_bytes], and the sums of at
+  /// most `rows` rows of A between two parts of the depth, [rows, 32].
+  struct split_room {
+    unsigned char* halves;
+    float* sums;
+    int rows;
+  };
+
   /// C by blocks of 2 x 2 tiles: 0-3 are sums, 4-5 of A, 6-7 of W. Rows of A are `lda` bytes apart and read up to a
-  /// multiple of 64 bytes (bf16: zeros there). While a block is on its way, the one before is finished row by row.
-  static OCELLUS_NOINLINE void gemm_by_tiles(const gemm_args& g, bool is_bf16, const unsigned char* a,
-                                             std::ptrdiff_t lda) noexcept {
+  /// multiple of 64 bytes (16 bits: zeros there). While a block is on its way, the one before is finished row by row.
+  /// For f16, rows of A are those of split_bf16, and weights are taken as two bf16 each, by parts of the depth, in
+  /// room.halves; the products of the lesser halves with each other are left out.
+  static OCELLUS_NOINLINE void gemm_by_tiles(const gemm_args& g, dtype type, const unsigned char* a, std::ptrdiff_t lda,
+                                             const split_room& room = split_room()) noexcept {
     if (g.m < 1) return;
+    const bool is_bf16 = type != dtype::s8, is_split = type == dtype::f16;
     const int depth = is_bf16 ? round_up(g.k, 2) * 2 : round_up(g.k, 8);  // of a panel, in bytes of a column
-    const int steps = ceil_div(depth, row_bytes), whole = depth / row_bytes;
+    const int steps = ceil_div(depth, row_bytes), whole = is_split ? steps : depth / row_bytes;
     const std::size_t rest = static_cast<std::size_t>(depth % row_bytes) * panel_width;
-    const std::ptrdiff_t stride = static_cast<std::ptrdiff_t>(depth) * panel_width, half = stride / 2;
+    const std::ptrdiff_t stride = static_cast<std::ptrdiff_t>(is_split ? g.k * 2 : depth) * panel_width;
+    const std::ptrdiff_t lesser = static_cast<std::ptrdiff_t>(steps) * row_bytes;  // halves of A's rows
     const int count = ceil_div(g.m, tile_rows), height = ceil_div(g.m, count);
-    const int fit = static_cast<int>(rows_bytes) / depth / height;
+    int fit = static_cast<int>(rows_bytes) / (is_split ? 2 * depth : depth) / height;
+    if (is_split && fit > room.rows / height) fit = room.rows / height;
+    const int parts = is_split ? ceil_div(steps, split_steps) : 1;
     tile_shapes shapes;
     shapes.set(0, 5, height, row_bytes);
     shapes.set(6, 7, tile_rows, row_bytes);
@@ -97,40 +143,70 @@ struct amx : avx512bf16 {
       before.row += rows;
       before.rows -= rows;
     };
+    /// A part of the depth of a pair of panels.
+    struct part {
+      const unsigned char* w;
+      std::ptrdiff_t hop;      // to the second panel; one alone is its own neighbour
+      int panel, first, end;   // tiles along the depth
+    };
+    const auto part_at = [&](int i) OCELLUS_LAMBDA {
+      const int panel = g.panel_begin + i / parts * 2, first = i % parts * steps / parts;
+      return part{static_cast<const unsigned char*>(g.b) + panel * stride + first * tile_bytes,
+                  panel + 1 == g.panel_end ? 0 : stride, panel, first, (i % parts + 1) * steps / parts};
+    };
+    const int work = ceil_div(g.panel_end - g.panel_begin, 2) * parts;
     for (int t0 = 0, t1 = 0, turn = 0; t0 < count; t0 = t1) {
       t1 = t0 + even_share(count - t0, fit < 2 ? 2 : fit);
-      for (int p = g.panel_begin; p < g.panel_end; p += 2) {
-        const unsigned char* const panel = static_cast<const unsigned char*>(g.b) + p * stride;
-        const bool alone = p + 1 == g.panel_end;  // then the panel is its own neighbour
-        const std::ptrdiff_t hop = alone ? 0 : stride;
-        const int col = p * panel_width, width = alone ? panel_width : 2 * panel_width,
+      for (int i = 0; i < work; i++) {
+        const part now = part_at(i), later = part_at(i + 1);
+        const int col = now.panel * panel_width, width = now.hop == 0 ? panel_width : 2 * panel_width,
                   cols = g.n - col < width ? g.n - col : width;
-        if (rest > 0) {
-          std::memcpy(ends, panel + whole * tile_bytes, rest);
-          std::memcpy(ends + tile_bytes, panel + hop + whole * tile_bytes, rest);
+        if (rest > 0 && whole < steps) {
+          std::memcpy(ends, now.w + whole * tile_bytes, rest);
+          std::memcpy(ends + tile_bytes, now.w + now.hop + whole * tile_bytes, rest);
         }
+        const auto split = [&](int s) OCELLUS_LAMBDA {
+          split_weights(reinterpret_cast<const f16*>(now.w + s * tile_bytes), now.hop / 2,
+                        g.k - (now.first + s) * 2 * tile_rows, room.halves + s * tile_bytes);
+        };
+        if (is_split) split(0);
         // memory gives the next panels by four streams, a half of each, sooner than by two
-        const char* next = reinterpret_cast<const char*>(panel + 2 * stride);
+        const char* next = reinterpret_cast<const char*>(later.w);
+        const std::ptrdiff_t half = static_cast<std::ptrdiff_t>(later.end - later.first) * tile_bytes / 2;
         const int lines = ceil_div(tile_rows / 2, ceil_div(t1 - t0, 2));  // of each stream in each step
-        for (int t = t0; t < t1; t += 2, turn ^= 1) {
+        for (int t = t0; t < t1; t += 2) {
           // tiles begin at multiples of the height, the last one so that it ends with the last row
           const int last = g.m - height, first = t * height < last ? t * height : last;
           const bool two = t + 1 < t1;
           const int second = !two ? first : first + height < last ? first + height : last;
-          const int each = ceil_div(before.rows, steps);
-          _tile_zero(0);
-          _tile_zero(1);
-          _tile_zero(2);
-          _tile_zero(3);
-          for (int s = 0; s < steps; s++) {
-            const unsigned char* w = panel + s * tile_bytes;
-            std::ptrdiff_t beside = hop;
-            if (s == whole) {
+          const int each = ceil_div(before.rows, now.end - now.first);
+          float* const waiting = room.sums + (t - t0) * height * 32;
+          float* const below = waiting + height * 32;
+          if (now.first == 0) {
+            _tile_zero(0);
+            _tile_zero(1);
+            _tile_zero(2);
+            _tile_zero(3);
+          } else {
+            _tile_loadd(0, waiting, 128);
+            _tile_loadd(1, waiting + 16, 128);
+            if (two) {
+              _tile_loadd(2, below, 128);
+              _tile_loadd(3, below + 16, 128);
+            }
+          }
+          for (int s = 0; s < now.end - now.first; s++) {
+            const unsigned char* w = now.w + s * tile_bytes;
+            std::ptrdiff_t beside = now.hop;
+            if (is_split) {
+              w = room.halves + 2 * split_bytes + s * tile_bytes;  // the lesser ones first
+              beside = split_bytes;
+            } else if (s == whole) {
               w = ends;
               beside = tile_bytes;
-              __asm__ volatile("" : : "r"(w) : "memory");  // gcc's loads of tiles do not say that they read
             }
-            const unsigned char* const x = a + first * lda + s * row_bytes;
+            __asm__ volatile("" : : "r"(w) : "memory");  // gcc's loads of tiles do not say that they read
+            const unsigned char* const x = a + first * lda + (now.first + s) * row_bytes;
             _tile_loadd(6, w, row_bytes);
             _tile_loadd(4, x, lda);
             OCELLUS_MULTIPLY_TILES(is_bf16, 0, 4, 6);
@@ -141,15 +217,44 @@ struct amx : avx512bf16 {
               OCELLUS_MULTIPLY_TILES(is_bf16, 2, 5, 6);
               OCELLUS_MULTIPLY_TILES(is_bf16, 3, 5, 7);
             }
-            for (int i = 0; i < lines; i++, next += 64) {
+            if (is_split) {
+              _tile_loadd(6, w - 2 * split_bytes, row_bytes);
+              _tile_dpbf16ps(0, 4, 6);
+              _tile_loadd(7, w - split_bytes, row_bytes);
+              _tile_dpbf16ps(1, 4, 7);
+              if (two) {
+                _tile_dpbf16ps(2, 5, 6);
+                _tile_dpbf16ps(3, 5, 7);
+              }
+              _tile_loadd(4, x + lesser, lda);
+              _tile_dpbf16ps(0, 4, 6);
+              _tile_dpbf16ps(1, 4, 7);
+              if (two) {
+                _tile_loadd(5, x + lesser + (second - first) * lda, lda);
+                _tile_dpbf16ps(2, 5, 6);
+                _tile_dpbf16ps(3, 5, 7);
+              }
+              if (t == t0 && now.first + s + 1 < now.end) split(s + 1);
+            }
+            for (int l = 0; l < lines; l++, next += 64) {
               _mm_prefetch(next, _MM_HINT_T1);
               _mm_prefetch(next + half, _MM_HINT_T1);
-              _mm_prefetch(next + hop, _MM_HINT_T1);
-              _mm_prefetch(next + hop + half, _MM_HINT_T1);
+              _mm_prefetch(next + later.hop, _MM_HINT_T1);
+              _mm_prefetch(next + later.hop + half, _MM_HINT_T1);
             }
             finish(each);
           }
+          if (now.end < steps) {
+            _tile_stored(0, waiting, 128);
+            _tile_stored(1, waiting + 16, 128);
+            if (two) {
+              _tile_stored(2, below, 128);
+              _tile_stored(3, below + 16, 128);
+            }
+            continue;
+          }
           std::int32_t* const out = sums[turn];
+          turn ^= 1;
           _tile_stored(0, out, 128);
           _tile_stored(1, out + 16, 128);
           if (two) {  // over rows that both have
@@ -169,11 +274,26 @@ struct amx : avx512bf16 {
   static constexpr std::size_t rows_bytes = 1280 * 1024;
 
   static void gemm_s8(const gemm_args& g) noexcept {
-    gemm_by_tiles(g, false, static_cast<const unsigned char*>(g.a), g.lda);
+    gemm_by_tiles(g, dtype::s8, static_cast<const unsigned char*>(g.a), g.lda);
+  }
+  static OCELLUS_NOINLINE void gemm_f16(const gemm_args& g) noexcept {
+    if (g.exact || g.a_bf16 == nullptr) return unrounded_f16(g);
+    alignas(64) unsigned char halves[4 * split_bytes];
+    alignas(64) float sums[batch_rows * 2 * panel_width];
+    gemm_by_tiles(g, dtype::f16, reinterpret_cast<const unsigned char*>(g.a_bf16), g.lda_bf16 * 2,
+                  {halves, sums, batch_rows});
+  }
+  /// Its frame is not to stand upon that of the tiles.
+  static OCELLUS_NOINLINE void unrounded_f16(const gemm_args& g) noexcept {
+#if OCELLUS_HAVE_AVX512FP16
+    avx512fp16::gemm_f16(g);
+#else
+    avx512bf16::gemm_f16(g);
+#endif
   }
   static void gemm_bf16(const gemm_args& g) noexcept {
     if (g.a_bf16 != nullptr)
-      return gemm_by_tiles(g, true, reinterpret_cast<const unsigned char*>(g.a_bf16), g.lda_bf16 * 2);
+      return gemm_by_tiles(g, dtype::bf16, reinterpret_cast<const unsigned char*>(g.a_bf16), g.lda_bf16 * 2);
     alignas(64) std::uint16_t rounded[48 * 1024];
     const int ld = round_up(g.k, 32), most = static_cast<int>(sizeof rounded / sizeof rounded[0]) / ld;
     if (most == 0) return avx512bf16::gemm_bf16(g);
@@ -183,7 +303,7 @@ struct amx : avx512bf16 {
       round_bf16(rounded, ld, static_cast<const float*>(g.a) + i * g.lda, g.lda, part.m, g.k);
       part.c = g.c + i * g.ldc;
       if (g.residual != nullptr) part.residual = g.residual + i * g.ldr;
-      gemm_by_tiles(part, true, reinterpret_cast<const unsigned char*>(rounded), ld * 2);
+      gemm_by_tiles(part, dtype::bf16, reinterpret_cast<const unsigned char*>(rounded), ld * 2);
     }
   }
   /// Zeros up to a multiple of 32: a tile's row. Attention, whose rows are shorter, keeps its parent's.
@@ -192,6 +312,22 @@ struct amx : avx512bf16 {
     avx512bf16::round_bf16(out, ldo, a, lda, rows, depth);
     if (const int end = round_up(depth, 16); end % 32 != 0)
       for (int r = 0; r < rows; r++) std::memset(out + r * ldo + end, 0, 16 * sizeof *out);
+  }
+
+  /// Each value as the sum of two of bf16, sixteen bits of it: [K] of the first, then from K rounded up to 32 on [K] of
+  /// what that rounds off. Zeros up to a multiple of 32 in both.
+  static OCELLUS_NOINLINE void split_bf16(std::uint16_t* out, std::ptrdiff_t ldo, const float* a, std::ptrdiff_t lda,
+                                          int rows, int depth) noexcept {
+    const int half = round_up(depth, 32);
+    for (int r = 0; r < rows; r++)
+      for (int d = 0; d < half; d += 16) {
+        const __m512 x = d < depth ? load_tail(a + r * lda, d, depth).x : _mm512_setzero_ps();
+        const __m256i first = (__m256i)_mm512_cvtneps_pbh(x);
+        const __m512 kept = (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(first), 16);
+        __m256i* const to = reinterpret_cast<__m256i*>(out + r * ldo + d);
+        _mm256_storeu_si256(to, first);
+        _mm256_storeu_si256(to + half / 16, (__m256i)_mm512_cvtneps_pbh(x - kept));
+      }
   }
 
   /// Products for attention: one tile of rows. Tiles 0-1 are sums, 4 of A, 6-7 of panels; what the depth has beyond
