@@ -8,7 +8,8 @@
 //   tiles_rounded(rows, panels, a, lda, panel, stride, depth, c, ldc, onto, next)   stores to C, or adds to it
 //   gemm_exact(g)                     the set's way without rounding
 // Where the depth is in parts, partial sums live in C, so that no scratch is needed. What does not fit
-// that way (a ragged last panel, an activation whose residual is C itself) goes the exact way.
+// that way (a ragged last panel, an activation whose residual is C itself) goes the exact way, and so do pixels
+// times f16 weights (gemm_args::exact).
 static void gemm_rounded(const gemm_args& g) noexcept {
   constexpr dtype type = std::is_same_v<rounded_weight, bf16> ? dtype::bf16 : dtype::f16;
   if ((g.exact && type == dtype::f16) || (g.act != activation::none && g.residual == g.c)) return gemm_exact(g);

@@ -7,7 +7,8 @@
 // | _mm512_cvtps_ph       | vcvtps2ph     | activations, rounded once per block of depth              |
 // | _mm512_cvtph_ps       | vcvtph2ps     | partial sums to f32, each 64 products                     |
 //
-// Outside law 2, for it rounds activations and partial sums to fp16. Overflow: a partial sum of 64 products
+// Outside law 2, for it rounds activations and partial sums to fp16; pixels, whose like signs make long partial sums,
+// take the exact way (gemm_args::exact). Overflow: a partial sum of 64 products
 // must stay below 65504, which activations after LayerNorm and weights below 1 keep by three orders of
 // magnitude. Registers: tile 12 x 64: 24 accumulators + 2 of W + 1 broadcast = 27 of 32. Blocking: A is rounded into 48
 // KiB of stack, 64 rows x 192 deep, and C holds the partial sums. Emerald Rapids (bench/results/kernels-emr.json): 66
