@@ -23,7 +23,7 @@ PARENT = {"sse41": "scalar", "avx2": "scalar", "avxvnni": "avx2", "avx512": "avx
           "avx512bf16": "avx512vnni", "avx512fp16": "avx512vnni", "amx": "avx512fp16"}
 # What a set brings itself; everything else it takes from its parent, with the same code.
 OWN = {"avxvnni": ("gemm_s8", "attention_s8"), "avx512vnni": ("gemm_s8", "attention_s8"), "avx512bf16": ("gemm_bf16", "attention_bf16"),
-       "avx512fp16": ("gemm_f16",), "amx": ("gemm_s8", "gemm_bf16", "attention_bf16")}
+       "avx512fp16": ("gemm_f16",), "amx": ("gemm_s8", "gemm_bf16", "gemm_f16", "attention_bf16")}
 HIGHWAY = {"sse41": "sse41", "avx2": "avx2", "avxvnni": "avx2"}
 EARNS = 1.3
 

@@ -9,6 +9,8 @@
 
 struct bench_table {
   void (*gemm[4])(const void* gemm_args);  // f32, f16, bf16, s8
+  /// Null where gemm_f16 takes activations as they are.
+  void (*split_bf16)(std::uint16_t* out, std::ptrdiff_t ldo, const float* a, std::ptrdiff_t lda, int rows, int c);
   void (*arrange_u8)(const void* arrange_args);
   int quad_rows;
   void (*attention[3])(const void* attention_args);  // f32, bf16, s8
@@ -52,6 +54,7 @@ bench_table bench_table_of() {
   using namespace ocellus;
   return {{&call<&Set::gemm_f32, gemm_args>, &call<&Set::gemm_f16, gemm_args>,
            &call<&Set::gemm_bf16, gemm_args>, &call<&Set::gemm_s8, gemm_args>},
+          &Set::split_bf16 == &kernels::scalar::split_bf16 ? nullptr : &Set::split_bf16,
           &call<&Set::arrange_u8, arrange_args>,
           Set::quad_rows,
           {&call<&Set::attention_f32, attention_args>, &call<&Set::attention_bf16, attention_args>,

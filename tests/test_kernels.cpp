@@ -147,7 +147,9 @@ TEST_CASE("gemm_f16 and gemm_bf16 of sets with 16-bit arithmetic stay within the
       for (const int m : {1, 2, 3, 7, 12, 13, 50, 70})
         for (const int n : {16, 31, 32, 48, 64, 112, 150})
           for (const int k : {1, 5, 64, 75, 192, 384, 400, 768})
-            for (const int mode : {0, 1, 2}) {  // a residual of its own, the residual in C, an activation
+            for (const int way : {0, 1, 2, 3, 4, 5}) {
+              const int mode = way % 3;  // a residual of its own, the residual in C, an activation
+              const bool prepared = way >= 3 && prepare != nullptr;
               if ((m > 13 && k > 192 && n != 112) || shapes++ % sparse() != 0) continue;
               weights w(type, n, k, random);
               inputs x(m, k, random);
@@ -157,7 +159,7 @@ TEST_CASE("gemm_f16 and gemm_bf16 of sets with 16-bit arithmetic stay within the
               gemm_args g = make_gemm(x, w);
               const std::ptrdiff_t ld16 = 2 * round_up(k, 32);
               guarded<std::uint16_t> rounded(weights::size(m, static_cast<int>(ld16)));
-              if (prepare != nullptr) {
+              if (prepared) {
                 prepare(rounded.data(), ld16, x.a.data(), x.ld, m, k);
                 g.a_bf16 = rounded.data();
                 g.lda_bf16 = ld16;
@@ -181,9 +183,9 @@ TEST_CASE("gemm_f16 and gemm_bf16 of sets with 16-bit arithmetic stay within the
               if (mode == 2) expected = expected.cwiseMax(0);
               if (mode != 2) expected += matrix(residual.data(), m, n, ldc);
               // an activation errs by half a unit (2^-8 of bf16, 2^-11 of f16), a chain of 64 fp16 sums as a random walk; of
-              // split values the products of what bf16 rounds off are missing, 2^-16
+              // split values the products of what bf16 rounds off (2^-8) and cuts off (2^-7) are missing
               const double unit =
-                  type == dtype::bf16 ? 0x1p-8 : prepare != nullptr ? 0x1p-15 : 0x1p-11 * (1 + 2 * std::sqrt(std::min(k, 64)));
+                  type == dtype::bf16 ? 0x1p-8 : prepared && type == dtype::f16 ? 0x1p-14 : 0x1p-11 * (1 + 2 * std::sqrt(std::min(k, 64)));
               const MatrixXd bound = ((unit + 2 * k * u) * size).array() + 1e-5;
               const MatrixXd got = matrix(c.data(), m, n, ldc);
               const bool within = ((got - expected).array().abs() <= bound.array()).all();
@@ -317,33 +319,37 @@ TEST_CASE("products of every set get by with a thread's stack of 128 KB, which i
     weights w(type, 48, 4096, random);
     inputs x(104, 4096, random);
     std::vector<float> c(weights::size(104, 48));
-    for (const kernel_set& set : kernel_sets()) {
-      if (!set.available) continue;
-      struct task {
-        const kernel_set* set;
-        dtype type;
-        gemm_args g;
-      } of{&set, type, make_gemm(x, w)};
-      of.g.c = c.data();
-      of.g.ldc = 48;
-      std::vector<std::uint16_t> rounded(type == dtype::f16 && set.table.split_bf16 != nullptr ? 104 * 8192 : 0);
-      if (!rounded.empty()) {
-        of.g.a_bf16 = rounded.data();
-        of.g.lda_bf16 = 8192;
+    for (const kernel_set& set : kernel_sets())
+      for (const int way : {0, 1, 2}) {  // as it is, prepared, exact
+        const bool prepared = way == 1 && type == dtype::f16 && set.table.split_bf16 != nullptr,
+                   exact_f16 = way == 2 && type == dtype::f16 && !set.exact_f16;
+        if (!set.available || (way == 1 && !prepared) || (way == 2 && !exact_f16)) continue;
+        struct task {
+          const kernel_set* set;
+          dtype type;
+          gemm_args g;
+        } of{&set, type, make_gemm(x, w)};
+        of.g.c = c.data();
+        of.g.ldc = 48;
+        of.g.exact = exact_f16;
+        std::vector<std::uint16_t> rounded(prepared ? 104 * 8192 : 0);
+        if (prepared) {
+          of.g.a_bf16 = rounded.data();
+          of.g.lda_bf16 = 8192;
+        }
+        pthread_attr_t small;
+        REQUIRE(pthread_attr_init(&small) == 0);
+        REQUIRE(pthread_attr_setstacksize(&small, 128 * 1024) == 0);
+        pthread_t thread;
+        const auto run = [](void* p) -> void* {
+          const task* t = static_cast<task*>(p);
+          run_gemm(t->set->table, t->type, t->g);
+          return nullptr;
+        };
+        REQUIRE(pthread_create(&thread, &small, run, &of) == 0);  // its end is a guard page
+        CHECK(pthread_join(thread, nullptr) == 0);
+        pthread_attr_destroy(&small);
       }
-      pthread_attr_t small;
-      REQUIRE(pthread_attr_init(&small) == 0);
-      REQUIRE(pthread_attr_setstacksize(&small, 128 * 1024) == 0);
-      pthread_t thread;
-      const auto run = [](void* p) -> void* {
-        const task* t = static_cast<task*>(p);
-        run_gemm(t->set->table, t->type, t->g);
-        return nullptr;
-      };
-      REQUIRE(pthread_create(&thread, &small, run, &of) == 0);  // its end is a guard page
-      CHECK(pthread_join(thread, nullptr) == 0);
-      pthread_attr_destroy(&small);
-    }
   }
 }
 #endif

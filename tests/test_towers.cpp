@@ -286,7 +286,7 @@ TEST_CASE("towers: an image of a large batch has the bits that it has alone") {
     const npy p = read_npy(of.arrays / "pixel_values.npy"), shapes = read_npy(of.arrays / "spatial_shapes.npy");
     if (!p) continue;
     for (const dtype type : {dtype::f32, dtype::f16, dtype::bf16, dtype::s8}) {
-      if (type == dtype::f16 && best_kernels().split_bf16 == nullptr) continue;  // nothing that f32 does not have
+      if (type == dtype::f16 && best_kernels().split_bf16 == nullptr) continue;  // activations as they are, as f32's
       const converted file(of.checkpoint, type);
       REQUIRE_MESSAGE(file.error == "", of.name);
       kernel_table plain = best_kernels();

@@ -20,7 +20,7 @@
 // one pass are fused: a linear layer with the activation after it, a linear layer or attention at the end of a
 // residual with the sum, a LayerNorm with the quantisation that the product after it wants. The same bits as the
 // model opened at run time, for the same layers and weights: a GELU beside its linear layer, in the same seq, since
-// s8 products have quicker forms of it (ops/gemm.hpp).
+// s8 products have quicker forms of it (ops/gemm.hpp). But for f16 weights on amx, which here go by fp16 arithmetic.
 //
 // References: [Vaswani 2017] attention; [Dosovitskiy 2021] ViT; [Zhai 2022] attention pooling.
 #pragma once

@@ -1,5 +1,6 @@
 // Towers fixed when the program is compiled: one configuration, one kernel set, one data type of weights. No
-// heap, no exceptions, no RTTI; memory and flash are constants; the same bits as the model opened at run time.
+// heap, no exceptions, no RTTI; memory and flash are constants; the same bits as the model opened at run time (but for
+// f16 weights on amx, which here go by fp16 arithmetic).
 //
 //   #include <ocellus/generic/scalar.hpp>      // the kernel set to pin
 //   #include <ocellus/micro.hpp>

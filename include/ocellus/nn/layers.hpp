@@ -123,6 +123,10 @@ struct operand {
     scale = from.take<float>(r);
     zero = from.take<std::int32_t>(r);
   }
+  /// Whether products with weights of `type` read bf16.
+  constexpr bool rounded_for(dtype type) const noexcept {
+    return parts == 1 ? type == dtype::bf16 : parts == 2 && type == dtype::f16;
+  }
   /// For a product after which nobody reads f32: it may arrange u8 there.
   operand spent() const noexcept {
     operand o = *this;
@@ -191,11 +195,6 @@ struct runner {
     }
   }
 
-  /// Whether products with weights of `type` read x.bf16.
-  static bool rounds(dtype type, const operand& x) noexcept {
-    return x.parts == 1 ? type == dtype::bf16 : x.parts == 2 && type == dtype::f16;
-  }
-
   /// The arguments of c[rows, w.n] = activation(x W^T + bias) (+ residual), x as w's data type wants it.
   gemm_args arguments(const linear_weights& w, const operand& x, int rows, float* c,
                       std::ptrdiff_t ldc) const noexcept {
@@ -205,7 +204,7 @@ struct runner {
     g.lda = w.type == dtype::s8 ? x.ld8 : x.ld;
     g.a_scale = x.scale;
     g.a_zero = x.zero;
-    if (rounds(w.type, x)) {
+    if (x.rounded_for(w.type)) {
       g.a_bf16 = x.bf16;
       g.lda_bf16 = x.ld16;
     }
@@ -336,7 +335,7 @@ struct runner {
   /// x.f32[rows, c] as products with weights of `type` read it: quantised to u8 for s8, rounded for 16 bits where the
   /// set does that.
   OCELLUS_NOINLINE void prepare(dtype type, const operand& x, int rows, int c) const noexcept {
-    const bool rounded = rounds(type, x);
+    const bool rounded = x.rounded_for(type);
     if (type != dtype::s8 && !rounded) return;
     split(rows, 8, [&](int begin, int end) {
       if (rounded) {
@@ -374,7 +373,7 @@ inline void gather(dtype type, const operand& from, const int* rows, int count, 
     } else {
       std::memcpy(to.f32 + i * to.ld, from.f32 + rows[i] * from.ld,
                   sizeof(float) * static_cast<std::size_t>(c));
-      if ((type == dtype::bf16 && to.parts == 1) || (type == dtype::f16 && to.parts == 2))
+      if (to.rounded_for(type))
         std::memcpy(to.bf16 + i * to.ld16, from.bf16 + rows[i] * from.ld16,
                     sizeof(std::uint16_t) * static_cast<std::size_t>(to.parts * round_up(c, 32)));
     }

@@ -51,8 +51,8 @@ struct gemm_args {
   const float* a_scale = nullptr;        ///< [M], s8 only
   const std::int32_t* a_zero = nullptr;  ///< [M], s8 only
   /// `a` by round_bf16, whose zeros end each row, for gemm_bf16 of sets that round (exact_bf16 false); null: it rounds
-  /// A itself, in each call. Or `a` by split_bf16, for gemm_f16 of sets that have it; null: fp16 arithmetic. Ragged
-  /// panels may read `a` in any case.
+  /// A itself, in each call. Or `a` by split_bf16, for gemm_f16 of sets that have it; null: as the set's parents
+  /// do it. Ragged panels may read `a` in any case.
   const std::uint16_t* a_bf16 = nullptr;
   std::ptrdiff_t lda_bf16 = 0;
   /// `a` by arrange_u8, for gemm_s8 of sets with quad_rows: of just these M rows, ld_arranged bytes from one's share to

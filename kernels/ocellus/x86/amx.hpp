@@ -12,7 +12,8 @@
 // tdpbf16ps flushes denormals and rounds each sum to nearest even, whatever MXCSR says: outside law 2, as vdpbf16ps is.
 // f16 weights are the exact sum of two bf16 each, and activations but for 2^-17 of them: three products of tiles
 // instead of one, which err by 6e-6 where fp16 arithmetic does by 1.2e-3 (avx512fp16), and take two thirds of its time.
-// Two, with activations rounded to bf16, would take half of it and err by 1.6e-3.
+// Two, with activations rounded to bf16, would take half of it and err by 1.6e-3. Activations that nobody split
+// (gemm_args::a_bf16: last products, heads, ResNets) go avx512fp16's way.
 // Overflow: as any gemm_s8.
 // Registers: a block is 2 x 2 tiles of sums, 2 of A, 2 of W: all 8. The height is any up to 16, even for all tiles of a
 // product: 50 rows are four of 13, the last from row 37 on, whose first two rows come out as before.
@@ -22,7 +23,6 @@
 #pragma once
 
 #include <ocellus/x86/avx512bf16.hpp>
-#include <ocellus/x86/avx512fp16.hpp>
 #include <ocellus/x86/avx512fp16.hpp>
 
 #if defined(__x86_64__)
@@ -147,7 +147,7 @@ struct amx : avx512bf16 {
     struct part {
       const unsigned char* w;
       std::ptrdiff_t hop;      // to the second panel; one alone is its own neighbour
-      int panel, first, end;   // tiles along the depth
+      int panel, first, end;   // the first of the pair; tiles along the depth
     };
     const auto part_at = [&](int i) OCELLUS_LAMBDA {
       const int panel = g.panel_begin + i / parts * 2, first = i % parts * steps / parts;
@@ -180,19 +180,18 @@ struct amx : avx512bf16 {
           const bool two = t + 1 < t1;
           const int second = !two ? first : first + height < last ? first + height : last;
           const int each = ceil_div(before.rows, now.end - now.first);
-          float* const waiting = room.sums + (t - t0) * height * 32;
-          float* const below = waiting + height * 32;
+          const int waiting = (t - t0) * height * 32, below = waiting + height * 32;  // in room.sums
           if (now.first == 0) {
             _tile_zero(0);
             _tile_zero(1);
             _tile_zero(2);
             _tile_zero(3);
           } else {
-            _tile_loadd(0, waiting, 128);
-            _tile_loadd(1, waiting + 16, 128);
+            _tile_loadd(0, room.sums + waiting, 128);
+            _tile_loadd(1, room.sums + waiting + 16, 128);
             if (two) {
-              _tile_loadd(2, below, 128);
-              _tile_loadd(3, below + 16, 128);
+              _tile_loadd(2, room.sums + below, 128);
+              _tile_loadd(3, room.sums + below + 16, 128);
             }
           }
           for (int s = 0; s < now.end - now.first; s++) {
@@ -245,11 +244,11 @@ struct amx : avx512bf16 {
             finish(each);
           }
           if (now.end < steps) {
-            _tile_stored(0, waiting, 128);
-            _tile_stored(1, waiting + 16, 128);
+            _tile_stored(0, room.sums + waiting, 128);
+            _tile_stored(1, room.sums + waiting + 16, 128);
             if (two) {
-              _tile_stored(2, below, 128);
-              _tile_stored(3, below + 16, 128);
+              _tile_stored(2, room.sums + below, 128);
+              _tile_stored(3, room.sums + below + 16, 128);
             }
             continue;
           }
@@ -276,15 +275,16 @@ struct amx : avx512bf16 {
   static void gemm_s8(const gemm_args& g) noexcept {
     gemm_by_tiles(g, dtype::s8, static_cast<const unsigned char*>(g.a), g.lda);
   }
-  static OCELLUS_NOINLINE void gemm_f16(const gemm_args& g) noexcept {
-    if (g.exact || g.a_bf16 == nullptr) return unrounded_f16(g);
+  static void gemm_f16(const gemm_args& g) noexcept {
+    g.exact || g.a_bf16 == nullptr ? gemm_unsplit(g) : gemm_split(g);
+  }
+  static OCELLUS_NOINLINE void gemm_split(const gemm_args& g) noexcept {
     alignas(64) unsigned char halves[4 * split_bytes];
     alignas(64) float sums[batch_rows * 2 * panel_width];
     gemm_by_tiles(g, dtype::f16, reinterpret_cast<const unsigned char*>(g.a_bf16), g.lda_bf16 * 2,
                   {halves, sums, batch_rows});
   }
-  /// Its frame is not to stand upon that of the tiles.
-  static OCELLUS_NOINLINE void unrounded_f16(const gemm_args& g) noexcept {
+  static void gemm_unsplit(const gemm_args& g) noexcept {
 #if OCELLUS_HAVE_AVX512FP16
     avx512fp16::gemm_f16(g);
 #else
