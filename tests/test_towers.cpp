@@ -290,7 +290,7 @@ TEST_CASE("towers: an image of a large batch has the bits that it has alone") {
       const converted file(of.checkpoint, type);
       REQUIRE_MESSAGE(file.error == "", of.name);
       kernel_table plain = best_kernels();
-      if (type == dtype::bf16) plain.round_bf16 = nullptr;
+      plain.round_bf16 = nullptr;
       const result<model> m = model::open(file.path.c_str()), by_itself = model::open(file.path.c_str(), plain);
       REQUIRE_MESSAGE(m, of.name);
       REQUIRE_MESSAGE(by_itself, of.name);
