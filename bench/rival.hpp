@@ -2,6 +2,7 @@
 // other flags and its ocellus types lie in another inline namespace (same members).
 #pragma once
 
+#include <ocellus/generic/scalar.hpp>
 #include <ocellus/ops/attention.hpp>
 #include <ocellus/ops/gemm.hpp>
 #include <ocellus/ops/rowwise.hpp>

@@ -12,9 +12,8 @@
 // tdpbf16ps flushes denormals and rounds each sum to nearest even, whatever MXCSR says: outside law 2, as vdpbf16ps is.
 // f16 weights are the exact sum of two bf16 each, and activations but for 2^-17 of them: three products of tiles
 // instead of one, which err by 6e-6 where fp16 arithmetic does by 1.2e-3 (avx512fp16), and take 0.65 to 0.73 of its
-// time over ViT-B/32. (Alone, in bench_kernels, fc2's product takes 2.4 times as long: kernels-gnr.json, not
-// understood.) Two, with activations rounded to bf16, would take half of it and err by 1.6e-3. Activations that nobody
-// split (gemm_args::a_bf16: last products, heads, ResNets) go avx512fp16's way.
+// time over ViT-B/32. Two, with activations rounded to bf16, would take half of it and err by 1.6e-3. Activations that
+// nobody split (gemm_args::a_bf16: last products, heads, ResNets) go avx512fp16's way.
 // Overflow: as any gemm_s8.
 // Registers: a block is 2 x 2 tiles of sums, 2 of A, 2 of W: all 8. The height is any up to 16, even for all tiles of a
 // product: 50 rows are four of 13, the last from row 37 on, whose first two rows come out as before.
