@@ -196,10 +196,11 @@ void bench_gemm(benchmark::State& state, std::string set, bench_table table, dty
   }
   x.scale = scale.get();
   x.zero = zero.get();
-  const auto split = buffer<std::uint16_t>(area(s.m, static_cast<int>(nn::ld_bf16(2 * round_up(s.k, 32)))));
-  if (type == dtype::f16 && table.split_bf16 != nullptr) {  // three products of tiles: of_peak is at most a third
+  const bool splits = type == dtype::f16 && table.split_bf16 != nullptr;
+  x.ld16 = splits ? nn::ld_bf16(2 * round_up(s.k, 32)) : 0;
+  const auto split = buffer<std::uint16_t>(area(s.m, static_cast<int>(x.ld16)));
+  if (splits) {  // three products of tiles: of_peak is at most a third
     x.parts = 2;
-    x.ld16 = nn::ld_bf16(2 * round_up(s.k, 32));
     x.bf16 = split.get();
     table.split_bf16(x.bf16, x.ld16, x.f32, x.ld, s.m, s.k);
   }
