@@ -16,8 +16,12 @@
 #define OCELLUS_ABI_BASE_ x86v4
 #elif defined(__AVX2__)
 #define OCELLUS_ABI_BASE_ x86v3
+#elif defined(__AVX__)
+#define OCELLUS_ABI_BASE_ x86avx
 #elif defined(__SSE4_1__)
 #define OCELLUS_ABI_BASE_ x86v2
+#elif defined(__SSE3__)
+#define OCELLUS_ABI_BASE_ x86sse3
 #elif defined(__ARM_FEATURE_SVE)
 #define OCELLUS_ABI_BASE_ sve
 #elif defined(__ARM_FEATURE_MATMUL_INT8)
@@ -34,6 +38,22 @@
 #define OCELLUS_ABI_BASE_ base
 #endif
 
+// What compilers use beside these levels: bits of FMA and BMI2, which -mavx2 does not bring, and of AVX-512's later parts.
+#if defined(__FMA__) && defined(__BMI2__)
+#define OCELLUS_ABI_FMA_ f
+#elif defined(__FMA__) || defined(__BMI2__)
+#define OCELLUS_ABI_FMA_ h
+#else
+#define OCELLUS_ABI_FMA_
+#endif
+#if defined(__AVX512FP16__)
+#define OCELLUS_ABI_512_ _fp16
+#elif defined(__AVX512VBMI__)
+#define OCELLUS_ABI_512_ _vbmi
+#else
+#define OCELLUS_ABI_512_
+#endif
+
 #if defined(__FAST_MATH__)
 #define OCELLUS_ABI_MATH_ _fastmath
 #else
@@ -46,9 +66,10 @@
 #define OCELLUS_ABI_EXC_ _noexc
 #endif
 
-#define OCELLUS_CAT_(a, b, c, d) a##b##c##d
-#define OCELLUS_CAT(a, b, c, d) OCELLUS_CAT_(a, b, c, d)
-#define OCELLUS_ABI OCELLUS_CAT(v0_, OCELLUS_ABI_BASE_, OCELLUS_ABI_MATH_, OCELLUS_ABI_EXC_)
+#define OCELLUS_CAT_(a, b, c, d, e, f) a##b##c##d##e##f
+#define OCELLUS_CAT(a, b, c, d, e, f) OCELLUS_CAT_(a, b, c, d, e, f)
+#define OCELLUS_ABI \
+  OCELLUS_CAT(v0_, OCELLUS_ABI_BASE_, OCELLUS_ABI_FMA_, OCELLUS_ABI_512_, OCELLUS_ABI_MATH_, OCELLUS_ABI_EXC_)
 
 // Tables are no symbols of a shared library: gcc makes an inline variable unique in the process, and a plugin that has
 // such a symbol can never be unloaded.

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Two translation units of one program, one of them built with -mavx2 -mfma -ffast-math: the linker must keep a copy of
-# the library's code for each (else the baseline unit may call AVX code and die on an old CPU), and no symbol may be
-# GNU-unique (which would pin a plugin in memory).
+# Two translation units of one program, built with different flags: the linker must keep a copy of the library's code for
+# each (else the unit for older CPUs may call code that they have not), and no symbol may be GNU-unique (which would pin a
+# plugin in memory).
 # Usage: odr.sh BUILD_DIR      (any build folder with the programs: their symbols are looked at as well)
 set -euo pipefail
 build_dir=$(cd "$1" && pwd)
@@ -29,6 +29,22 @@ for compiler in g++ clang++; do
   no_unique "$scratch/odr"
   if grep -E 'ocellus::' "$scratch/symbols" | grep -vE 'ocellus::v0_'; then echo "$compiler: outside of the ABI namespace"; exit 1; fi
   if [ "$(uname -m)" != x86_64 ] || grep -qw avx2 /proc/cpuinfo; then "$scratch/odr"; else echo "skipped: no AVX2 to run it"; fi
+  if [ "$(uname -m)" = x86_64 ]; then
+    abi() { echo '#include <ocellus/config.hpp>
+OCELLUS_ABI' | $compiler -std=c++20 -Iinclude -E -P -x c++ "$@" - | tail -1; }
+    while read -r one two; do
+      # shellcheck disable=SC2086
+      [ "$(abi $one)" != "$(abi ${two//,/ })" ] || { echo "$compiler: one namespace for $one and ${two//,/ }"; exit 1; }
+    done <<'PAIRS'
+-msse4.1 -mavx
+-msse2 -msse3
+-mavx2 -mavx2,-mfma,-mbmi2
+-mavx2 -mavx2,-mfma
+-march=skylake-avx512 -march=icelake-server
+-march=icelake-server -march=sapphirerapids
+-march=haswell -march=skylake-avx512
+PAIRS
+  fi
   echo "$compiler: one copy of the library for each set of flags"
 done
 
