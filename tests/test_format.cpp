@@ -86,10 +86,23 @@ std::vector<std::byte> small_file() {
   return bytes;
 }
 
-/// Recomputes the checksum of the header and of the section table, as a forger would.
+/// Recomputes the checksums of the configuration, the tensor table, the section table and the header, as a forger would.
 void seal(aligned_bytes& bytes) {
   format::file_header h;
   std::memcpy(&h, bytes.data(), sizeof(h));
+  for (std::uint32_t i = 0; i < h.section_count; i++) {
+    std::byte* const at = bytes.data() + h.sections_offset + i * sizeof(format::section_header);
+    format::section_header s;
+    std::memcpy(&s, at, sizeof(s));
+    if (s.kind != static_cast<std::uint32_t>(format::section::config) &&
+        s.kind != static_cast<std::uint32_t>(format::section::tensor_table))
+      continue;
+    if (s.offset > bytes.size() || s.bytes > bytes.size() - s.offset) continue;
+    format::checksum content;
+    content.add(reinterpret_cast<const unsigned char*>(bytes.data()) + s.offset, s.bytes);
+    s.checksum = content.state;
+    std::memcpy(at, &s, sizeof(s));
+  }
   h.checksum = 0;
   format::checksum sum;
   sum.add(reinterpret_cast<const unsigned char*>(&h), sizeof(h));
@@ -225,6 +238,23 @@ TEST_CASE("a forged header with a right checksum is checked field by field") {
   CHECK(forge([](header& h, sections) { h.file_bytes -= 64; }) == status::bad_header);
 }
 
+TEST_CASE("a flipped bit in the configuration or the tensor table is refused on opening") {
+  const aligned_bytes good(small_file());
+  const result<packed_file> file = packed_file::open(good.all());
+  REQUIRE(file);
+  for (const auto kind : {format::section::config, format::section::tensor_table}) {
+    const std::span<const std::byte> part = file->section(kind);
+    REQUIRE(!part.empty());
+    int accepted = 0;
+    for (std::size_t i = 0; i < part.size(); i++) {
+      aligned_bytes bad(good.all());
+      bad.data()[static_cast<std::size_t>(part.data() - good.all().data()) + i] ^= std::byte{1} << i % 8;
+      accepted += packed_file::open(bad.all()).error() != status::bad_checksum;
+    }
+    CHECK(accepted == 0);
+  }
+}
+
 TEST_CASE("a forged tensor table is refused") {
   const aligned_bytes good(small_file());
   const auto forge = [&](auto change) {
@@ -232,6 +262,7 @@ TEST_CASE("a forged tensor table is refused") {
     const auto table = packed_file::open(bad.all())->section(format::section::tensor_table);
     auto* tensors = reinterpret_cast<format::tensor_header*>(bad.data() + (table.data() - bad.all().data()));
     change(tensors);
+    seal(bad);
     return packed_file::open(bad.all()).error();
   };
   using table = format::tensor_header*;

@@ -158,6 +158,10 @@ class packed_file {
       }
       if ((seen >> s.kind & 1) != 0) return status::bad_header;  // no section twice
       seen |= std::uint64_t{1} << s.kind;
+      // small, and a flipped bit there would be another model: the rest is verify()'s
+      const bool decides = s.kind == static_cast<std::uint32_t>(format::section::config) ||
+                           s.kind == static_cast<std::uint32_t>(format::section::tensor_table);
+      if (decides && sum(s.offset, s.bytes) != s.checksum) return status::bad_checksum;
     }
     return check_tensors();
   }
