@@ -299,6 +299,69 @@ TEST_CASE("transformers' folders convert with the switches of their configuratio
   CHECK(registers.config.vision.registers == 4);
 }
 
+/// The vision tower of transformers' CLIP: one block, 8 wide, 8 x 8 pixels in patches of 4.
+small_checkpoint clip_vision_tower(const std::string& from) {
+  small_checkpoint c;
+  c.add(from + "embeddings.class_embedding", {8});
+  c.add(from + "embeddings.patch_embedding.weight", {8, 3, 4, 4});
+  c.add(from + "embeddings.position_embedding.weight", {5, 8});
+  const auto linear = [&](const std::string& name, std::int64_t n, std::int64_t k) {
+    c.add(name + ".weight", {n, k});
+    c.add(name + ".bias", {n});
+  };
+  const auto norm = [&](const std::string& name) {
+    c.add(name + ".weight", {8}, 1);
+    c.add(name + ".bias", {8});
+  };
+  const std::string block = from + "encoder.layers.0.";
+  for (const char* part : {"q_proj", "k_proj", "v_proj", "out_proj"}) linear(block + "self_attn." + part, 8, 8);
+  linear(block + "mlp.fc1", 16, 8);
+  linear(block + "mlp.fc2", 8, 16);
+  for (const char* part : {"encoder.layers.0.layer_norm1", "encoder.layers.0.layer_norm2", "pre_layrnorm", "post_layernorm"})
+    norm(from + part);
+  return c;
+}
+
+TEST_CASE("a tower that transformers 5 saves without its name converts as the one with it") {
+  const nlohmann::json config = {{"model_type", "clip_vision_model"}, {"hidden_size", 8},       {"intermediate_size", 16},
+                                 {"num_hidden_layers", 1},            {"num_attention_heads", 2}, {"image_size", 8},
+                                 {"patch_size", 4}};
+  std::vector<values> first;
+  for (const char* from : {"vision_model.", ""}) {
+    small_checkpoint c = clip_vision_tower(from);
+    const checkpoint file = c.open();
+    const auto m = read_hugging_face(file, config, "config.json", nullptr, "");
+    REQUIRE_MESSAGE(m, (m ? "" : m.failure().what));
+    CHECK(m->config.vision.encoder.layers == 1);
+    std::vector<values> all;
+    for (const planned_tensor& t : m->tensors) all.push_back(read(*m, t.name));
+    if (first.empty()) first = all;
+    CHECK(all == first);
+    c.add(std::string(from) + "encoder.layers.1.layer_norm1.weight", {8});
+    CHECK_FALSE(read_hugging_face(c.open(), config, "config.json", nullptr, ""));  // a block too many
+  }
+}
+
+TEST_CASE("a preprocessor whose pictures the model cannot read is told when it is converted") {
+  const nlohmann::json config = {{"model_type", "clip_vision_model"}, {"hidden_size", 8},       {"intermediate_size", 16},
+                                 {"num_hidden_layers", 1},            {"num_attention_heads", 2}, {"image_size", {8, 8}},
+                                 {"patch_size", 4}};
+  small_checkpoint c = clip_vision_tower("");
+  const checkpoint file = c.open();
+  const auto note_of = [&](const nlohmann::json& pre) {
+    const auto m = read_hugging_face(file, config, "config.json", &pre, "preprocessor_config.json");
+    REQUIRE_MESSAGE(m, (m ? "" : m.failure().what));
+    for (const std::string& note : m->notes)
+      if (note.starts_with("pictures ")) return note;
+    return std::string();
+  };
+  CHECK(note_of({{"size", {{"shortest_edge", 10}}}, {"crop_size", 8}}).empty());
+  CHECK(note_of({{"size", {{"shortest_edge", 10}}}, {"crop_size", 9}}).find("9 x 9, the model reads 8 x 8") != std::string::npos);
+  CHECK(note_of({{"size", {{"height", 8}, {"width", 9}}}, {"do_center_crop", false}}).find("8 x 9") != std::string::npos);
+  CHECK(note_of({{"size", {{"shortest_edge", 6}}}, {"crop_size", 8}}).find("does not pad") != std::string::npos);
+  CHECK(note_of({{"do_resize", false}, {"do_center_crop", false}}).find("at another size") != std::string::npos);
+}
+
 TEST_CASE("open_clip, big_vision and timm checkpoints convert with the switches of their references") {
   const fs::path goldens = shared() / "goldens";
   if (missing(goldens / "openclip-clip")) return;

@@ -55,11 +55,9 @@ void add_clip_blocks(plan& p, const std::string& tower, const std::string& sourc
   }
 }
 
-void add_text(plan& p, const std::string& projection, bool bias) {
+void add_text(plan& p, const std::string& from, const std::string& projection, bool bias) {
   const text_config& t = p.config().text;
   const std::int64_t width = t.encoder.width;
-  const std::string from = "text_model.";
-  p.own(from);
   p.ignore_suffix(".position_ids");
   p.table("text.tokens", {t.vocab, width},
           piece{from + "embeddings.token_embedding.weight", {t.vocab, width}});
@@ -80,8 +78,13 @@ void add_patches(plan& p, const std::string& source, bool bias) {
 
 void read_image(const settings& s, vision_config& v, int image, int patch) {
   if (s.integer("num_channels", 3, 1, 64) != 3) s.fail("num_channels", "is not 3");
-  const int size = s.integer("image_size", image, 1, max_image, "vision.image_size");
-  const int side = s.integer("patch_size", patch, 1, 256, "vision.patch");
+  const auto square = [&s](const char* key, int fallback, int most, const std::string& name) {
+    const auto [height, width] = s.size(key, fallback, 1, most, name);  // some classes take [height, width] too
+    if (height != width) s.fail(key, "is oblong, which ocellus does not do");
+    return height;
+  };
+  const int size = square("image_size", image, max_image, "vision.image_size");
+  const int side = square("patch_size", patch, 256, "vision.patch");
   if (size < side) s.fail("image_size", "is smaller than a patch");
   set_image(v, size, size, side);
 }
@@ -91,16 +94,28 @@ settings tower_settings(const settings& root, const char* key, const char* old_k
   return root.child(root.has(old_key) ? old_key : key, defaults);
 }
 
-/// Where the towers come from: both, or the one that a file with one tower holds.
+/// Where the towers come from: both, or the one that a file with one tower holds; and what precedes their tensors' names.
 struct towers {
   bool vision, text;
+  std::string vision_names = "vision_model.", text_names = "text_model.";
 };
 towers find_towers(plan& p, const std::string& model_type) {
   towers t{p.has_prefix("vision_model."), p.has_prefix("text_model.")};
+  const bool vision = model_type.ends_with("_vision_model"), text = model_type.ends_with("_text_model");
+  // transformers 5 saves a tower's own class without the tower's name.
+  if (!t.vision && vision && p.has_prefix("embeddings.patch_embedding.")) t.vision = true, t.vision_names = "";
+  if (!t.text && text && p.has_prefix("embeddings.token_embedding.")) t.text = true, t.text_names = "";
   if (!t.vision && !t.text) p.fail("no tensors named vision_model.* or text_model.*");
-  const bool single = model_type.ends_with("_vision_model") || model_type.ends_with("_text_model");
-  if (!single && t.vision != t.text)
+  if (!vision && !text && t.vision != t.text)
     p.note(t.vision ? "no text tower in the checkpoint" : "no vision tower in the checkpoint");
+  for (const std::string& names : {t.vision_names, t.text_names}) {
+    if (!names.empty()) {
+      p.own(names);
+    } else {
+      for (const char* part : {"embeddings.", "encoder.", "pre_layrnorm.", "post_layernorm.", "final_layer_norm.", "head."})
+        p.own(part);
+    }
+  }
   return t;
 }
 
@@ -125,8 +140,7 @@ void read_clip(plan& p, const settings& root, const std::string& model_type, con
     v.embed = single ? (projected ? s.integer("projection_dim", 512, 1, max_width, "embed") : v.encoder.width)
                      : top_embed;
     const std::int64_t width = v.encoder.width, tokens = std::int64_t{v.grid_h} * v.grid_w + 1;
-    const std::string from = "vision_model.";
-    p.own(from);
+    const std::string& from = have.vision_names;
     p.ignore_suffix(".position_ids");
     add_patches(p, from + "embeddings.patch_embedding", false);
     p.exact("vision.class_token", {width}, piece{from + "embeddings.class_embedding", {width}});
@@ -153,7 +167,7 @@ void read_clip(plan& p, const settings& root, const std::string& model_type, con
     t.context = s.integer("max_position_embeddings", 77, 1, 8192, "text.context");
     t.pad_id = std::max(s.optional_integer("pad_token_id", -1, INT32_MAX - 1).value_or(1), 0);
     // Configurations from before transformers 4.31 say 2, which is wrong and stands for "at the highest id".
-    t.eos_id = s.size("eos_token_id", 49407, 0, INT32_MAX - 1).first;
+    t.eos_id = s.integer("eos_token_id", 49407, 0, INT32_MAX - 1);
     t.pool = t.eos_id == 2 ? pooling::argmax : pooling::eos;
     s.note("text.pool",
            t.pool == pooling::argmax ? "at the highest id" : "at the first id " + std::to_string(t.eos_id),
@@ -163,7 +177,7 @@ void read_clip(plan& p, const settings& root, const std::string& model_type, con
     const bool projected = !single || p.has("text_projection.weight");
     t.embed = single ? (projected ? s.integer("projection_dim", 512, 1, max_width, "embed") : t.encoder.width)
                      : top_embed;
-    add_text(p, projected ? "text_projection" : "", false);
+    add_text(p, have.text_names, projected ? "text_projection" : "", false);
     p.model().tokenizer = {
         .style = text_style::clip_hf, .cleaning = {}, .context = t.context, .vocab_size = t.vocab};
   }
@@ -215,8 +229,7 @@ void read_siglip(plan& p, const settings& root, const std::string& model_type, c
       read_image(s, v, 224, 16);
     }
     const std::int64_t width = v.encoder.width, tokens = std::int64_t{v.grid_h} * v.grid_w, patch = v.patch;
-    const std::string from = "vision_model.";
-    p.own(from);
+    const std::string& from = have.vision_names;
     p.ignore_suffix(".position_ids");
     if (naflex) {
       // A linear layer over patches that lie as [row, column, channel] already.
@@ -271,7 +284,7 @@ void read_siglip(plan& p, const settings& root, const std::string& model_type, c
     s.note("embed", std::to_string(t.embed), "projection_size");
     p.note_switch("text.causal", "false", "fixed by SiglipTextModel");
     p.note_switch("text.pool", "last position", "fixed by SiglipTextModel");
-    add_text(p, "text_model.head", true);
+    add_text(p, have.text_names, have.text_names + "head", true);
     p.model().tokenizer = {.style = {}, .cleaning = {}, .context = t.context, .vocab_size = t.vocab};
     if (have.vision && p.ok() && m.vision.embed != t.embed)
       s.fail("projection_size",
@@ -324,8 +337,8 @@ void read_plain_vit(plan& p, const settings& root, const std::string& model_type
     p.note_switch("vision.position_resize", registers ? "bicubic with antialias" : "bicubic",
                   registers ? "fixed by Dinov2WithRegistersEmbeddings" : "fixed by Dinov2Embeddings");
     if (registers) v.registers = root.integer("num_register_tokens", 4, 0, 256, "vision.registers");
-    p.ignore(prefix + "embeddings.mask_token");
   }
+  p.ignore(prefix + "embeddings.mask_token");
   p.note_switch("vision.pool", "class token", "fixed by the model class");
 
   const std::int64_t width = e.width, tokens = std::int64_t{v.grid_h} * v.grid_w + 1;
@@ -335,6 +348,8 @@ void read_plain_vit(plan& p, const settings& root, const std::string& model_type
   if (v.registers != 0)
     p.exact("vision.registers", {v.registers, width},
             piece{embeddings + "register_tokens", {v.registers, width}});
+  else if (registers && p.dim(embeddings + "register_tokens", 1) == 0)
+    p.ignore(embeddings + "register_tokens");  // [1, 0, C]
   p.exact("vision.positions", {tokens, width}, piece{embeddings + "position_embeddings", {tokens, width}});
   for (int i = 0; i < e.layers && p.ok(); i++) {
     const std::string to = "vision.blocks." + std::to_string(i) + ".";

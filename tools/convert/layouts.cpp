@@ -58,7 +58,8 @@ outcome<model_source> read_model(const checkpoint& file, const source_files& fil
   const bool custom_text =
       has("text.token_embedding.weight") || has("text.positional_embedding") || has_prefix("visual.trunk.");
   const bool openai_names = has_prefix("visual.") || has("token_embedding.weight");
-  const bool hf_towers = has_prefix("vision_model.") || has_prefix("text_model.");
+  const bool hf_towers = has_prefix("vision_model.") || has_prefix("text_model.") ||
+                         has_prefix("embeddings.patch_embedding.") || has_prefix("embeddings.token_embedding.");
   const bool hf_vit = has_prefix("embeddings.patch_embeddings.") || has_prefix("vit.embeddings.") ||
                       has_prefix("dinov2.embeddings.") || has_prefix("dinov2_with_registers.embeddings.");
   const bool timm_names = has("patch_embed.proj.weight") || has("patch_embed.backbone.0.conv.weight");

@@ -329,6 +329,24 @@ void plan::transpose_last_keys() {
   model_.tensors.push_back(std::move(t));
 }
 
+void plan::note_pictures() {
+  const vision_config& v = model_.config.vision;
+  const preprocess_config& c = model_.config.preprocess;
+  if (v.kind == vision_kind::none || v.naflex != 0) return;
+  const auto size = [](int h, int w) { return std::to_string(h) + " x " + std::to_string(w); };
+  const std::string reads = "the model reads " + size(v.image_h, v.image_w);
+  const bool crops = c.crop_h != 0, squashes = c.resize == resize_mode::squash;
+  const int h = crops ? c.crop_h : c.size_h, w = crops ? c.crop_w : c.size_w;
+  if ((crops || squashes) && (h != v.image_h || w != v.image_w)) {
+    note("pictures cannot be embedded: the preprocessor makes them " + size(h, w) + ", " + reads);
+  } else if (crops && c.resize != resize_mode::none &&
+             (h > c.size_h || w > (squashes ? c.size_w : c.size_h))) {
+    note("pictures may be smaller than the preprocessor's crop, and cannot be embedded then: ocellus does not pad");
+  } else if (!crops && !squashes) {
+    note("pictures that the preprocessor leaves at another size cannot be embedded: " + reads);
+  }
+}
+
 outcome<model_source> plan::finish() {
   std::string left;
   int more = 0;
@@ -350,6 +368,7 @@ outcome<model_source> plan::finish() {
   if (ok() && !valid(model_.config))
     fail("the configuration is not one that ocellus can run: a size is out of range or two of them disagree");
   if (!ok()) return error{*problem_};
+  note_pictures();
   if (pools_in_last_block(model_.config.vision)) transpose_last_keys();
   return std::move(model_);
 }

@@ -135,6 +135,8 @@ class plan {
 
  private:
   void add(std::string name, storage kind, shape_list shape, std::vector<piece> pieces);
+  /// Says so where the preprocessor's pictures have not the size that the model reads.
+  void note_pictures();
   /// The last block's attn.keys_t from its attn.qkv.
   void transpose_last_keys();
   bool check(const piece& p);

@@ -327,6 +327,7 @@ outcome<std::vector<std::byte>> build_from_file(const fs::path& path, const toke
   if (!v) return v.failure();
   tokenizer_options o = options;
   if (!o.style) o.style = text_style::clip_openclip;
+  if (*o.style == text_style::clip_hf) add_default_tokens(*v);
   return build_clip_tokenizer(*v, o);
 }
 
