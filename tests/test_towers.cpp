@@ -280,6 +280,41 @@ std::vector<golden_case> golden_cases() {
 
 // More images than run through a tower together (kernel_table::batch_rows), and more than are pooled together
 // (model::batch_images). In bf16 the image alone has its activations rounded by each product, where the set rounds them.
+TEST_CASE("towers: a batch that the model cannot read is refused") {
+  int refused = 0;
+  for (const golden_case& of : golden_cases()) {
+    const npy p = read_npy(of.arrays / "pixel_values.npy");
+    if (!p || read_npy(of.arrays / "spatial_shapes.npy")) continue;
+    const converted file(of.checkpoint, dtype::s8);
+    REQUIRE_MESSAGE(file.error == "", of.name);
+    const result<model> m = model::open(file.path.c_str());
+    REQUIRE_MESSAGE(m, of.name);
+    const vision_config& v = m->config().vision;
+    std::vector<float> out(static_cast<std::size_t>(m->embed())), logits(1);
+    std::vector<float> pixels(3 * static_cast<std::size_t>((v.image_h + 1) * (v.image_w + 1)),
+                              std::numeric_limits<float>::quiet_NaN());
+    workspace work;
+    nn::image_batch in;
+    in.count = 1;
+    in.height = v.image_h;
+    in.width = v.image_w;
+    INFO(of.name);
+    CHECK(m->encode_batch(in, out.data(), work) == status::invalid_argument);  // no pixels
+    in.pixels = pixels.data();
+    CHECK(m->encode_batch(in, out.data(), work) == status::ok);  // UBSan: not a number becomes a byte
+    if (v.classes == 0)
+      CHECK(m->encode_batch(in, out.data(), work, {}, logits.data()) == status::no_classes);
+    if (v.positions == position_resize::none) {
+      in.width++;
+      CHECK(m->encode_batch(in, out.data(), work) == status::wrong_shape);
+    }
+    in.count = -1;
+    CHECK(m->encode_batch(in, out.data(), work) == status::invalid_argument);
+    refused++;
+  }
+  CHECK(refused > 0);
+}
+
 TEST_CASE("towers: an image of a large batch has the bits that it has alone") {
   int compared = 0;
   for (const golden_case& of : golden_cases()) {

@@ -91,6 +91,9 @@ std::vector<float> embed_pixels(const model& m, options& o) {
   std::vector<float> e(static_cast<std::size_t>(s[0]) * static_cast<std::size_t>(m.embed()));
   workspace work;
   const status done = m.encode_batch(in, e.data(), work, o.executor());
+  if (done == status::wrong_shape && v.positions != position_resize::none)
+    throw failure(o.pixels + ": the model reads at least one patch of " + std::to_string(v.patch) + " x " +
+                  std::to_string(v.patch) + " pixels, and at most " + std::to_string(model::max_tokens) + " patches");
   if (done == status::wrong_shape)
     throw failure(o.pixels + ": the model reads " + std::to_string(v.image_h) + " x " +
                   std::to_string(v.image_w) + " pixels");

@@ -1,10 +1,12 @@
 #include "program.hpp"
 
 #include <ocellus/image/load.hpp>
+#include <ocellus/text/unicode.hpp>
 
 #include <nlohmann/json.hpp>
 
 #include <cerrno>
+#include <charconv>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
@@ -93,6 +95,33 @@ bool ends_with(const std::string& s, const char* end) {
   return s.size() >= n && s.compare(s.size() - n, n, end) == 0;
 }
 
+/// A line of JSON in which broken UTF-8 and escapes of half a surrogate pair stand for U+FFFD, as in plain text.
+std::string mended(std::string_view line) {
+  std::string out;
+  for (std::size_t i = 0; i < line.size();) {
+    unsigned char utf8[4];
+    const int n = unicode::encode_utf8(unicode::decode_one(line, i), utf8);
+    out.append(reinterpret_cast<const char*>(utf8), static_cast<std::size_t>(n));
+  }
+  const auto unit = [&out](std::size_t at) {  // of an escape \uXXXX that begins there, else 0
+    unsigned value = 0;
+    if (at + 6 > out.size() || out[at] != '\\' || out[at + 1] != 'u') return 0u;
+    const char* const end = out.data() + at + 6;
+    return std::from_chars(out.data() + at + 2, end, value, 16).ptr == end ? value : 0u;
+  };
+  for (std::size_t at = out.find('\\'); at != std::string::npos && at + 1 < out.size(); at = out.find('\\', at)) {
+    const unsigned first = unit(at);
+    const bool high = first >= 0xD800 && first < 0xDC00;
+    if (high && unit(at + 6) >= 0xDC00 && unit(at + 6) < 0xE000) {
+      at += 12;
+    } else {
+      if (first >= 0xD800 && first < 0xE000) out.replace(at, 6, "\\uFFFD");
+      at += first != 0 ? 6 : 2;  // another escape is two characters long: of "\\\\" the second begins none
+    }
+  }
+  return out;
+}
+
 }  // namespace
 
 std::vector<std::string> read_texts(const std::string& path) {
@@ -107,7 +136,7 @@ std::vector<std::string> read_texts(const std::string& path) {
       depth = d > depth ? d : depth;
       return d < 16;
     };
-    const nlohmann::json object = nlohmann::json::parse(lines[i], shallow, false);
+    const nlohmann::json object = nlohmann::json::parse(mended(lines[i]), shallow, false);
     if (object.is_discarded() || !object.is_object()) throw bad("not a JSON object");
     const auto text = object.find("text");
     if (text == object.end() || !text->is_string()) throw bad("no \"text\"");
@@ -144,15 +173,24 @@ picture_chunk load_pictures(const std::vector<std::string>& files, std::size_t b
 void encode_chunk(const model& model, picture_chunk& chunk, float* features, float* logits, workspace& work,
                   const ocellus::executor& threads) {
   // one odd picture (a size that cannot be cropped) must not stop the others: check sizes first
+  const preprocess_config& prepare = model.config().preprocess;
+  const vision_config& v = model.config().vision;
+  const auto size = [](int h, int w) { return std::to_string(h) + " x " + std::to_string(w); };
   std::vector<image_view> views;
   std::vector<std::size_t> rows;
   for (std::size_t i = 0; i < chunk.pictures.size(); i++) {
     if (!chunk.errors[i].empty()) continue;
     const image_view view = chunk.pictures[i];
-    const result<preprocess_shape> shape =
-        preprocess_shape_of(model.config().preprocess, view.width, view.height);
+    const result<preprocess_shape> shape = preprocess_shape_of(prepare, view.width, view.height);
     if (!shape) {
-      chunk.errors[i] = to_string(shape.error());
+      chunk.errors[i] = shape.error() != status::invalid_argument
+                            ? to_string(shape.error())
+                            : "too small for the crop of " + size(prepare.crop_h, prepare.crop_w) + " pixels";
+      continue;
+    }
+    if (v.naflex == 0 && (shape->window.h != v.image_h || shape->window.w != v.image_w)) {
+      chunk.errors[i] = "prepared as the model's preprocessor says it has " + size(shape->window.h, shape->window.w) +
+                        " pixels, the model reads " + size(v.image_h, v.image_w);
       continue;
     }
     views.push_back(view);
@@ -163,9 +201,13 @@ void encode_chunk(const model& model, picture_chunk& chunk, float* features, flo
   const auto classes = static_cast<std::size_t>(model.config().vision.classes);
   std::vector<float> packed(views.size() * width),
       packed_logits(logits == nullptr ? 0 : views.size() * classes);
-  const status s = model.encode_pictures(views, packed.data(), work, threads,
-                                         logits == nullptr ? nullptr : packed_logits.data());
-  if (s != status::ok) throw failure(to_string(s));
+  const auto encode = [&](std::size_t first, std::size_t n) {
+    return model.encode_pictures({views.data() + first, n}, packed.data() + first * width, work, threads,
+                                 logits == nullptr ? nullptr : packed_logits.data() + first * classes);
+  };
+  if (encode(0, views.size()) != status::ok)  // one of them it must be: each alone, to name it and answer the others
+    for (std::size_t i = 0; i < rows.size(); i++)
+      if (const status s = encode(i, 1); s != status::ok) chunk.errors[rows[i]] = to_string(s);
   for (std::size_t i = 0; i < rows.size(); i++) {
     std::memcpy(features + rows[i] * width, packed.data() + i * width, width * sizeof(float));
     if (logits != nullptr)

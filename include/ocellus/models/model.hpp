@@ -7,9 +7,9 @@
 //   auto p = model->scores(*image, *texts);                           // softmax (CLIP) or sigmoid (SigLIP)
 //
 // Guarantees: an open model never changes, so any number of threads may use it at once. Nothing throws,
-// prints or aborts; no thread is started (pass an executor to use several). The functions that take a
-// `workspace` allocate only when it has to grow; the convenient ones that return `embeddings` allocate their
-// result and a workspace.
+// prints or aborts; no thread is started (pass an executor to use several). encode_batch allocates only when its
+// `workspace` has to grow; the other functions that take one also make some small arrays, ids and resized pictures, a
+// dozen blocks at most; those that return `embeddings` allocate their result and a workspace.
 #pragma once
 
 #include <ocellus/core/memory.hpp>
@@ -37,7 +37,7 @@
 
 OCELLUS_BEGIN
 
-/// Memory for the activations of a call. Keep one per thread and calls stop allocating once it has grown.
+/// Memory for the activations of a call. Keep one per thread: calls stop allocating those once it has grown.
 class workspace {
  public:
   /// Room for `bytes`; the contents are not kept. out_of_memory.
@@ -90,7 +90,9 @@ class embeddings {
 class model {
  public:
 #if OCELLUS_HAS_MMAP
-  /// Opens a packed file by mmap; only where the system has it (POSIX). Errors: those of mapped_file,
+  /// Opens a packed file by mmap; only where the system has it (POSIX). Configuration and tables are checked by their
+  /// checksums, weights and tokenizer only by file().verify(), which reads the whole file: call it after a download. A
+  /// file that is open must not be overwritten in place: write beside it and rename. Errors: those of mapped_file,
   /// packed_file and tokenizer, bad_config, missing_tensor, wrong_shape, unsupported_dtype,
   /// unsupported_layout, out_of_memory.
   static result<model> open(const char* path, const kernel_table& kernels = best_kernels()) noexcept {
@@ -140,22 +142,30 @@ class model {
   // -----------------------------------------------------
 
   /// Image features [in.count, E] of a batch in one of image_batch's forms; `logits` [in.count, classes] too,
-  /// for a classifier. Errors: no_vision_tower, wrong_shape (a size that the position table does not fit),
-  /// out_of_memory.
+  /// for a classifier. Errors: no_vision_tower, no_classes (logits of a model without a classifier), invalid_argument
+  /// (no pixels, a negative count), wrong_shape (another size than the model's, unless it resizes its position table;
+  /// more patches than patch_stride), out_of_memory.
   status encode_batch(const nn::image_batch& in, float* out, workspace& work, const executor& threads = {},
                       float* logits = nullptr, const nn::stage_observer& observe = {}) const noexcept {
     if (!has_vision()) return status::no_vision_tower;
+    const vision_config& v = config_.vision;
+    if (logits != nullptr && v.classes == 0) return status::no_classes;
+    if (in.count < 0) return status::invalid_argument;
+    if (in.count == 0) return status::ok;
+    if (in.pixels == nullptr && in.rgb == nullptr && in.rgbs == nullptr && in.patches == nullptr)
+      return status::invalid_argument;
     const fp_env guard;
     const nn::runner<dynamic> run{kernels_, threads};
-    const vision_config& v = config_.vision;
     if (v.kind == vision_kind::resnet) return encode_resnet(run, in, out, work, observe);
     const auto tokens = [&](int i) {
       return in.grid_h(i, v.patch) * in.grid_w(i, v.patch) + (v.class_token != 0 ? 1 : 0) + v.registers;
     };
     for (int i = 0; i < in.count; i++) {
       const int gh = in.grid_h(i, v.patch), gw = in.grid_w(i, v.patch);
-      const bool fits = v.positions != position_resize::none || (gh == v.grid_h && gw == v.grid_w);
+      const bool sized = in.grids != nullptr || (in.height == v.image_h && in.width == v.image_w);
+      const bool fits = v.positions != position_resize::none || (gh == v.grid_h && gw == v.grid_w && sized);
       if (gh < 1 || gw < 1 || gh > 4096 || gw > 4096 || gh * gw > max_tokens || !fits) return status::wrong_shape;
+      if (in.patches != nullptr && gh * gw > in.patch_stride) return status::wrong_shape;
     }
     const int parts = threads.concurrency < 1 ? 1 : threads.concurrency;
     for (int first = 0, end = 0; first < in.count; first = end) {
@@ -210,6 +220,7 @@ class model {
                     const executor& threads = {}, const nn::stage_observer& observe = {}) const noexcept {
     if (!has_text()) return status::no_text_tower;
     const text_config& t = config_.text;
+    if (count < 0) return status::invalid_argument;
     if (context < 1 || context > t.context) return status::wrong_shape;
     for (std::ptrdiff_t i = 0; i < static_cast<std::ptrdiff_t>(count) * context; i++)
       if (ids[i] < 0 || ids[i] >= t.vocab) return status::token_out_of_range;
@@ -349,7 +360,8 @@ class model {
     return encode_batch(in, out, work, threads, logits);
   }
 
-  /// Texts in UTF-8. Errors: no_text_tower, no_tokenizer, those of tokenizer::encode and encode_ids.
+  /// Texts in UTF-8; those beyond the context are cut as the reference does, which tokenizer::encode tells. Errors:
+  /// no_text_tower, no_tokenizer, those of tokenizer::encode and encode_ids.
   result<embeddings> encode_text(std::span<const std::string_view> texts,
                                  const executor& threads = {}) const noexcept {
     if (!has_text()) return status::no_text_tower;

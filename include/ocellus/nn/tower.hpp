@@ -76,7 +76,8 @@ void project(const runner<Kernels>& run, const linear_weights& w, const operand&
 struct image_batch {
   int count = 0;
   int height = 0, width = 0;            ///< pixels (not for patches)
-  const float* pixels = nullptr;        ///< [B, 3, height, width], normalised
+  /// [B, 3, height, width], normalised. Patch embeddings in s8 or bf16 turn them back into bytes, clamped (NaN: 0).
+  const float* pixels = nullptr;
   const std::uint8_t* rgb = nullptr;    ///< [B, height, width, 3], resized and cropped, not normalised
   /// [B] pictures of grids[b] patches each (NaFlex), not normalised
   const std::uint8_t* const* rgbs = nullptr;
@@ -166,7 +167,7 @@ inline void patch_rows(const vision_weights& w, const preprocess_config& pre, co
   const auto raw = [&pre](float x, int c) { return (x * pre.std[c] + pre.mean[c]) * 255.f; };
   const auto to_u8 = [&raw](float x, int c) {
     const float u = raw(x, c) + 0.5f;
-    return static_cast<std::uint8_t>(u < 0.f ? 0.f : u > 255.f ? 255.f : u);
+    return static_cast<std::uint8_t>(u > 0.f ? (u < 255.f ? u : 255.f) : 0.f);  // NaN: 0
   };
   for (int y = 0; y < gh; y++)
     for (int x = 0; x < gw; x++) {
