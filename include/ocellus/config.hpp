@@ -38,7 +38,7 @@
 #define OCELLUS_ABI_BASE_ base
 #endif
 
-// What compilers use beside these levels: bits of FMA and BMI2, which -mavx2 does not bring, and of AVX-512's later parts.
+// What compilers use beside these levels: FMA and BMI2, which -mavx2 does not bring, and AVX-512's later parts.
 #if defined(__FMA__) && defined(__BMI2__)
 #define OCELLUS_ABI_FMA_ f
 #elif defined(__FMA__) || defined(__BMI2__)

@@ -24,8 +24,8 @@ constexpr const char* examples =
     "  ocellus-convert demo.pt -o demo.oc --dtype s8 --vision-only --emit-header demo.hpp --labels cat,dog\n\n"
     "Exit codes: 0 done, 1 the input or the output is at fault (one line says why), 2 wrong usage.";
 
-int wrong_usage(const char* why) {
-  std::fprintf(stderr, "ocellus-convert: %s\n", why);
+int wrong_usage(const std::string& why) {
+  std::fprintf(stderr, "ocellus-convert: %s\n", why.c_str());
   return 2;
 }
 
@@ -80,8 +80,10 @@ int run(int argc, char** argv) {
   app.set_version_flag("--version", ocellus::convert::converter_version);
   try {
     app.parse(argc, argv);
+  } catch (const CLI::Success& e) {  // --help, --version
+    return app.exit(e);
   } catch (const CLI::ParseError& e) {
-    return app.exit(e) == 0 ? 0 : 2;
+    return wrong_usage(std::string(e.what()) + " (see ocellus-convert --help)");
   }
   options.source = source;
   options.output = output;
