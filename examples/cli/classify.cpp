@@ -158,8 +158,7 @@ void classify(options& o) {
   counter progress("pictures", o.images.size());
   for (std::size_t i = 0; i < o.images.size(); i += chunk) {
     const std::size_t end = std::min(i + chunk, o.images.size());
-    picture_chunk pictures =
-        load_pictures(o.images, i, end, o.upright || m.config().apply_orientation != 0, threads);
+    const picture_chunk pictures = load_pictures(m, o.images, i, end, o.upright, threads);
     std::vector<float> e((end - i) * width), logits(head ? (end - i) * labels.size() : 0);
     encode_chunk(m, pictures, e.data(), head ? logits.data() : nullptr, work, threads);
     m.normalise(e.data(), static_cast<int>(end - i), static_cast<int>(width));

@@ -25,8 +25,7 @@ std::vector<float> embed_images(const model& m, options& o) {
   counter progress("pictures", o.images.size());
   for (std::size_t i = 0; i < o.images.size(); i += chunk) {
     const std::size_t end = std::min(i + chunk, o.images.size());
-    picture_chunk pictures =
-        load_pictures(o.images, i, end, o.upright || m.config().apply_orientation != 0, threads);
+    const picture_chunk pictures = load_pictures(m, o.images, i, end, o.upright, threads);
     encode_chunk(m, pictures, e.data() + i * width, nullptr, work, threads);
     for (std::size_t j = i; j < end; j++)
       if (!pictures.errors[j - i].empty()) throw failure(o.images[j] + ": " + pictures.errors[j - i]);

@@ -151,63 +151,76 @@ std::vector<std::string> read_lines(const std::string& path) {
   return lines;
 }
 
-picture_chunk load_pictures(const std::vector<std::string>& files, std::size_t begin, std::size_t end,
-                            bool upright, const ocellus::executor& threads) {
+picture_chunk load_pictures(const model& model, const std::vector<std::string>& files, std::size_t begin,
+                            std::size_t end, bool upright, const ocellus::executor& threads) {
+  const preprocess_config& prepare = model.config().preprocess;
+  const vision_config& v = model.config().vision;
   picture_chunk chunk;
   chunk.pictures.resize(end - begin);
+  chunk.grids.resize(2 * (end - begin));
   chunk.errors.resize(end - begin);
   load_options options;
-  options.exif_orientation = upright;
-  threads.for_each(static_cast<int>(end - begin), [&](int i) {
-    const auto at = static_cast<std::size_t>(i);
-    result<image> picture = load_image(files[begin + at].c_str(), options);
-    if (picture) {
-      chunk.pictures[at] = std::move(*picture);
-    } else {
-      chunk.errors[at] = to_string(picture.error());
-    }
-  });
+  options.exif_orientation = upright || model.config().apply_orientation != 0;
+  const auto size = [](int h, int w) { return std::to_string(h) + " x " + std::to_string(w); };
+  const auto load = [&](std::size_t i, const ocellus::executor& helpers) -> std::string {
+    const result<image> decoded = load_image(files[begin + i].c_str(), options);
+    if (!decoded) return to_string(decoded.error());
+    const image_view view = *decoded;
+    const result<preprocess_shape> shape = preprocess_shape_of(prepare, view.width, view.height);
+    if (!shape)
+      return shape.error() != status::invalid_argument
+                 ? to_string(shape.error())
+                 : "too small for the crop of " + size(prepare.crop_h, prepare.crop_w) + " pixels";
+    if (v.naflex == 0 && (shape->window.h != v.image_h || shape->window.w != v.image_w))
+      return "prepared as the model's preprocessor says it has " + size(shape->window.h, shape->window.w) +
+             " pixels, the model reads " + size(v.image_h, v.image_w);
+    result<image> ready = preprocess(view, prepare, model.kernels().resample, helpers);
+    if (!ready) return to_string(ready.error());
+    chunk.pictures[i] = std::move(*ready);
+    chunk.grids[2 * i] = shape->grid_h;
+    chunk.grids[2 * i + 1] = shape->grid_w;
+    return {};
+  };
+  if (end - begin == 1) {
+    chunk.errors[0] = load(0, threads);
+  } else {  // a picture each: only those at work are there in full
+    threads.for_each(static_cast<int>(end - begin), [&](int i) {
+      chunk.errors[static_cast<std::size_t>(i)] = load(static_cast<std::size_t>(i), {});
+    });
+  }
   return chunk;
 }
 
-void encode_chunk(const model& model, picture_chunk& chunk, float* features, float* logits, workspace& work,
+void encode_chunk(const model& model, const picture_chunk& chunk, float* features, float* logits, workspace& work,
                   const ocellus::executor& threads) {
-  // one odd picture (a size that cannot be cropped) must not stop the others: check sizes first
-  const preprocess_config& prepare = model.config().preprocess;
   const vision_config& v = model.config().vision;
-  const auto size = [](int h, int w) { return std::to_string(h) + " x " + std::to_string(w); };
-  std::vector<image_view> views;
   std::vector<std::size_t> rows;
+  std::vector<const std::uint8_t*> pictures;
+  std::vector<std::uint8_t> pixels;  // of all, where they have one size
+  std::vector<int> grids;
   for (std::size_t i = 0; i < chunk.pictures.size(); i++) {
     if (!chunk.errors[i].empty()) continue;
-    const image_view view = chunk.pictures[i];
-    const result<preprocess_shape> shape = preprocess_shape_of(prepare, view.width, view.height);
-    if (!shape) {
-      chunk.errors[i] = shape.error() != status::invalid_argument
-                            ? to_string(shape.error())
-                            : "too small for the crop of " + size(prepare.crop_h, prepare.crop_w) + " pixels";
-      continue;
-    }
-    if (v.naflex == 0 && (shape->window.h != v.image_h || shape->window.w != v.image_w)) {
-      chunk.errors[i] = "prepared as the model's preprocessor says it has " + size(shape->window.h, shape->window.w) +
-                        " pixels, the model reads " + size(v.image_h, v.image_w);
-      continue;
-    }
-    views.push_back(view);
+    const image& p = chunk.pictures[i];
     rows.push_back(i);
+    pictures.push_back(p.pixels());
+    if (v.naflex == 0) pixels.insert(pixels.end(), p.pixels(), p.pixels() + p.stride() * p.height());
+    grids.insert(grids.end(), {chunk.grids[2 * i], chunk.grids[2 * i + 1]});
   }
-  if (views.empty()) return;
-  const auto width = static_cast<std::size_t>(model.embed());
-  const auto classes = static_cast<std::size_t>(model.config().vision.classes);
-  std::vector<float> packed(views.size() * width),
-      packed_logits(logits == nullptr ? 0 : views.size() * classes);
-  const auto encode = [&](std::size_t first, std::size_t n) {
-    return model.encode_pictures({views.data() + first, n}, packed.data() + first * width, work, threads,
-                                 logits == nullptr ? nullptr : packed_logits.data() + first * classes);
-  };
-  if (encode(0, views.size()) != status::ok)  // one of them it must be: each alone, to name it and answer the others
-    for (std::size_t i = 0; i < rows.size(); i++)
-      if (const status s = encode(i, 1); s != status::ok) chunk.errors[rows[i]] = to_string(s);
+  if (rows.empty()) return;
+  nn::image_batch in;
+  in.count = static_cast<int>(rows.size());
+  if (v.naflex != 0) {
+    in.rgbs = pictures.data();
+    in.grids = grids.data();
+  } else {
+    in.rgb = pixels.data();
+    in.height = v.image_h;
+    in.width = v.image_w;
+  }
+  const auto width = static_cast<std::size_t>(model.embed()), classes = static_cast<std::size_t>(v.classes);
+  std::vector<float> packed(rows.size() * width), packed_logits(logits == nullptr ? 0 : rows.size() * classes);
+  const status s = model.encode_batch(in, packed.data(), work, threads, logits == nullptr ? nullptr : packed_logits.data());
+  if (s != status::ok) throw failure(to_string(s));
   for (std::size_t i = 0; i < rows.size(); i++) {
     std::memcpy(features + rows[i] * width, packed.data() + i * width, width * sizeof(float));
     if (logits != nullptr)

@@ -54,19 +54,20 @@ std::vector<std::string> read_lines(const std::string& path);
 /// The whole file. Errors name it.
 std::string read_file(const std::string& path);
 
-/// Decoded, resized and cropped pictures of one chunk, ready for a tower; `error` of each that failed.
+/// Pictures of one chunk, decoded, resized and cropped: ready for a tower.
 struct picture_chunk {
   std::vector<ocellus::image> pictures;  ///< empty where it failed
+  std::vector<int> grids;                ///< [n, 2]: patches down and across (NaFlex)
   std::vector<std::string> errors;       ///< "" where it worked
 };
 
-/// Decodes files[begin, end), several at once.
-picture_chunk load_pictures(const std::vector<std::string>& files, std::size_t begin, std::size_t end, bool upright,
-                            const ocellus::executor& threads);
+/// Decodes and prepares files[begin, end), several at once.
+picture_chunk load_pictures(const ocellus::model& model, const std::vector<std::string>& files, std::size_t begin,
+                            std::size_t end, bool upright, const ocellus::executor& threads);
 
-/// The features of the pictures of a chunk that could be read, [n, width], `logits` [n, classes] with them; a picture
-/// that cannot be preprocessed gets an error in the chunk, and its rows stay zero.
-void encode_chunk(const ocellus::model& model, picture_chunk& chunk, float* features, float* logits,
+/// The features of the pictures of a chunk that could be prepared, [n, width], `logits` [n, classes] with them; the
+/// others' rows stay zero.
+void encode_chunk(const ocellus::model& model, const picture_chunk& chunk, float* features, float* logits,
                   ocellus::workspace& work, const ocellus::executor& threads);
 
 /// Counts up on a terminal's stderr; silent elsewhere.
