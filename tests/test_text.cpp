@@ -183,6 +183,12 @@ TEST_CASE("text: NFC composes, reorders and leaves excluded compositions apart")
   CHECK(nfc("\u212B") == "\u00C5");
   CHECK(nfc("\u0958") == "\u0915\u093C");  // a composition that Unicode excludes
   CHECK(nfc("\u0301e") == "\u0301e");      // nothing to stand on
+  CHECK(nfc("=\u089D\u0332") == "=\u0332\u089D");
+  const auto older = [](std::string_view text) {
+    return applied(text, [](text32& t) { unicode::nfc(t, unicode::tables::late_marks); });
+  };
+  CHECK(older("=\u089D\u0332") == "=\u089D\u0332");  // a mark that the tokenizers library takes for a letter
+  CHECK(older("a\u0302\u0323") == "\u1EAD");
   CHECK(nfc("a\u0315\u0300") == "\u00E0\u0315");
 }
 

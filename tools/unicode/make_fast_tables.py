@@ -6,10 +6,11 @@ then clang-format -i the header)
 
 Their classes come from several versions of Unicode, older and newer than that of unicode_tables.hpp, so BERT's are asked
 of the tokenizers library, one code point at a time. Grapheme clusters are Unicode's (annex 29), from the regex package,
-without the marks that the library does not know yet.
+without the marks that the library does not know yet. So is NFC's order of marks: unicode_tables.hpp's, without those.
 """
 import os
 import struct
+import unicodedata
 
 import regex
 import tokenizers
@@ -46,6 +47,18 @@ def bert_classes():
         "punctuation": [c for c in POINTS if cut[c] == ["a", chr(c), "b"]],
         "ideographs": [c for c in POINTS if cjk(chr(c)) != chr(c)],
     }
+
+
+def late_marks():
+    """Marks of this Python's Unicode that the library's NFC does not bring into order."""
+    nfc = normalizers.NFC().normalize_str
+
+    def moves(c):
+        pair = chr(c) + "\u0332" if unicodedata.combining(chr(c)) > 220 else "\u0301" + chr(c)  # of falling classes
+        return nfc("0" + pair) != "0" + pair
+
+    assert unicodedata.unidata_version == "14.0.0", "unicode_tables.hpp has Unicode 14"
+    return [c for c in POINTS if unicodedata.combining(chr(c)) != 0 and not moves(c)]
 
 
 def ranges(name, points, doc):
@@ -96,6 +109,7 @@ namespace unicode::tables {{
 {ranges("bert_marks", bert_sets["marks"], "What it removes as accents.")}
 {ranges("bert_punctuation", bert_sets["punctuation"], "What BERT cuts out as a word of its own.")}
 {ranges("bert_ideographs", bert_sets["ideographs"], "What it puts between blanks: ideographs.")}
+{ranges("late_marks", late_marks(), "Combining marks that their NFC takes for letters.")}
 {array("std::uint32_t", "grapheme_firsts", firsts, "0x{:x}", "First of each run of a grapheme class; the class is in the upper 8 bits.")}
 {array("std::uint32_t", "grapheme_lasts", [b for _, b, _ in graphemes], "0x{:x}", "Last of each run.")}
 }}  // namespace unicode::tables

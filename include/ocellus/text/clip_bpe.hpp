@@ -16,6 +16,7 @@
 #include <ocellus/text/blob.hpp>
 #include <ocellus/text/buffer.hpp>
 #include <ocellus/text/clean.hpp>
+#include <ocellus/text/fast_tables.hpp>
 #include <ocellus/text/unicode.hpp>
 
 #include <algorithm>
@@ -204,12 +205,12 @@ class clip_bpe {
     });
   }
 
-  /// NFC, each run of white space to one blank, lower case letter by letter.
+  /// NFC as the tokenizers library has it, each run of white space to one blank, lower case letter by letter.
   static bool normalize_hf(std::string_view text, text_buffer<char>& out) noexcept {
     text32 letters;
     if (!detail::is_ascii(text)) {
       unicode::decode_utf8(text, letters);
-      unicode::nfc(letters);
+      unicode::nfc(letters, unicode::tables::late_marks);
       cleaning::lower(letters, unicode::sigma::alone);
       collapse_runs(letters);
       unicode::encode_utf8(letters.span(), out);

@@ -43,6 +43,12 @@ constexpr bool is_py_space(char32_t c) noexcept { return properties(c).flags & t
 /// \p{Nd}: \d of Python's re.
 constexpr bool is_decimal(char32_t c) noexcept { return properties(c).flags & tables::decimal; }
 
+/// True if c lies in one of the runs of a table of fast_tables.hpp: first and last code point of each, ascending.
+constexpr bool is_in_runs(std::span<const std::uint32_t> runs, char32_t c) noexcept {
+  const auto at = std::lower_bound(runs.begin(), runs.end(), static_cast<std::uint32_t>(c));
+  return at != runs.end() && (*at == c || (at - runs.begin()) % 2 == 1);
+}
+
 /// Decodes one code point at text[i] and moves i behind it. A broken sequence gives U+FFFD and i moves over
 /// its longest prefix that could have begun a valid one (at least one byte), as Python's errors="replace"
 /// does. i < text.size().
@@ -194,10 +200,16 @@ inline char32_t compose(char32_t first, char32_t second) noexcept {
   return found ? tables::decomposed[*at] : 0;
 }
 
+/// The combining class of c; 0 in the runs of `letters`.
+constexpr int class_of(char32_t c, std::span<const std::uint32_t> letters) noexcept {
+  const int ccc = properties(c).combining_class;
+  return ccc != 0 && is_in_runs(letters, c) ? 0 : ccc;
+}
+
 /// Sorts each run of combining marks by class, keeping the order of equal ones. Counting, not
 /// std::stable_sort: linear on hostile runs, and no temporary buffer of the standard library's.
-inline void order_marks(text32& text) noexcept {
-  const auto ccc = [](char32_t c) { return properties(c).combining_class; };
+inline void order_marks(text32& text, std::span<const std::uint32_t> letters) noexcept {
+  const auto ccc = [letters](char32_t c) { return static_cast<std::size_t>(class_of(c, letters)); };
   text32 sorted;
   for (std::size_t i = 0; i < text.size();) {
     std::size_t end = i;
@@ -215,13 +227,13 @@ inline void order_marks(text32& text) noexcept {
 }
 
 /// Composes in place; `text` is in canonical order.
-inline void compose_all(text32& text) noexcept {
+inline void compose_all(text32& text, std::span<const std::uint32_t> letters) noexcept {
   std::size_t kept = 0;
   std::size_t starter = static_cast<std::size_t>(-1);
   int last_class = -1;  // class of the last mark kept after the starter, -1: none
   for (std::size_t i = 0; i < text.size(); ++i) {
     const char32_t c = text[i];
-    const int ccc = properties(c).combining_class;
+    const int ccc = class_of(c, letters);
     if (starter != static_cast<std::size_t>(-1) && last_class < ccc) {
       if (const char32_t whole = compose(text[starter], c)) {
         text[starter] = whole;
@@ -241,8 +253,9 @@ inline void compose_all(text32& text) noexcept {
 
 }  // namespace detail
 
-/// Normalisation form C, in place. Text without active characters (nearly all) is left alone at once.
-inline void nfc(text32& text) noexcept {
+/// Normalisation form C, in place. Text without active characters (nearly all) is left alone at once. Marks in the runs
+/// of `letters` count as letters: an older Unicode's view.
+inline void nfc(text32& text, std::span<const std::uint32_t> letters = {}) noexcept {
   const auto active = [](char32_t c) { return properties(c).flags & tables::nfc_active; };
   if (std::none_of(text.begin(), text.end(), active)) return;
   text32 parts;
@@ -258,8 +271,8 @@ inline void nfc(text32& text) noexcept {
     text.fail();
     return;
   }
-  detail::order_marks(parts);
-  detail::compose_all(parts);
+  detail::order_marks(parts, letters);
+  detail::compose_all(parts, letters);
   text.swap(parts);
 }
 

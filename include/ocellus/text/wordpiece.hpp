@@ -48,17 +48,6 @@ inline constexpr std::uint32_t wordpiece_most_letters = 256;
 inline constexpr std::uint32_t wordpiece_max_special = 1024;  ///< bytes
 inline constexpr std::string_view wordpiece_inside = "##";    ///< prefix of pieces that do not begin a word
 
-namespace unicode {
-
-/// True if c lies in one of the runs of a table of fast_tables.hpp.
-template <std::size_t N>
-constexpr bool is_in_runs(const std::uint32_t (&runs)[N], char32_t c) noexcept {
-  const auto* at = std::lower_bound(std::begin(runs), std::end(runs), static_cast<std::uint32_t>(c));
-  return at != std::end(runs) && (*at == c || (at - std::begin(runs)) % 2 == 1);
-}
-
-}  // namespace unicode
-
 /// The encoder of kind wordpiece. Use it through ocellus::tokenizer.
 class wordpiece {
  public:
@@ -169,7 +158,7 @@ class wordpiece {
           unicode::detail::decompose(c, out);
         }
       }
-      unicode::detail::order_marks(out);
+      unicode::detail::order_marks(out, unicode::tables::late_marks);
       const auto* end = std::remove_if(out.begin(), out.end(),
                                        [](char32_t c) { return unicode::is_in_runs(tables::bert_marks, c); });
       out.truncate(static_cast<std::size_t>(end - out.begin()));
