@@ -20,10 +20,6 @@
 
 #include <benchmark/benchmark.h>
 
-#if defined(__linux__)
-#include <sched.h>
-#endif
-
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -34,7 +30,6 @@
 #include <optional>
 #include <random>
 #include <string>
-#include <thread>
 #include <vector>
 
 namespace {
@@ -431,13 +426,7 @@ constexpr named towers[] = {{"clip_vit_b32", &presets::clip_vit_b32.vision},
                             {"siglip_so400m_14_384", &presets::siglip_so400m_14_384.vision}};
 
 /// Whether this process may use two CPUs: on one, two threads only get in each other's way.
-bool two_threads() {
-#if defined(__linux__)  // std::thread::hardware_concurrency does not know of taskset
-  cpu_set_t mine;
-  if (sched_getaffinity(0, sizeof(mine), &mine) == 0) return CPU_COUNT(&mine) > 1;
-#endif
-  return std::thread::hardware_concurrency() > 1;
-}
+bool two_threads() { return thread_pool::cores() > 1; }
 
 void add_set(const std::string& set, const bench_table& table) {
   for (const int threads : {1, 2})

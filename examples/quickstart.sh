@@ -22,3 +22,4 @@ echo "== 4/4  Classify"
 pictures=(examples/demo/pictures/*.png)
 echo "+ build/ocellus classify build/demo.oc --labels-file examples/demo/labels.txt --image examples/demo/pictures/*.png"
 build/ocellus classify build/demo.oc --labels-file examples/demo/labels.txt --image "${pictures[@]}"
+echo "The demo model is tiny: it knows colours, shapes, textures and counts of its own scenes, and errs on relations (left of, above)."

@@ -3,6 +3,7 @@
 #include "convert.hpp"
 #include "device.hpp"
 #include "kernel_testing.hpp"
+#include "packed_writer.hpp"
 
 #include <ocellus/isa/dispatch.hpp>
 #include <ocellus/micro.hpp>
@@ -232,12 +233,50 @@ TEST_CASE("A file for firmware holds the image tower alone, gives the same bits 
   CHECK(fs::file_size(o.output) < bytes * 6 / 10);
   std::ifstream in(*d.header);
   const std::string header((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
-  for (const char* part : {"namespace a_model {", "label_count = 2;", "m.vision.encoder.width = 128;", "\\042quoted"})
+  for (const char* part : {"namespace a_model {", "label_count = 2;", "m.vision.encoder.width = 128;", "\\042quoted",
+                           "ocellus::dtype weights = ocellus::dtype::s8;"})
     CHECK_MESSAGE(header.find(part) != std::string::npos, part);
   // without a text tower there is nothing to embed labels with
   const auto again = convert::prepare_for_device(o.output, d);
   REQUIRE(!again);
   CHECK(again.failure().what.find("text tower") != std::string::npos);
+  fs::remove_all(folder);
+}
+
+TEST_CASE("A file whose blocks differ in type gets no header: a compile-time tower has one type") {
+  const fs::path folder = fs::temp_directory_path() / ("ocellus-mixed-" + std::to_string(getpid()));
+  fs::create_directories(folder);
+  convert::convert_options o;
+  o.source = fs::path(OCELLUS_SOURCE_DIR) / "examples/demo/demo.pt";
+  o.output = folder / "s8.oc";
+  o.type = dtype::s8;
+  REQUIRE(convert::convert(o));
+  o.output = folder / "f16.oc";
+  o.type = dtype::f16;
+  REQUIRE(convert::convert(o));
+  {  // as --calibrate leaves it where two blocks lose too much
+    const result<mapped_file> s8 = mapped_file::open((folder / "s8.oc").c_str()), f16 = mapped_file::open(o.output.c_str());
+    REQUIRE((s8 && f16));
+    const result<packed_file> file = packed_file::open(s8->bytes()), other = packed_file::open(f16->bytes());
+    REQUIRE((file && other));
+    convert::packed_writer out;
+    REQUIRE(out.open(folder / "mixed.oc"));
+    for (int i = 0; i < file->tensor_count(); i++) {
+      const tensor_view t = file->tensor(i);
+      const bool keep = t.name.starts_with("vision.blocks.1.") || t.name.starts_with("text.blocks.2.");
+      REQUIRE(out.add_stored(keep ? *other->tensor(t.name) : t));
+    }
+    out.add_section(format::section::config, file->section(format::section::config), true);
+    REQUIRE(out.finish(file->embedding_space()));
+  }
+  convert::device_options d;
+  d.header = folder / "model.hpp";
+  const auto mixed = convert::prepare_for_device(folder / "mixed.oc", d);
+  REQUIRE(!mixed);
+  CHECK_MESSAGE(mixed.failure().what.find("blocks text.blocks.2, vision.blocks.1 are kept in f16: ") != std::string::npos,
+                mixed.failure().what);
+  CHECK(!fs::exists(*d.header));
+  for (const char* name : {"s8.oc", "f16.oc"}) CHECK(convert::prepare_for_device(folder / name, d));
   fs::remove_all(folder);
 }
 

@@ -257,6 +257,25 @@ TEST_CASE("thread_pool: each task runs once, also those of threads that are slow
   }
 }
 
+TEST_CASE("thread_pool: a task may call its own pool, and other pools") {
+  for (const int threads : {1, 2, 4}) {
+    thread_pool pool(threads), other(2);
+    for (int round = 0; round < 20; round++) {
+      std::vector<std::atomic<int>> calls(3 * 8 * 5);
+      pool.executor().for_each(8, [&](int i) {
+        const auto count = [&](int part) {
+          return [&calls, at = (part * 8 + i) * 5](int j) { calls[static_cast<std::size_t>(at + j)]++; };
+        };
+        pool.executor().for_each(5, count(0));
+        other.executor().for_each(5, count(1));
+        pool.executor().for_each(5, count(2));  // still known as a task of `pool`
+      });
+      for (const std::atomic<int>& c : calls) CHECK(c == 1);
+    }
+  }
+  CHECK(thread_pool().threads() == thread_pool::cores());
+}
+
 /// A checkpoint, and the folder with its inputs and outputs.
 struct golden_case {
   std::string name;

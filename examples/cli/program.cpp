@@ -11,7 +11,6 @@
 #include <cstring>
 #include <fstream>
 #include <iterator>
-#include <sched.h>
 #include <unistd.h>
 
 namespace cli {
@@ -41,13 +40,7 @@ kernel_table compute_options::kernels() const {
   return *table;
 }
 
-int compute_options::thread_count() const {
-  if (threads > 0) return threads;
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  if (sched_getaffinity(0, sizeof(set), &set) == 0) return CPU_COUNT(&set);
-  return static_cast<int>(std::thread::hardware_concurrency());
-}
+int compute_options::thread_count() const { return threads > 0 ? threads : thread_pool::cores(); }
 
 executor compute_options::executor() {
   if (thread_count() <= 1) return {};

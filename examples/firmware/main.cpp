@@ -23,9 +23,9 @@
 
 namespace {
 
-using tower = ocellus::vision_tower<demo::config, ocellus::pinned<ocellus::kernels::OCELLUS_SET>>;
+using tower = ocellus::vision_tower<demo::config, ocellus::pinned<ocellus::kernels::OCELLUS_SET>, demo::weights>;
 constinit tower eye;
-constinit ocellus::static_arena<tower::arena_size> memory;
+constinit ocellus::static_arena<tower::arena_size> memory{};
 
 void print_number(std::uint64_t n) {
   char text[24];

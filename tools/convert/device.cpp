@@ -230,6 +230,32 @@ class config_printer {
   std::string at_;
 };
 
+/// The one data type of the file's matrices, by which a compile-time tower is made. Error: blocks of another type.
+outcome<dtype> type_of_weights(const packed_file& file, const fs::path& path) {
+  // the f32 stem of a ResNet or of MobileCLIP is no block: such models are opened at run time anyway
+  const auto counts = [](const tensor_view& t) {
+    return t.layout == format::layout::panel16 && !t.name.starts_with("vision.stem.");
+  };
+  std::optional<dtype> type;
+  for (int i = 0; i < file.tensor_count(); i++)
+    if (const tensor_view t = file.tensor(i); counts(t) && (!type || t.type == dtype::s8)) type = t.type;
+  std::string others, last, kept;
+  for (int i = 0; i < file.tensor_count(); i++) {
+    const tensor_view t = file.tensor(i);
+    if (!counts(t) || t.type == *type) continue;
+    const std::size_t blocks = t.name.find(".blocks.");
+    const std::string block(t.name.substr(0, blocks == t.name.npos ? blocks : t.name.find('.', blocks + 8)));
+    if (block == last) continue;
+    others += (others.empty() ? "" : ", ") + printable(block);
+    last = block;
+    kept = to_string(t.type);
+  }
+  if (!others.empty())
+    return about(path, "blocks " + others + " are kept in " + kept + ": a compile-time tower has one type (convert "
+                       "without --calibrate, or with pictures that int8 does better on)");
+  return type.value_or(dtype::f32);
+}
+
 outcome<void> write_header(const fs::path& packed, const device_options& options, const std::vector<float>& labels) {
   const fs::path& path = *options.header;
   const result<mapped_file> mapped = mapped_file::open(packed.c_str());
@@ -237,6 +263,8 @@ outcome<void> write_header(const fs::path& packed, const device_options& options
   const std::span<const std::byte> bytes = mapped->bytes();
   const result<packed_file> file = packed_file::open(bytes);
   if (!file) return about(packed, to_string(file.error()));
+  const outcome<dtype> type = type_of_weights(*file, packed);
+  if (!type) return type.failure();
   model_config config;
   std::memcpy(&config, file->section(format::section::config).data(), sizeof(config));
   config_printer fields;
@@ -248,7 +276,9 @@ outcome<void> write_header(const fs::path& packed, const device_options& options
                      "#pragma once\n\n#include <ocellus/models/config.hpp>\n\n#include <cstddef>\n#include <span>\n\n"
                      "namespace " + name + " {\n\n"
                      "inline constexpr ocellus::model_config config = [] {\n  ocellus::model_config m;\n" + fields.text +
-                     "  return m;\n}();\n\n";
+                     "  return m;\n}();\n\n"
+                     "/// The data type of the packed weights, for vision_tower.\n"
+                     "inline constexpr ocellus::dtype weights = ocellus::dtype::" + to_string(*type) + ";\n\n";
   if (!options.labels.empty()) {
     const std::size_t n = options.labels.size(), width = labels.size() / n;
     text += "inline constexpr int label_count = " + std::to_string(n) + ";\ninline constexpr const char* labels[] = {\n";

@@ -19,7 +19,8 @@ struct device_options {
 };
 
 /// Changes the finished packed file at `packed` and writes the header, each by a rename when complete. Errors: labels
-/// without a text tower or a tokenizer, a file that cannot be read or written, each with the file's name.
+/// without a text tower or a tokenizer, a header of a file with blocks of another data type than the others, a file that
+/// cannot be read or written, each with the file's name.
 outcome<void> prepare_for_device(const std::filesystem::path& packed, const device_options& options);
 
 }  // namespace ocellus::convert

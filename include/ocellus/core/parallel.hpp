@@ -5,9 +5,9 @@
 //   ocellus::thread_pool pool(4);                   // or a small pool, from <ocellus/core/thread_pool.hpp>
 //   auto image = model.encode_image(photo, pool.executor());
 //
-// Any thread pool fits: fill `run` with a function that calls task(context, i) once for each i in [0, n), in
-// any order and on any threads, and returns when all are done. Neighbouring tasks one after the other on one thread are
-// the quickest: their weights are fetched ahead.
+// Any thread pool fits: fill run, self and concurrency (1, the default, ignores run). `run` calls task(context, i) once
+// for each i in [0, n), in any order and on any threads, and returns when all are done. Neither tasks nor run may
+// throw. Neighbouring tasks one after the other on one thread are the quickest: their weights are fetched ahead.
 #pragma once
 
 #include <ocellus/config.hpp>

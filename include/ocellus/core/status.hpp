@@ -13,7 +13,7 @@
 OCELLUS_BEGIN
 
 /// The fact that stopped a call. Stable names; `to_string` gives a short English phrase.
-enum class status : unsigned char {
+enum class [[nodiscard]] status : unsigned char {
   ok,
   // files
   file_not_found,
@@ -74,20 +74,21 @@ constexpr const char* to_string(status s) noexcept {
     case status::unknown_required_feature: return "needs a feature that this version does not know";
     case status::truncated: return "the file ends too early";
     case status::bad_offset: return "an offset or a size in the file is out of range";
-    case status::bad_alignment: return "a section is not aligned to 64 bytes";
+    case status::bad_alignment: return "the buffer or a section of the file is not aligned to 64 bytes";
     case status::bad_header: return "a header of the file is damaged";
     case status::bad_name: return "a name in the file is damaged";
     case status::bad_config: return "the configuration in the file makes no sense";
     case status::different_config: return "the file holds another model than the one compiled in";
     case status::bad_checksum: return "a checksum does not match: the file is damaged";
     case status::missing_tensor: return "a tensor is missing";
-    case status::wrong_shape: return "a tensor has the wrong shape";
-    case status::unsupported_dtype: return "a data type is not supported here";
+    case status::wrong_shape: return "a tensor or an input has another shape than the model's";
+    case status::unsupported_dtype: return "weights of a data type that is not supported here";
     case status::unsupported_layout: return "a weight layout is not supported by this kernel set";
     case status::unsupported_isa: return "this CPU or build does not have that instruction set";
     case status::no_vision_tower: return "the model has no vision tower";
     case status::no_text_tower: return "the model has no text tower";
-    case status::no_tokenizer: return "the model has no tokenizer";
+    case status::no_tokenizer:
+      return "the model has no tokenizer: convert it again with --tokenizer, or give ids";
     case status::no_classes: return "the model has no classifier head";
     case status::bad_tokenizer: return "the tokenizer data is damaged";
     case status::unsupported_tokenizer: return "this kind of tokenizer is not supported";

@@ -15,6 +15,9 @@
 #include <thread>
 #include <vector>
 
+#if defined(__linux__)
+#include <sched.h>
+#endif
 #if defined(__x86_64__) || defined(__i386__)
 #include <emmintrin.h>
 #endif
@@ -23,12 +26,11 @@ OCELLUS_BEGIN
 
 class thread_pool {
  public:
-  /// threads: how many work at once, the calling one counted; 0: one per core that this process may use.
-  explicit thread_pool(int threads = 0) {
-    if (threads <= 0) threads = static_cast<int>(std::thread::hardware_concurrency());
-    if (threads < 1) threads = 1;
-    runs_ = std::vector<tasks>(static_cast<std::size_t>(threads));
-    for (int i = 1; i < threads; i++) workers_.emplace_back([this, i] { work(i); });
+  /// threads: how many work at once, the calling one counted; 0: cores(). Throws what the standard library throws if
+  /// there is no memory (std::bad_alloc) or no further thread (std::system_error).
+  explicit thread_pool(int threads = 0) : thread_pool(sized{threads > 0 ? threads : cores()}) {
+    // where this throws, the destructor ends the threads started so far: the other constructor is done
+    for (int i = 1; i < static_cast<int>(runs_.size()); i++) workers_.emplace_back([this, i] { work(i); });
   }
   thread_pool(const thread_pool&) = delete;
   thread_pool& operator=(const thread_pool&) = delete;
@@ -44,16 +46,37 @@ class thread_pool {
 
   int threads() const noexcept { return static_cast<int>(workers_.size()) + 1; }
 
-  /// A handle to this pool; one call at a time (calls from several threads queue up).
+  /// A handle to this pool; one call at a time (calls from several threads queue up). A task may call its own pool: it
+  /// then runs those tasks itself, one after the other. Tasks of two pools must not call each other's pool.
   ocellus::executor executor() noexcept { return {&run, this, threads()}; }
 
+  /// The cores that this process may run on, at least 1: on Linux those of its affinity mask (taskset, cpusets).
+  static int cores() noexcept {
+#if defined(__linux__) && defined(CPU_COUNT)
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    if (sched_getaffinity(0, sizeof(set), &set) == 0) return CPU_COUNT(&set);  // fails beyond 1024 cores
+#endif
+    const int all = static_cast<int>(std::thread::hardware_concurrency());
+    return all < 1 ? 1 : all;
+  }
+
  private:
+  struct sized {
+    int threads;
+  };
+  explicit thread_pool(sized s) : runs_(static_cast<std::size_t>(s.threads)) {}
+
   static void run(void* self, int n, ocellus::executor::task_function task, void* context) {
     static_cast<thread_pool*>(self)->run_tasks(n, task, context);
   }
 
   void run_tasks(int n, ocellus::executor::task_function task, void* context) {
     if (n <= 0) return;
+    if (working_for_ == this) {  // a task of this pool: the call it is part of holds call_ until it ends
+      for (int i = 0; i < n; i++) task(context, i);
+      return;
+    }
     const std::lock_guard<std::mutex> one_call(call_);
     task_ = task;
     context_ = context;
@@ -66,7 +89,10 @@ class thread_pool {
       { const std::lock_guard<std::mutex> lock(mutex_); }
       wake_.notify_all();
     }
+    const thread_pool* const outer = working_for_;
+    working_for_ = this;
     take_tasks(0);
+    working_for_ = outer;
     int spins = 0;
     while (busy_.load(std::memory_order_acquire) != 0) pause(spins);
   }
@@ -79,6 +105,7 @@ class thread_pool {
   }
 
   void work(int thread) {
+    working_for_ = this;
     std::uint32_t seen = 0;
     for (;;) {
       int spins = 0;
@@ -129,6 +156,9 @@ class thread_pool {
     __asm__ volatile("yield");
 #endif
   }
+
+  /// The pool whose tasks this thread runs.
+  OCELLUS_HIDDEN static inline constinit thread_local const thread_pool* working_for_ = nullptr;
 
   std::vector<std::thread> workers_;
   std::mutex call_, mutex_;

@@ -1,4 +1,4 @@
-// Which kernels run: a table of about a dozen coarse operations, filled from the best kernel set of this CPU
+// Which kernels run: a table of about two dozen coarse operations, filled from the best kernel set of this CPU
 // (`best_kernels`) or from a named one (`kernels_for`), and the two policies that towers are written against:
 //
 //   ocellus::dynamic d{ocellus::best_kernels()};   // one program for every CPU: an indirect call per operation

@@ -1,5 +1,18 @@
 // The contract of the matrix products: C[M, N] = epilogue(A[M, K] * W[N, K]^T), W in panels.
 //
+//   #include <ocellus/isa/dispatch.hpp>
+//   constexpr int m = 2, n = 40, k = 100;
+//   static float x[m * k], w[n * k], y[m * n];  // y = x w^T
+//   static float panels[ocellus::packed_elements(ocellus::dtype::f32, n, k)];
+//   ocellus::pack_panels<ocellus::dtype::f32>(panels, w, k, n, k, [](float v) { return v; });
+//   ocellus::gemm_args g;
+//   g.a = x, g.lda = k;
+//   g.b = panels;
+//   g.c = y, g.ldc = n;
+//   g.m = m, g.n = n, g.k = k;
+//   g.panel_end = ocellus::ceil_div(n, ocellus::panel_width);  // all columns
+//   ocellus::best_kernels().gemm_f32(g);
+//
 // What every kernel set computes, to the bit (law 2):
 //   f32 activations (gemm_f32, gemm_f16, gemm_bf16): each output is one chain of fused multiply-adds over ascending k,
 //     from +0, with the weight widened to f32.
@@ -71,7 +84,9 @@ struct gemm_args {
   std::ptrdiff_t ldr = 0;
 
   int m = 0, n = 0, k = 0;
-  int panel_begin = 0, panel_end = 0;    ///< the 16-column panels that this call computes
+  /// The panels of 16 columns that this call computes: [panel_begin, panel_end). ceil_div(n, panel_width) ends all of
+  /// them; with 0, the default, nothing is computed.
+  int panel_begin = 0, panel_end = 0;
   activation act = activation::none;
   bool exact = false;                    ///< gemm_f16 inside law 2, also by sets with fp16 or bf16 arithmetic
   bool nta_fills_l2 = false;             ///< cpu_features::nta_fills_l2: changes how weights are fetched, and no bit

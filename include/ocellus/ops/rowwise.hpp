@@ -27,7 +27,7 @@ struct layer_norm_args {
   std::int32_t* zero = nullptr;
 };
 
-/// Dynamic quantisation of each row to u8: x ~ scale * (q - zero).
+/// Dynamic quantisation of each row to u8: x ~ scale * (q - zero). x is finite.
 ///   lo = min(0, min x), hi = max(0, max x), scale = (hi - lo) / 255, inv = 255 / (hi - lo), or 0 if hi - lo < 1e-30,
 ///   zero = round(-lo * inv), q = clamp(round(x * inv) + zero, 0, 255), rounding half to even.
 struct quantize_args {

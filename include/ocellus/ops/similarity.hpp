@@ -15,10 +15,13 @@
 //   const int found = ocellus::top_k(scores, 1000, best, 10);  // 10: fewer rows give fewer
 //   if (found == 0) return ocellus::status::empty_file;
 //
-// The work is bound by memory: f16 halves the time of f32, s8 quarters it. Products and sums are rounded
-// separately in sixteen lanes with the fixed tree of ops/rowwise.hpp, so that all kernel sets give the same
-// bits and the same ranking. Many queries at once are a matrix product: put the stored embeddings into panels
-// (ops/pack.hpp) and call a gemm. Nothing here allocates.
+// A row of s8 is made of a row x of floats by scale = max|x| / 127 and row[c] = round(x[c] / scale), zeros where scale
+// is 0; give the scales as dot_rows_args::scale.
+//
+// The work is bound by memory: f16 halves the time of f32, s8 quarters it. Products and sums are rounded separately in
+// sixteen lanes with the fixed tree of ops/rowwise.hpp, so that all kernel sets give the same bits and the same
+// ranking. Many queries at once are a matrix product: put the stored embeddings into panels (ops/pack.hpp) and call a
+// gemm. Nothing here allocates.
 #pragma once
 
 #include <ocellus/config.hpp>

@@ -20,7 +20,6 @@ OCELLUS_BEGIN
 namespace unicode {
 
 inline constexpr char32_t replacement = 0xFFFD;
-inline constexpr char32_t last_code_point = 0x10FFFF;
 
 /// Classes, combining class and lower case of a code point (at most U+10FFFF).
 constexpr const tables::record& properties(char32_t c) noexcept {
@@ -32,8 +31,6 @@ constexpr const tables::record& properties(char32_t c) noexcept {
   return tables::records[tables::leaves[(leaf << tables::leaf_bits) + (c & leaf_mask)]];
 }
 
-/// \p{L}
-constexpr bool is_letter(char32_t c) noexcept { return properties(c).flags & tables::letter; }
 /// \p{N}
 constexpr bool is_number(char32_t c) noexcept { return properties(c).flags & tables::number; }
 /// White_Space: \s of Python's regex package and of Oniguruma.

@@ -34,10 +34,11 @@ struct scalar {
   /// activations not to go to memory in between (ViT-B: 12 KiB a row).
   static constexpr int batch_rows = 224;
 
-  /// out[rows, c] = a[rows, c] as gemm_bf16 rounds it, zeros up to the next multiple of 16; nothing where it is exact.
+  /// out[rows, c] = a[rows, c] as gemm_bf16 rounds it, rows with room for c rounded up to 32, zeros there if the set
+  /// reads them; nothing where it is exact.
   static void round_bf16(std::uint16_t* /*out*/, std::ptrdiff_t /*ldo*/, const float* /*a*/, std::ptrdiff_t /*lda*/,
                          int /*rows*/, int /*c*/) noexcept {}
-  /// The same for gemm_f16 of sets that take it as bf16; nothing where that is done by other arithmetic.
+  /// The same in two parts, for gemm_f16 of sets that take it as bf16; nothing where that is done by other arithmetic.
   static void split_bf16(std::uint16_t* /*out*/, std::ptrdiff_t /*ldo*/, const float* /*a*/, std::ptrdiff_t /*lda*/,
                          int /*rows*/, int /*c*/) noexcept {}
 
