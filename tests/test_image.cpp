@@ -308,6 +308,101 @@ TEST_CASE("JPEG: the SIMD inverse DCT equals the scalar one, also on values that
   }
 }
 
+/// A grey JPEG of one row of blocks, made by hand. Codes of means: 0 (then five bits of difference), 10 (no
+/// difference); of other coefficients: 0 (end of block), 10 (one zero, then one bit), 110 (one bit).
+class jpeg_writer {
+ public:
+  explicit jpeg_writer(int blocks, int quant = 8, int restart_interval = 0) {
+    file_ = {0xff, 0xd8, 0xff, 0xdb, 0, 67, 0};
+    file_.insert(file_.end(), 64, static_cast<std::uint8_t>(quant));
+    segment(0xc0, {8, 0, 8, (blocks * 8) >> 8, blocks * 8 & 255, 1, 1, 0x11, 0});
+    segment(0xc4, {0x00, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5, 0});
+    segment(0xc4, {0x10, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x00, 0x11, 0x01});
+    if (restart_interval != 0) segment(0xdd, {0, restart_interval});
+    segment(0xda, {1, 1, 0x00, 0, 63, 0});
+  }
+  jpeg_writer& bits(const std::string& s) {
+    bits_ += s;
+    return *this;
+  }
+  /// A block of one value, `difference` (16 to 31) above the one before.
+  jpeg_writer& block(int difference) {
+    bits_ += '0';
+    for (int i = 4; i >= 0; i--) bits_ += (difference >> i & 1) != 0 ? '1' : '0';
+    bits_ += '0';
+    return *this;
+  }
+  jpeg_writer& marker(int m) {
+    while (bits_.size() % 8 != 0) bits_ += '1';
+    for (std::size_t i = 0; i < bits_.size(); i += 8) {
+      file_.push_back(static_cast<std::uint8_t>(std::stoi(bits_.substr(i, 8), nullptr, 2)));
+      if (file_.back() == 0xff) file_.push_back(0);
+    }
+    bits_.clear();
+    file_.insert(file_.end(), {0xff, static_cast<std::uint8_t>(m)});
+    return *this;
+  }
+  /// The first row's samples at the left of each block.
+  std::vector<int> decode() {
+    marker(0xd9);
+    const result<image> picture = decode_jpeg(file_);
+    REQUIRE(picture);
+    std::vector<int> samples;
+    for (int x = 0; x < picture->width(); x += 8) samples.push_back(picture->row(0)[3 * x]);
+    return samples;
+  }
+
+ private:
+  void segment(int m, const std::vector<int>& body) {
+    file_.insert(file_.end(),
+                 {0xff, static_cast<std::uint8_t>(m), 0, static_cast<std::uint8_t>(body.size() + 2)});
+    for (const int b : body) file_.push_back(static_cast<std::uint8_t>(b));
+  }
+  std::vector<std::uint8_t> file_;
+  std::string bits_;
+};
+
+// What is expected was read from Pillow 13 (libjpeg-turbo on x86-64).
+TEST_CASE("JPEG: damage inside of a scan is decoded as libjpeg does") {
+  using samples = std::vector<int>;
+  const std::string bad_code(17, '1');
+  CHECK(jpeg_writer(3).bits(bad_code + "0").block(20).block(16).decode() == samples{128, 148, 164});
+  // A marker too early: what is begun ends in zero bits, the rest stays grey.
+  CHECK(jpeg_writer(4).block(20).decode() == samples{148, 148, 128, 128});
+  CHECK(jpeg_writer(4).block(20).bits("0").decode() == samples{148, 117, 128, 128});
+}
+
+TEST_CASE("JPEG: restart markers that are lost, doubled or wrong") {
+  using samples = std::vector<int>;
+  const auto with_markers = [](int blocks, const std::vector<int>& numbers) {
+    jpeg_writer file(blocks, 8, 1);
+    for (std::size_t i = 0; i < numbers.size(); i++) {
+      file.block(16 + static_cast<int>(i));
+      file.marker(0xd0 + numbers[i]);
+    }
+    return file.block(31).decode();
+  };
+  CHECK(with_markers(6, {0, 1, 2, 3, 4}) == samples{144, 145, 146, 147, 148, 159});
+  CHECK(with_markers(6, {0, 2, 3, 4}) == samples{144, 145, 97, 146, 147, 159});
+  CHECK(with_markers(6, {0, 3, 4}) == samples{144, 145, 97, 128, 146, 159});
+  CHECK(with_markers(6, {0, 0, 2, 3, 4}) == samples{144, 145, 97, 147, 148, 159});
+  CHECK(with_markers(6, {0, 1, 1, 2, 3, 4}) == samples{144, 145, 146, 148, 149, 159});
+  CHECK(with_markers(6, {0, 5, 2, 3, 4}) == samples{144, 145, 146, 147, 148, 159});
+  // 0xa0 is no marker of T.81's.
+  CHECK(with_markers(6, {0, -48, 2, 3, 4}) == samples{144, 145, 97, 147, 148, 159});
+  CHECK(with_markers(7, {0, 1}) == samples{144, 145, 159, 97, 128, 128, 128});
+}
+
+TEST_CASE("JPEG: coefficients beyond 16 bits wrap as in libjpeg-turbo") {
+  using samples = std::vector<int>;
+  CHECK(jpeg_writer(4, 255).block(31).block(31).block(31).block(31).decode() == samples{255, 56, 255, 0});
+  // The same with a coefficient beside the mean, and with some below it.
+  CHECK(jpeg_writer(3, 255).block(31).bits("01111111010").bits("1011000").decode() == samples{255, 100, 12});
+  std::string below = "011111";
+  for (int i = 0; i < 8; i++) below += "1000";
+  CHECK(jpeg_writer(3, 255).block(31).bits(below + "0").bits("100").decode() == samples{255, 255, 56});
+}
+
 TEST_CASE("JPEG: the SIMD colour rows equal the formula for every pair of chroma") {
   std::vector<std::uint8_t> y(256), cb(256), cr(256), out(256 * 3);
   for (int b = 0; b < 256; b++) {

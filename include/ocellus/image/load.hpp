@@ -15,6 +15,7 @@
 // differs from Pillow:
 //   - GIF frames that do not cover the canvas lie on the file's background colour;
 //   - PNG and GIF checksums and data behind the picture are not looked at;
+//   - progressive JPEG that never brings all bits of its coefficients is not smoothed across blocks;
 //   - BMP bit fields of any layout are taken; pixels that RLE data leaves out have colour 0.
 #pragma once
 
