@@ -286,6 +286,53 @@ TEST_CASE("decoders refuse by the header what the limits forbid") {
   CHECK(load_image(".").error() == status::cannot_read);
 }
 
+std::span<const std::uint8_t> bytes_of(const std::string& s) {
+  return {reinterpret_cast<const std::uint8_t*>(s.data()), s.size()};
+}
+
+TEST_CASE("BMP: without an offset the pixels lie behind header and palette; none lie inside of the header") {
+  using namespace std::string_literals;
+  const auto file = [](int offset, const std::string& palette_and_pixels) {
+    return "BM\0\0\0\0\0\0\0\0"s + static_cast<char>(offset) +
+           "\0\0\0\x28\0\0\0\x02\0\0\0\x01\0\0\0\x01\0\x08\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
+           "\x02\0\0\0\0\0\0\0"s +
+           palette_and_pixels;
+  };
+  const std::string rest = "\x01\x02\x03\0\x04\x05\x06\0\x01\0\0\0"s;
+  for (const int offset : {0, 14 + 40 + 8}) {
+    const result<image> picture = decode_image(bytes_of(file(offset, rest)));
+    REQUIRE(picture);
+    CHECK(picture->pixels()[0] == 6);
+    CHECK(picture->pixels()[5] == 1);
+  }
+  CHECK(decode_image(bytes_of(file(14, rest))).error() == status::bad_image);
+  CHECK(decode_image(bytes_of(file(53, rest))).error() == status::bad_image);
+}
+
+TEST_CASE("GIF: colours beyond the palette are black, beyond the grey ramp grey") {
+  using namespace std::string_literals;
+  // One picture of three pixels with the indices 1, 2, 3: LZW of 2 bits literal size, codes of 3 bits.
+  const auto file = [](const std::string& global, const std::string& local) {
+    const char flags = static_cast<char>(local.empty() ? 0 : local.size() / 3 == 2 ? 0x80 : 0x81);
+    const char screen = static_cast<char>(global.size() / 3 == 2 ? 0x80 : 0x81);
+    return "GIF89a\x03\0\x01\0"s + screen + "\0\0"s + global + ",\0\0\0\0\x03\0\x01\0"s + flags + local +
+           "\x02\x02\x8c\x56\0;"s;  // 4 (clear), 1, 2, 3, 5 (end)
+  };
+  const auto reds = [&](const std::string& global, const std::string& local) {
+    const std::string bytes = file(global, local);
+    const result<image> picture = decode_image(bytes_of(bytes));
+    REQUIRE(picture);
+    REQUIRE(picture->width() == 3);
+    return std::vector<int>{picture->pixels()[0], picture->pixels()[3], picture->pixels()[6]};
+  };
+  const std::string four = "\x10\0\0\x20\0\0\x30\0\0\x40\0\0"s, two = "\x50\0\0\x60\0\0"s;
+  const std::string ramp = "\0\0\0\x01\x01\x01"s;
+  CHECK(reds(four, "") == std::vector<int>{0x20, 0x30, 0x40});
+  CHECK(reds(two, "") == std::vector<int>{0x60, 0, 0});
+  CHECK(reds(four, two) == std::vector<int>{0x60, 0, 0});  // not the global palette's colours
+  CHECK(reds(ramp, "") == std::vector<int>{1, 2, 3});
+}
+
 TEST_CASE("JPEG: the SIMD inverse DCT equals the scalar one, also on values that no good file has") {
   std::mt19937 random(3);
   for (int round = 0; round < 20000; round++) {
