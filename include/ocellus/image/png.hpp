@@ -10,6 +10,7 @@
 #pragma once
 
 #include <ocellus/image/decode.hpp>
+#include <ocellus/isa/target.hpp>
 
 #include <climits>
 #include <cstdarg>
@@ -37,6 +38,91 @@ inline void* stb_realloc(void* p, std::size_t n) noexcept {
 }  // namespace detail
 OCELLUS_END
 
+// A program may include stb_image.h itself, before or behind this header, with its implementation too: none of its
+// switches reaches the copy in here, and nothing of this copy stays defined.
+#pragma push_macro("STBI_INCLUDE_STB_IMAGE_H")
+#pragma push_macro("STB_IMAGE_STATIC")
+#pragma push_macro("STB_IMAGE_IMPLEMENTATION")
+#pragma push_macro("STBIDEF")
+#pragma push_macro("STBI_ONLY_JPEG")
+#pragma push_macro("STBI_ONLY_PNG")
+#pragma push_macro("STBI_ONLY_BMP")
+#pragma push_macro("STBI_ONLY_PSD")
+#pragma push_macro("STBI_ONLY_TGA")
+#pragma push_macro("STBI_ONLY_GIF")
+#pragma push_macro("STBI_ONLY_HDR")
+#pragma push_macro("STBI_ONLY_PIC")
+#pragma push_macro("STBI_ONLY_PNM")
+#pragma push_macro("STBI_ONLY_ZLIB")
+#pragma push_macro("STBI_NO_JPEG")
+#pragma push_macro("STBI_NO_PNG")
+#pragma push_macro("STBI_NO_BMP")
+#pragma push_macro("STBI_NO_PSD")
+#pragma push_macro("STBI_NO_TGA")
+#pragma push_macro("STBI_NO_GIF")
+#pragma push_macro("STBI_NO_HDR")
+#pragma push_macro("STBI_NO_PIC")
+#pragma push_macro("STBI_NO_PNM")
+#pragma push_macro("STBI_NO_ZLIB")
+#pragma push_macro("STBI_NO_STDIO")
+#pragma push_macro("STBI_NO_LINEAR")
+#pragma push_macro("STBI_NO_SIMD")
+#pragma push_macro("STBI_NO_FAILURE_STRINGS")
+#pragma push_macro("STBI_FAILURE_USERMSG")
+#pragma push_macro("STBI_MAX_DIMENSIONS")
+#pragma push_macro("STBI_ASSERT")
+#pragma push_macro("STBI_MALLOC")
+#pragma push_macro("STBI_REALLOC")
+#pragma push_macro("STBI_REALLOC_SIZED")
+#pragma push_macro("STBI_FREE")
+#pragma push_macro("STBI_SIMD_ALIGN")
+#pragma push_macro("STBI_THREAD_LOCAL")
+#pragma push_macro("stbi__err")
+#pragma push_macro("stbi__errpf")
+#pragma push_macro("stbi__errpuc")
+#undef STBI_INCLUDE_STB_IMAGE_H
+#undef STB_IMAGE_STATIC
+#undef STB_IMAGE_IMPLEMENTATION
+#undef STBIDEF
+#undef STBI_ONLY_JPEG
+#undef STBI_ONLY_PNG
+#undef STBI_ONLY_BMP
+#undef STBI_ONLY_PSD
+#undef STBI_ONLY_TGA
+#undef STBI_ONLY_GIF
+#undef STBI_ONLY_HDR
+#undef STBI_ONLY_PIC
+#undef STBI_ONLY_PNM
+#undef STBI_ONLY_ZLIB
+#undef STBI_NO_JPEG
+#undef STBI_NO_PNG
+#undef STBI_NO_BMP
+#undef STBI_NO_PSD
+#undef STBI_NO_TGA
+#undef STBI_NO_GIF
+#undef STBI_NO_HDR
+#undef STBI_NO_PIC
+#undef STBI_NO_PNM
+#undef STBI_NO_ZLIB
+#undef STBI_NO_STDIO
+#undef STBI_NO_LINEAR
+#undef STBI_NO_SIMD
+#undef STBI_NO_FAILURE_STRINGS
+#undef STBI_FAILURE_USERMSG
+#undef STBI_MAX_DIMENSIONS
+#undef STBI_ASSERT
+#undef STBI_MALLOC
+#undef STBI_REALLOC
+#undef STBI_REALLOC_SIZED
+#undef STBI_FREE
+#undef STBI_SIMD_ALIGN
+#undef STBI_THREAD_LOCAL
+#undef stbi__err
+#undef stbi__errpf
+#undef stbi__errpuc
+// Not just static: gcc would call these functions by their plain names, for stb declares them extern "C", and a
+// program's own would clash in the assembler. Inlined ones have no symbol.
+#define STBIDEF static OCELLUS_INLINE
 #define STB_IMAGE_STATIC
 #define STB_IMAGE_IMPLEMENTATION
 #define STBI_ONLY_PNG
@@ -69,19 +155,46 @@ namespace ocellus::stb {
 #if defined(__GNUC__)
 #pragma GCC diagnostic pop
 #endif
-#undef STB_IMAGE_STATIC
-#undef STB_IMAGE_IMPLEMENTATION
-#undef STBI_ONLY_PNG
-#undef STBI_NO_STDIO
-#undef STBI_NO_LINEAR
-#undef STBI_NO_HDR
-#undef STBI_NO_SIMD
-#undef STBI_NO_FAILURE_STRINGS
-#undef STBI_MAX_DIMENSIONS
-#undef STBI_ASSERT
-#undef STBI_MALLOC
-#undef STBI_REALLOC
-#undef STBI_FREE
+#pragma pop_macro("stbi__errpuc")
+#pragma pop_macro("stbi__errpf")
+#pragma pop_macro("stbi__err")
+#pragma pop_macro("STBI_THREAD_LOCAL")
+#pragma pop_macro("STBI_SIMD_ALIGN")
+#pragma pop_macro("STBI_FREE")
+#pragma pop_macro("STBI_REALLOC_SIZED")
+#pragma pop_macro("STBI_REALLOC")
+#pragma pop_macro("STBI_MALLOC")
+#pragma pop_macro("STBI_ASSERT")
+#pragma pop_macro("STBI_MAX_DIMENSIONS")
+#pragma pop_macro("STBI_FAILURE_USERMSG")
+#pragma pop_macro("STBI_NO_FAILURE_STRINGS")
+#pragma pop_macro("STBI_NO_SIMD")
+#pragma pop_macro("STBI_NO_LINEAR")
+#pragma pop_macro("STBI_NO_STDIO")
+#pragma pop_macro("STBI_NO_ZLIB")
+#pragma pop_macro("STBI_NO_PNM")
+#pragma pop_macro("STBI_NO_PIC")
+#pragma pop_macro("STBI_NO_HDR")
+#pragma pop_macro("STBI_NO_GIF")
+#pragma pop_macro("STBI_NO_TGA")
+#pragma pop_macro("STBI_NO_PSD")
+#pragma pop_macro("STBI_NO_BMP")
+#pragma pop_macro("STBI_NO_PNG")
+#pragma pop_macro("STBI_NO_JPEG")
+#pragma pop_macro("STBI_ONLY_ZLIB")
+#pragma pop_macro("STBI_ONLY_PNM")
+#pragma pop_macro("STBI_ONLY_PIC")
+#pragma pop_macro("STBI_ONLY_HDR")
+#pragma pop_macro("STBI_ONLY_GIF")
+#pragma pop_macro("STBI_ONLY_TGA")
+#pragma pop_macro("STBI_ONLY_PSD")
+#pragma pop_macro("STBI_ONLY_BMP")
+#pragma pop_macro("STBI_ONLY_PNG")
+#pragma pop_macro("STBI_ONLY_JPEG")
+#pragma pop_macro("STBIDEF")
+#pragma pop_macro("STB_IMAGE_IMPLEMENTATION")
+#pragma pop_macro("STB_IMAGE_STATIC")
+#pragma pop_macro("STBI_INCLUDE_STB_IMAGE_H")
 
 OCELLUS_BEGIN
 
