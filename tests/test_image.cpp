@@ -467,6 +467,59 @@ TEST_CASE("JPEG: the SIMD colour rows equal the formula for every pair of chroma
   }
 }
 
+TEST_CASE("formats that are not read are unsupported, not damaged") {
+  using namespace std::string_literals;
+  for (const std::string& start :
+       {"RIFF\x10\0\0\0WEBP"s, "II*\0"s, "MM\0*"s, "II+\0"s, "MM\0+"s,
+        "\0\0\0\x1c"
+        "ftypavif"s,
+        "\0\0\0\x0cjP  \r\n\x87\n"s, "\xff\x4f\xff\x51"s, "\0\0\0\x0cJXL \r\n\x87\n"s, "\xff\x0a"s, "8BPS"s,
+        "qoif"s, "DDS "s, "\0\0\x01\0\x01\0\x10\x10\0\0\x01\0"s}) {
+    CAPTURE(start);
+    CHECK(decode_image(bytes_of(start + std::string(64, '\0'))).error() == status::unsupported_image);
+  }
+  CHECK(decode_image(bytes_of("no picture"s)).error() == status::bad_image);
+}
+
+TEST_CASE("EXIF: an orientation may be a LONG, and of two the last one counts") {
+  using namespace std::string_literals;
+  const auto file = [](const std::vector<std::string>& entries) {
+    std::string tiff = "II*\0\x08\0\0\0"s + static_cast<char>(entries.size()) + "\0"s;
+    for (const std::string& e : entries) tiff += "\x12\x01"s + e;
+    tiff += "\0\0\0\0"s;
+    return "\xff\xd8\xff\xe1\0"s + static_cast<char>(tiff.size() + 8) + "Exif\0\0"s + tiff + "\xff\xd9"s;
+  };
+  const std::string six = "\x03\0\x01\0\0\0\x06\0\0\0"s, long_eight = "\x04\0\x01\0\0\0\x08\0\0\0"s;
+  const std::string byte_six = "\x01\0\x01\0\0\0\x06\0\0\0"s, nine = "\x03\0\x01\0\0\0\x09\0\0\0"s;
+  CHECK(exif_orientation(bytes_of(file({six}))) == 6);
+  CHECK(exif_orientation(bytes_of(file({long_eight}))) == 8);
+  CHECK(exif_orientation(bytes_of(file({six, long_eight}))) == 8);
+  CHECK(exif_orientation(bytes_of(file({long_eight, six}))) == 6);
+  CHECK(exif_orientation(bytes_of(file({byte_six}))) == 1);
+  CHECK(exif_orientation(bytes_of(file({six, nine}))) == 1);
+}
+
+TEST_CASE("views: rows may be stored bottom up, but not overlap") {
+  const image source = noise(5, 3, 9);
+  const resample_kernels kernels = resample_kernels_of<kernels::resample_scalar>();
+  const resize_window w{3, 2, 0, 0, 3, 2};
+  const auto shrunk = [&](image_view view) {
+    return resize(view, w, resize_filter::bicubic, resize_order::horizontal_first, kernels);
+  };
+  image flipped = std::move(*image::create(5, 3));
+  for (int y = 0; y < 3; y++) std::memcpy(flipped.row(y), source.row(2 - y), 15);
+  const result<image> a = shrunk(source), b = shrunk({flipped.row(2), 5, 3, -15});
+  REQUIRE(a);
+  REQUIRE(b);
+  CHECK(difference(*a, *b) == 0);
+  for (const std::ptrdiff_t stride : {5, 0, 14, -5, -14}) {
+    const image_view overlapping{flipped.row(1), 5, 3, stride};
+    CHECK(shrunk(overlapping).error() == status::invalid_argument);
+    CHECK(orient(overlapping, 6).error() == status::invalid_argument);
+    CHECK(save_png("not-written.png", overlapping) == status::invalid_argument);
+  }
+}
+
 TEST_CASE("orient: each orientation and its inverse give the picture back") {
   const image source = noise(5, 3, 9);
   const int inverse[9] = {0, 1, 2, 3, 4, 5, 8, 7, 6};

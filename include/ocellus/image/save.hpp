@@ -104,10 +104,13 @@ inline bool is_device_or_pipe([[maybe_unused]] const char* path) noexcept {
 
 /// Writes an 8-bit RGB PNG to a temporary file beside `path` and renames it; a failure leaves neither. Devices
 /// and pipes are written to as they are.
-/// Errors: invalid_argument (an empty picture), image_too_large (2^31 bytes), out_of_memory, cannot_write.
+/// Errors: invalid_argument (a picture that is empty or of overlapping rows), image_too_large (2^31 bytes),
+/// out_of_memory, cannot_write.
 inline status save_png(const char* path, image_view picture) noexcept {
-  if (picture.empty()) return status::invalid_argument;
-  if (picture.stride > INT_MAX || picture.height > INT_MAX / (picture.width * std::int64_t{3} + 1)) {
+  if (picture.empty() || picture.overlaps()) return status::invalid_argument;
+  // stb counts in int: bytes from the first row to the last, and bytes of what it compresses.
+  const int most = INT_MAX / picture.height;
+  if (picture.stride > most || picture.stride < -most || picture.width * std::int64_t{3} + 1 > most) {
     return status::image_too_large;
   }
   int size = 0;
