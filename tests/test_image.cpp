@@ -520,6 +520,32 @@ TEST_CASE("views: rows may be stored bottom up, but not overlap") {
   }
 }
 
+TEST_CASE(
+    "PNG: an end that is missing is no harm, and neither are chunks that mean nothing for the colours") {
+  const fs::path path =
+      fs::temp_directory_path() / ("ocellus-test-png-" + std::to_string(::getpid()) + ".png");
+  const image source = noise(9, 7, 2);
+  REQUIRE(save_png(path.string().c_str(), source) == status::ok);
+  const std::vector<std::uint8_t> whole = read_file(path);
+  fs::remove(path);
+  for (std::size_t cut = 0; cut < 40; cut++) {
+    CAPTURE(cut);
+    const result<image> picture = decode_image({whole.data(), whole.size() - cut});
+    // Behind the data are their checksum, the chunk's and the last chunk: 4, 4 and 12 bytes.
+    if (cut <= 16) REQUIRE(picture);
+    if (cut > 24) CHECK(picture.error() == status::truncated);
+    if (picture) CHECK(difference(*picture, source) == 0);
+  }
+  // A transparent colour, which pictures with alpha may not have, and a critical chunk that nobody knows.
+  std::vector<std::uint8_t> odd = whole;
+  const std::uint8_t chunks[] = {0, 0, 0, 2, 't', 'R', 'N', 'S', 0,   0, 0, 0, 0,
+                                 0, 0, 0, 0, 0,   'X', 'Y', 'Z', 'W', 0, 0, 0, 0};
+  odd.insert(odd.begin() + 33, std::begin(chunks), std::end(chunks));
+  const result<image> picture = decode_image(odd);
+  REQUIRE(picture);
+  CHECK(difference(*picture, source) == 0);
+}
+
 TEST_CASE("orient: each orientation and its inverse give the picture back") {
   const image source = noise(5, 3, 9);
   const int inverse[9] = {0, 1, 2, 3, 4, 5, 8, 7, 6};

@@ -3,8 +3,10 @@
 // (Debian: libstb-dev); its functions stay static and inside of a namespace of this header.
 //
 // Around stb: sizes are checked in the header before anything is allocated, a single allocation of stb is
-// bounded (a stream that inflates far beyond the picture is refused), and short palettes are filled with
-// black (stb would read colours that were never written).
+// bounded (a stream that inflates far beyond the picture is refused), and it gets a file that holds only what it
+// needs: without chunks that it would refuse, with an end where the file has none (Pillow takes these if the
+// picture data are complete), and with short palettes filled with black (stb would read colours that were never
+// written).
 //
 // Reference: PNG Specification (Third Edition), W3C.
 #pragma once
@@ -12,6 +14,7 @@
 #include <ocellus/image/decode.hpp>
 #include <ocellus/isa/target.hpp>
 
+#include <algorithm>
 #include <climits>
 #include <cstdarg>
 #include <cstddef>
@@ -30,10 +33,15 @@ namespace detail {
 
 /// No allocation of stb's is larger: a picture within the default limits needs less.
 inline constexpr std::size_t stb_largest = std::size_t{640} << 20;
-inline void* stb_malloc(std::size_t n) noexcept { return n > stb_largest ? nullptr : std::malloc(n); }
+/// Whether malloc had nothing for stb, which only says that it failed.
+inline constinit thread_local bool stb_out_of_memory = false;
 inline void* stb_realloc(void* p, std::size_t n) noexcept {
-  return n > stb_largest ? nullptr : std::realloc(p, n);
+  if (n > stb_largest) return nullptr;
+  void* made = std::realloc(p, n);
+  stb_out_of_memory = stb_out_of_memory || made == nullptr;
+  return made;
 }
+inline void* stb_malloc(std::size_t n) noexcept { return stb_realloc(nullptr, n); }
 
 }  // namespace detail
 OCELLUS_END
@@ -200,6 +208,9 @@ OCELLUS_BEGIN
 
 namespace detail {
 
+inline constexpr std::uint32_t png_ihdr = 0x49484452, png_plte = 0x504c5445, png_idat = 0x49444154,
+                               png_iend = 0x49454e44;
+
 struct png_header {
   std::uint32_t width = 0;
   std::uint32_t height = 0;
@@ -207,6 +218,7 @@ struct png_header {
   int color = 0;
   std::size_t palette_at = 0;      // offset of PLTE's length field, 0 if there is none
   std::uint32_t palette_size = 0;  // bytes
+  std::size_t data_at = 0;         // offset of the first IDAT
 };
 
 inline status png_read_header(std::span<const std::uint8_t> file, png_header& h) noexcept {
@@ -218,15 +230,16 @@ inline status png_read_header(std::span<const std::uint8_t> file, png_header& h)
   h.depth = in.u8();
   h.color = in.u8();
   if (in.overrun) return status::truncated;
-  if (length != 13 || type != 0x49484452) {                                     // IHDR
+  if (length != 13 || type != png_ihdr) {
     return type == 0x43674249 ? status::unsupported_image : status::bad_image;  // CgBI: Apple's own
   }
   in.seek(8 + 8 + 13 + 4);
   while (!in.overrun && in.left() > 0) {
     const std::size_t at = in.at;
     const std::uint32_t n = in.u32be(), chunk = in.u32be();
-    if (chunk == 0x49444154) break;  // IDAT
-    if (chunk == 0x504c5445) {       // PLTE
+    h.data_at = at;
+    if (chunk == png_idat) break;
+    if (chunk == png_plte) {
       h.palette_at = at;
       h.palette_size = n;
     }
@@ -236,25 +249,51 @@ inline status png_read_header(std::span<const std::uint8_t> file, png_header& h)
   return in.overrun ? status::truncated : status::ok;
 }
 
-/// The file with its palette filled up to 256 colours with black.
-inline std::unique_ptr<std::uint8_t[]> png_fill_palette(std::span<const std::uint8_t> file,
-                                                        const png_header& h, std::size_t& size) noexcept {
-  constexpr std::size_t full = 768;
-  size = file.size() + full - h.palette_size;
-  auto patched = allocate<std::uint8_t>(static_cast<std::int64_t>(size));
-  if (!patched) return patched;
-  const std::size_t colors = h.palette_at + 8, after = colors + h.palette_size;
-  std::memcpy(patched.get(), file.data(), after);
-  patched[h.palette_at + 2] = full >> 8;
-  patched[h.palette_at + 3] = full & 0xff;
-  std::memcpy(patched.get() + colors + full, file.data() + after, file.size() - after);
-  return patched;
+/// What stb is to see: the header, the palette filled up to 256 colours with black, the picture data, an end. What
+/// else the file holds means nothing for the colours, and stb would refuse some of it. If the file ends early,
+/// `ended` is false and the data are those that are there.
+inline std::unique_ptr<std::uint8_t[]> png_repack(std::span<const std::uint8_t> file, const png_header& h,
+                                                  std::size_t& size, bool& ended) noexcept {
+  constexpr std::size_t head = 8 + 8 + 13 + 4, full = 768;
+  // Three chunks may be longer than in the file: the palette, data that are cut short, the end.
+  auto out = allocate<std::uint8_t>(static_cast<std::int64_t>(file.size() + full + 3 * 12));
+  if (!out) return out;
+  std::memcpy(out.get(), file.data(), head);
+  size = head;
+  const auto append = [&](std::uint32_t type, const std::uint8_t* data, std::size_t n, std::size_t padded) {
+    std::uint8_t* p = out.get() + size;
+    for (int i = 0; i < 4; i++) {
+      p[i] = static_cast<std::uint8_t>(padded >> (24 - 8 * i));
+      p[4 + i] = static_cast<std::uint8_t>(type >> (24 - 8 * i));
+    }
+    if (n > 0) std::memcpy(p + 8, data, n);
+    size += 8 + padded + 4;
+  };
+  if (h.color == 3 && h.palette_at != 0) {
+    const bool fill = h.palette_size < full && h.palette_size % 3 == 0;
+    append(png_plte, file.data() + h.palette_at + 8, h.palette_size, fill ? full : h.palette_size);
+  }
+  bytes in(file);
+  in.seek(h.data_at);
+  ended = false;
+  while (!ended && in.left() >= 8) {
+    const std::size_t n = in.u32be();
+    const std::uint32_t type = in.u32be();
+    const std::size_t there = std::min(n, in.left());
+    // Not empty ones: stb would copy nothing to nowhere.
+    if (type == png_idat && there > 0) append(type, in.data + in.at, there, there);
+    ended = type == png_iend;
+    in.skip(n);
+    in.skip(4);
+  }
+  append(png_iend, nullptr, 0, 0);
+  return out;
 }
 
 }  // namespace detail
 
-/// Errors: bad_image (also for a stream that ends early), unsupported_image, truncated, image_too_large,
-/// out_of_memory.
+/// Errors: bad_image (also for a stream that ends early inside of a whole file), unsupported_image, truncated,
+/// image_too_large, too_large, out_of_memory.
 inline result<image> decode_png(std::span<const std::uint8_t> file,
                                 const load_options& options = {}) noexcept {
   using namespace detail;
@@ -273,19 +312,20 @@ inline result<image> decode_png(std::span<const std::uint8_t> file,
   const std::int64_t row_bits = std::int64_t{h.width} * (h.color == 3 ? 1 : n) * h.depth;
   if (row_bits / 8 * h.height / 1032 > static_cast<std::int64_t>(file.size())) return status::truncated;
 
-  std::unique_ptr<std::uint8_t[]> patched;
-  if (h.color == 3 && h.palette_at != 0 && h.palette_size < 768 && h.palette_size % 3 == 0) {
-    std::size_t patched_size = 0;
-    patched = png_fill_palette(file, h, patched_size);
-    if (!patched) return status::out_of_memory;
-    file = {patched.get(), patched_size};
-  }
-  if (file.size() > INT_MAX) return status::too_large;
+  std::size_t repacked_size = 0;
+  bool ended = false;
+  const std::unique_ptr<std::uint8_t[]> repacked = png_repack(file, h, repacked_size, ended);
+  if (!repacked) return status::out_of_memory;
+  if (repacked_size > INT_MAX) return status::too_large;
+  stb_out_of_memory = false;
   int width = 0, height = 0, found = 0;
   std::unique_ptr<std::uint8_t, void (*)(void*)> pixels(
-      stb::stbi_load_from_memory(file.data(), static_cast<int>(file.size()), &width, &height, &found, 3),
+      stb::stbi_load_from_memory(repacked.get(), static_cast<int>(repacked_size), &width, &height, &found, 3),
       std::free);
-  if (!pixels) return status::bad_image;
+  if (!pixels) {
+    if (stb_out_of_memory) return status::out_of_memory;
+    return ended ? status::bad_image : status::truncated;
+  }
   result<image> made = image::create(width, height);
   if (!made) return made;
   std::memcpy(made->pixels(), pixels.get(), made->size_bytes());
