@@ -77,7 +77,7 @@ inline status bmp_read_header(bytes& in, bmp_header& h) noexcept {
   // Bit fields of a 40-byte header follow it; in the larger ones they lie inside.
   in.seek(size > 40 || h.compression != 3 ? info + size : in.at);
   if (in.overrun) return status::truncated;
-  if (h.pixels != 0 && h.pixels < in.at) return status::bad_image;
+  if (h.pixels != 0 && h.pixels < info + size) return status::bad_image;
   const status palette = bmp_read_palette(in, h, colors, core);
   if (h.pixels == 0) h.pixels = in.at;
   return palette;
