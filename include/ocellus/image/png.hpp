@@ -34,7 +34,7 @@ namespace detail {
 /// No allocation of stb's is larger: a picture within the default limits needs less.
 inline constexpr std::size_t stb_largest = std::size_t{640} << 20;
 /// Whether malloc had nothing for stb, which only says that it failed.
-inline constinit thread_local bool stb_out_of_memory = false;
+OCELLUS_HIDDEN inline constinit thread_local bool stb_out_of_memory = false;
 inline void* stb_realloc(void* p, std::size_t n) noexcept {
   if (n > stb_largest) return nullptr;
   void* made = std::realloc(p, n);
