@@ -286,6 +286,53 @@ TEST_CASE("decoders refuse by the header what the limits forbid") {
   CHECK(load_image(".").error() == status::cannot_read);
 }
 
+std::span<const std::uint8_t> bytes_of(const std::string& s) {
+  return {reinterpret_cast<const std::uint8_t*>(s.data()), s.size()};
+}
+
+TEST_CASE("BMP: without an offset the pixels lie behind header and palette; none lie inside of the header") {
+  using namespace std::string_literals;
+  const auto file = [](int offset, const std::string& palette_and_pixels) {
+    return "BM\0\0\0\0\0\0\0\0"s + static_cast<char>(offset) +
+           "\0\0\0\x28\0\0\0\x02\0\0\0\x01\0\0\0\x01\0\x08\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
+           "\x02\0\0\0\0\0\0\0"s +
+           palette_and_pixels;
+  };
+  const std::string rest = "\x01\x02\x03\0\x04\x05\x06\0\x01\0\0\0"s;
+  for (const int offset : {0, 14 + 40 + 8}) {
+    const result<image> picture = decode_image(bytes_of(file(offset, rest)));
+    REQUIRE(picture);
+    CHECK(picture->pixels()[0] == 6);
+    CHECK(picture->pixels()[5] == 1);
+  }
+  CHECK(decode_image(bytes_of(file(14, rest))).error() == status::bad_image);
+  CHECK(decode_image(bytes_of(file(53, rest))).error() == status::bad_image);
+}
+
+TEST_CASE("GIF: colours beyond the palette are black, beyond the grey ramp grey") {
+  using namespace std::string_literals;
+  // One picture of three pixels with the indices 1, 2, 3: LZW of 2 bits literal size, codes of 3 bits.
+  const auto file = [](const std::string& global, const std::string& local) {
+    const char flags = static_cast<char>(local.empty() ? 0 : local.size() / 3 == 2 ? 0x80 : 0x81);
+    const char screen = static_cast<char>(global.size() / 3 == 2 ? 0x80 : 0x81);
+    return "GIF89a\x03\0\x01\0"s + screen + "\0\0"s + global + ",\0\0\0\0\x03\0\x01\0"s + flags + local +
+           "\x02\x02\x8c\x56\0;"s;  // 4 (clear), 1, 2, 3, 5 (end)
+  };
+  const auto reds = [&](const std::string& global, const std::string& local) {
+    const std::string bytes = file(global, local);
+    const result<image> picture = decode_image(bytes_of(bytes));
+    REQUIRE(picture);
+    REQUIRE(picture->width() == 3);
+    return std::vector<int>{picture->pixels()[0], picture->pixels()[3], picture->pixels()[6]};
+  };
+  const std::string four = "\x10\0\0\x20\0\0\x30\0\0\x40\0\0"s, two = "\x50\0\0\x60\0\0"s;
+  const std::string ramp = "\0\0\0\x01\x01\x01"s;
+  CHECK(reds(four, "") == std::vector<int>{0x20, 0x30, 0x40});
+  CHECK(reds(two, "") == std::vector<int>{0x60, 0, 0});
+  CHECK(reds(four, two) == std::vector<int>{0x60, 0, 0});  // not the global palette's colours
+  CHECK(reds(ramp, "") == std::vector<int>{1, 2, 3});
+}
+
 TEST_CASE("JPEG: the SIMD inverse DCT equals the scalar one, also on values that no good file has") {
   std::mt19937 random(3);
   for (int round = 0; round < 20000; round++) {
@@ -308,6 +355,101 @@ TEST_CASE("JPEG: the SIMD inverse DCT equals the scalar one, also on values that
   }
 }
 
+/// A grey JPEG of one row of blocks, made by hand. Codes of means: 0 (then five bits of difference), 10 (no
+/// difference); of other coefficients: 0 (end of block), 10 (one zero, then one bit), 110 (one bit).
+class jpeg_writer {
+ public:
+  explicit jpeg_writer(int blocks, int quant = 8, int restart_interval = 0) {
+    file_ = {0xff, 0xd8, 0xff, 0xdb, 0, 67, 0};
+    file_.insert(file_.end(), 64, static_cast<std::uint8_t>(quant));
+    segment(0xc0, {8, 0, 8, (blocks * 8) >> 8, blocks * 8 & 255, 1, 1, 0x11, 0});
+    segment(0xc4, {0x00, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5, 0});
+    segment(0xc4, {0x10, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x00, 0x11, 0x01});
+    if (restart_interval != 0) segment(0xdd, {0, restart_interval});
+    segment(0xda, {1, 1, 0x00, 0, 63, 0});
+  }
+  jpeg_writer& bits(const std::string& s) {
+    bits_ += s;
+    return *this;
+  }
+  /// A block of one value, `difference` (16 to 31) above the one before.
+  jpeg_writer& block(int difference) {
+    bits_ += '0';
+    for (int i = 4; i >= 0; i--) bits_ += (difference >> i & 1) != 0 ? '1' : '0';
+    bits_ += '0';
+    return *this;
+  }
+  jpeg_writer& marker(int m) {
+    while (bits_.size() % 8 != 0) bits_ += '1';
+    for (std::size_t i = 0; i < bits_.size(); i += 8) {
+      file_.push_back(static_cast<std::uint8_t>(std::stoi(bits_.substr(i, 8), nullptr, 2)));
+      if (file_.back() == 0xff) file_.push_back(0);
+    }
+    bits_.clear();
+    file_.insert(file_.end(), {0xff, static_cast<std::uint8_t>(m)});
+    return *this;
+  }
+  /// The first row's samples at the left of each block.
+  std::vector<int> decode() {
+    marker(0xd9);
+    const result<image> picture = decode_jpeg(file_);
+    REQUIRE(picture);
+    std::vector<int> samples;
+    for (int x = 0; x < picture->width(); x += 8) samples.push_back(picture->row(0)[3 * x]);
+    return samples;
+  }
+
+ private:
+  void segment(int m, const std::vector<int>& body) {
+    file_.insert(file_.end(),
+                 {0xff, static_cast<std::uint8_t>(m), 0, static_cast<std::uint8_t>(body.size() + 2)});
+    for (const int b : body) file_.push_back(static_cast<std::uint8_t>(b));
+  }
+  std::vector<std::uint8_t> file_;
+  std::string bits_;
+};
+
+// What is expected was read from Pillow 13 (libjpeg-turbo on x86-64).
+TEST_CASE("JPEG: damage inside of a scan is decoded as libjpeg does") {
+  using samples = std::vector<int>;
+  const std::string bad_code(17, '1');
+  CHECK(jpeg_writer(3).bits(bad_code + "0").block(20).block(16).decode() == samples{128, 148, 164});
+  // A marker too early: what is begun ends in zero bits, the rest stays grey.
+  CHECK(jpeg_writer(4).block(20).decode() == samples{148, 148, 128, 128});
+  CHECK(jpeg_writer(4).block(20).bits("0").decode() == samples{148, 117, 128, 128});
+}
+
+TEST_CASE("JPEG: restart markers that are lost, doubled or wrong") {
+  using samples = std::vector<int>;
+  const auto with_markers = [](int blocks, const std::vector<int>& numbers) {
+    jpeg_writer file(blocks, 8, 1);
+    for (std::size_t i = 0; i < numbers.size(); i++) {
+      file.block(16 + static_cast<int>(i));
+      file.marker(0xd0 + numbers[i]);
+    }
+    return file.block(31).decode();
+  };
+  CHECK(with_markers(6, {0, 1, 2, 3, 4}) == samples{144, 145, 146, 147, 148, 159});
+  CHECK(with_markers(6, {0, 2, 3, 4}) == samples{144, 145, 97, 146, 147, 159});
+  CHECK(with_markers(6, {0, 3, 4}) == samples{144, 145, 97, 128, 146, 159});
+  CHECK(with_markers(6, {0, 0, 2, 3, 4}) == samples{144, 145, 97, 147, 148, 159});
+  CHECK(with_markers(6, {0, 1, 1, 2, 3, 4}) == samples{144, 145, 146, 148, 149, 159});
+  CHECK(with_markers(6, {0, 5, 2, 3, 4}) == samples{144, 145, 146, 147, 148, 159});
+  // 0xa0 is no marker of T.81's.
+  CHECK(with_markers(6, {0, -48, 2, 3, 4}) == samples{144, 145, 97, 147, 148, 159});
+  CHECK(with_markers(7, {0, 1}) == samples{144, 145, 159, 97, 128, 128, 128});
+}
+
+TEST_CASE("JPEG: coefficients beyond 16 bits wrap as in libjpeg-turbo") {
+  using samples = std::vector<int>;
+  CHECK(jpeg_writer(4, 255).block(31).block(31).block(31).block(31).decode() == samples{255, 56, 255, 0});
+  // The same with a coefficient beside the mean, and with some below it.
+  CHECK(jpeg_writer(3, 255).block(31).bits("01111111010").bits("1011000").decode() == samples{255, 100, 12});
+  std::string below = "011111";
+  for (int i = 0; i < 8; i++) below += "1000";
+  CHECK(jpeg_writer(3, 255).block(31).bits(below + "0").bits("100").decode() == samples{255, 255, 56});
+}
+
 TEST_CASE("JPEG: the SIMD colour rows equal the formula for every pair of chroma") {
   std::vector<std::uint8_t> y(256), cb(256), cr(256), out(256 * 3);
   for (int b = 0; b < 256; b++) {
@@ -323,6 +465,85 @@ TEST_CASE("JPEG: the SIMD colour rows equal the formula for every pair of chroma
       REQUIRE(std::memcmp(pixel, out.data() + 3 * i, 3) == 0);
     }
   }
+}
+
+TEST_CASE("formats that are not read are unsupported, not damaged") {
+  using namespace std::string_literals;
+  for (const std::string& start :
+       {"RIFF\x10\0\0\0WEBP"s, "II*\0"s, "MM\0*"s, "II+\0"s, "MM\0+"s,
+        "\0\0\0\x1c"
+        "ftypavif"s,
+        "\0\0\0\x0cjP  \r\n\x87\n"s, "\xff\x4f\xff\x51"s, "\0\0\0\x0cJXL \r\n\x87\n"s, "\xff\x0a"s, "8BPS"s,
+        "qoif"s, "DDS "s, "\0\0\x01\0\x01\0\x10\x10\0\0\x01\0"s}) {
+    CAPTURE(start);
+    CHECK(decode_image(bytes_of(start + std::string(64, '\0'))).error() == status::unsupported_image);
+  }
+  CHECK(decode_image(bytes_of("no picture"s)).error() == status::bad_image);
+}
+
+TEST_CASE("EXIF: an orientation may be a LONG, and of two the last one counts") {
+  using namespace std::string_literals;
+  const auto file = [](const std::vector<std::string>& entries) {
+    std::string tiff = "II*\0\x08\0\0\0"s + static_cast<char>(entries.size()) + "\0"s;
+    for (const std::string& e : entries) tiff += "\x12\x01"s + e;
+    tiff += "\0\0\0\0"s;
+    return "\xff\xd8\xff\xe1\0"s + static_cast<char>(tiff.size() + 8) + "Exif\0\0"s + tiff + "\xff\xd9"s;
+  };
+  const std::string six = "\x03\0\x01\0\0\0\x06\0\0\0"s, long_eight = "\x04\0\x01\0\0\0\x08\0\0\0"s;
+  const std::string byte_six = "\x01\0\x01\0\0\0\x06\0\0\0"s, nine = "\x03\0\x01\0\0\0\x09\0\0\0"s;
+  CHECK(exif_orientation(bytes_of(file({six}))) == 6);
+  CHECK(exif_orientation(bytes_of(file({long_eight}))) == 8);
+  CHECK(exif_orientation(bytes_of(file({six, long_eight}))) == 8);
+  CHECK(exif_orientation(bytes_of(file({long_eight, six}))) == 6);
+  CHECK(exif_orientation(bytes_of(file({byte_six}))) == 1);
+  CHECK(exif_orientation(bytes_of(file({six, nine}))) == 1);
+}
+
+TEST_CASE("views: rows may be stored bottom up, but not overlap") {
+  const image source = noise(5, 3, 9);
+  const resample_kernels kernels = resample_kernels_of<kernels::resample_scalar>();
+  const resize_window w{3, 2, 0, 0, 3, 2};
+  const auto shrunk = [&](image_view view) {
+    return resize(view, w, resize_filter::bicubic, resize_order::horizontal_first, kernels);
+  };
+  image flipped = std::move(*image::create(5, 3));
+  for (int y = 0; y < 3; y++) std::memcpy(flipped.row(y), source.row(2 - y), 15);
+  const result<image> a = shrunk(source), b = shrunk({flipped.row(2), 5, 3, -15});
+  REQUIRE(a);
+  REQUIRE(b);
+  CHECK(difference(*a, *b) == 0);
+  for (const std::ptrdiff_t stride : {5, 0, 14, -5, -14}) {
+    const image_view overlapping{flipped.row(1), 5, 3, stride};
+    CHECK(shrunk(overlapping).error() == status::invalid_argument);
+    CHECK(orient(overlapping, 6).error() == status::invalid_argument);
+    CHECK(save_png("not-written.png", overlapping) == status::invalid_argument);
+  }
+}
+
+TEST_CASE(
+    "PNG: an end that is missing is no harm, and neither are chunks that mean nothing for the colours") {
+  const fs::path path =
+      fs::temp_directory_path() / ("ocellus-test-png-" + std::to_string(::getpid()) + ".png");
+  const image source = noise(9, 7, 2);
+  REQUIRE(save_png(path.string().c_str(), source) == status::ok);
+  const std::vector<std::uint8_t> whole = read_file(path);
+  fs::remove(path);
+  for (std::size_t cut = 0; cut < 40; cut++) {
+    CAPTURE(cut);
+    const result<image> picture = decode_image({whole.data(), whole.size() - cut});
+    // Behind the data are their checksum, the chunk's and the last chunk: 4, 4 and 12 bytes.
+    if (cut <= 16) REQUIRE(picture);
+    if (cut > 24) CHECK(picture.error() == status::truncated);
+    if (picture) CHECK(difference(*picture, source) == 0);
+  }
+  // A transparent colour, which pictures with alpha may not have, and a critical chunk that nobody knows.
+  std::vector<std::uint8_t> odd = whole;
+  const std::uint8_t chunks[] = {0, 0, 0, 2, 't', 'R', 'N', 'S', 0,   0, 0, 0, 0,
+                                 0, 0, 0, 0, 0,   'X', 'Y', 'Z', 'W', 0, 0, 0, 0};
+  odd.insert(odd.begin() + 33, std::begin(chunks), std::end(chunks));
+  const result<image> picture = decode_image(odd);
+  REQUIRE(picture);
+  CHECK(difference(*picture, source) == 0);
 }
 
 TEST_CASE("orient: each orientation and its inverse give the picture back") {
@@ -348,6 +569,13 @@ TEST_CASE("a picture saved as PNG loads as it was, and a failed save leaves noth
   CHECK(difference(load(path), source) == 0);
   CHECK(save_png((folder / "none" / "saved.png").string().c_str(), source) == status::cannot_write);
   CHECK(std::distance(fs::directory_iterator(folder), fs::directory_iterator()) == 1);
+  // A device stays one: through a link, so that a failure of this test would not replace it.
+  std::error_code error;
+  fs::create_symlink("/dev/null", folder / "null", error);
+  if (!error && fs::is_character_file(folder / "null")) {
+    CHECK(save_png((folder / "null").string().c_str(), source) == status::ok);
+    CHECK(fs::is_character_file(folder / "null"));
+  }
   fs::remove_all(folder);
 }
 

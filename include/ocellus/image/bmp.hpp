@@ -21,7 +21,7 @@ struct bmp_header {
   std::uint32_t compression = 0;  // 0 none, 1 RLE8, 2 RLE4, 3 bit fields
   std::uint32_t masks[3] = {};    // red, green, blue
   rgb8 palette[256];
-  std::size_t pixels = 0;  // offset of the pixel data
+  std::size_t pixels = 0;  // offset of the pixel data; 0 in the file: behind header and palette
 };
 
 inline status bmp_read_palette(bytes& in, bmp_header& h, std::uint32_t colors, bool core) noexcept {
@@ -30,7 +30,8 @@ inline status bmp_read_palette(bytes& in, bmp_header& h, std::uint32_t colors, b
   if (colors == 0) colors = most;
   if (colors > 256) return status::bad_image;
   for (std::uint32_t i = 0; i < colors; i++) {
-    if (in.at + (core ? 3u : 4u) > h.pixels) break;  // a palette that the pixels cut short
+    // A palette that the pixels cut short. Without an offset they lie behind it.
+    if (h.pixels != 0 && in.at + (core ? 3u : 4u) > h.pixels) break;
     const std::uint8_t* c = in.take(core ? 3 : 4);
     if (c == nullptr) return status::truncated;
     h.palette[i] = {c[2], c[1], c[0]};
@@ -76,7 +77,10 @@ inline status bmp_read_header(bytes& in, bmp_header& h) noexcept {
   // Bit fields of a 40-byte header follow it; in the larger ones they lie inside.
   in.seek(size > 40 || h.compression != 3 ? info + size : in.at);
   if (in.overrun) return status::truncated;
-  return bmp_read_palette(in, h, colors, core);
+  if (h.pixels != 0 && h.pixels < info + size) return status::bad_image;
+  const status palette = bmp_read_palette(in, h, colors, core);
+  if (h.pixels == 0) h.pixels = in.at;
+  return palette;
 }
 
 /// A channel given by its mask, of any width up to 32 bits.

@@ -11,7 +11,8 @@ OCELLUS_BEGIN
 
 namespace detail {
 
-/// Tag 0x0112 of the first directory of a TIFF structure; 1 if it is not there or makes no sense.
+/// Tag 0x0112 of the first directory of a TIFF structure, of several the last, as SHORT or LONG; 1 if it is not
+/// there or makes no sense.
 inline int tiff_orientation(std::span<const std::uint8_t> tiff) noexcept {
   bytes in(tiff);
   const int order = in.u16be();
@@ -22,17 +23,20 @@ inline int tiff_orientation(std::span<const std::uint8_t> tiff) noexcept {
   if (u16() != 42) return 1;
   in.seek(u32());
   const int entries = u16();
+  int orientation = 1;
   for (int i = 0; i < entries && !in.overrun; i++) {
     const int tag = u16(), type = u16();
     const std::uint32_t count = u32();
     const std::size_t value = in.at;
     if (tag == 0x0112) {
-      const int v = u16();
-      return type == 3 && count == 1 && !in.overrun && v >= 1 && v <= 8 ? v : 1;
+      const std::uint32_t v = type == 4 ? u32() : static_cast<std::uint32_t>(u16());
+      const bool sound =
+          ((type == 3 && (count == 1 || count == 2)) || (type == 4 && count == 1)) && !in.overrun;
+      orientation = sound && v >= 1 && v <= 8 ? static_cast<int>(v) : 1;
     }
     in.seek(value + 4);
   }
-  return 1;
+  return orientation;
 }
 
 inline int jpeg_orientation(std::span<const std::uint8_t> file) noexcept {
@@ -76,9 +80,10 @@ inline int exif_orientation(std::span<const std::uint8_t> file) noexcept {
 }
 
 /// The picture turned upright: 2 to 4 mirror or turn by half, 5 to 8 exchange width and height.
-/// Errors: invalid_argument (an orientation outside of 1 to 8, an empty picture), out_of_memory.
+/// Errors: invalid_argument (an orientation outside of 1 to 8, a picture that is empty or of overlapping rows),
+/// out_of_memory.
 inline result<image> orient(image_view in, int orientation) noexcept {
-  if (orientation < 1 || orientation > 8 || in.empty()) return status::invalid_argument;
+  if (orientation < 1 || orientation > 8 || in.empty() || in.overlaps()) return status::invalid_argument;
   const bool swapped = orientation >= 5;
   result<image> made = swapped ? image::create(in.height, in.width) : image::create(in.width, in.height);
   if (!made) return made;

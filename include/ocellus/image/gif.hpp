@@ -89,13 +89,21 @@ inline status gif_expand(bytes& in, std::uint8_t* out, std::int64_t total) noexc
   return status::ok;
 }
 
+/// Colours beyond the palette are black; of a palette that is the beginning of the grey ramp, the rest of it (as
+/// Pillow has both).
 inline bool gif_read_palette(bytes& in, int flags, rgb8 (&palette)[256]) noexcept {
   if ((flags & 0x80) == 0) return false;
   const int n = 2 << (flags & 7);
+  bool ramp = true;
   for (int i = 0; i < n; i++) {
     palette[i].r = static_cast<std::uint8_t>(in.u8());
     palette[i].g = static_cast<std::uint8_t>(in.u8());
     palette[i].b = static_cast<std::uint8_t>(in.u8());
+    ramp = ramp && palette[i].r == i && palette[i].g == i && palette[i].b == i;
+  }
+  for (int i = n; i < 256; i++) {
+    const auto grey = static_cast<std::uint8_t>(ramp ? i : 0);
+    palette[i] = {grey, grey, grey};
   }
   return true;
 }

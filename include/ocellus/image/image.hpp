@@ -17,7 +17,9 @@
 
 OCELLUS_BEGIN
 
-/// Pixels of somebody else: R, G, B bytes, `stride` bytes from row to row. Does not own them.
+/// Pixels of somebody else, which it does not own: three bytes each, R, G, B. `stride` is counted in bytes, from a
+/// row to the one below: at least 3 * width, or at most -3 * width where the rows are stored bottom up (then
+/// `pixels` is the start of the last one stored, which is the top row).
 struct image_view {
   const std::uint8_t* pixels = nullptr;
   int width = 0;
@@ -32,6 +34,11 @@ struct image_view {
       : pixels(data), width(w), height(h), stride(bytes_per_row) {}
 
   constexpr bool empty() const noexcept { return pixels == nullptr || width <= 0 || height <= 0; }
+  /// Whether rows would overlap: no picture, mostly a stride that was counted in pixels.
+  constexpr bool overlaps() const noexcept {
+    const std::ptrdiff_t row_bytes = static_cast<std::ptrdiff_t>(width) * 3;
+    return stride < row_bytes && stride > -row_bytes;
+  }
   constexpr const std::uint8_t* row(int y) const noexcept { return pixels + y * stride; }
 };
 

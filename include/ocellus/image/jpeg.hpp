@@ -6,12 +6,13 @@
 // codes, and differs from libjpeg by up to 7 levels at the right edge of subsampled pictures (81 in a picture
 // 3 pixels wide).
 //
-// Damage inside of a scan is decoded as libjpeg does (bad codes give zeros, a marker that comes too early
-// ends the scan); a file that ends inside of a scan is status::truncated. Not taken: arithmetic coding,
+// Damage inside of a scan is decoded as libjpeg does (bad codes give zeros; behind a marker that comes too
+// early the scan adds nothing up to the restart that its number names); a file that ends inside of a scan is
+// status::truncated. Not taken: arithmetic coding,
 // lossless, 12 bits, a height given after the scan (DNL).
 //
-// References: ITU-T T.81; T.871 (JFIF); libjpeg jdhuff.c, jdphuff.c, jdsample.c, jdcolor.c for roundings and
-// damage.
+// References: ITU-T T.81; T.871 (JFIF); libjpeg jdhuff.c, jdphuff.c, jdmarker.c, jdsample.c, jdcolor.c for
+// roundings and damage.
 #pragma once
 
 #include <ocellus/image/decode.hpp>
@@ -193,7 +194,8 @@ class jpeg_decoder {
       if (!progressive_) std::memset(c.plane.get(), 128, static_cast<std::size_t>(samples));
       work_left_ += samples / 64;
     }
-    // Scripts of real encoders visit a block at most some ten times; a thousand scans are an attack.
+    // Scripts of real encoders visit a block at most some ten times, two or three of these refine, which makes
+    // less than 50 (see `work_per_row`); hundreds of scans are an attack.
     work_left_ = std::max(work_left_ * 100, std::int64_t{20'000'000});
     return status::ok;
   }
@@ -212,7 +214,10 @@ class jpeg_decoder {
     for (int i = 0; i < s.n; i++) {
       const int id = in_.u8(), tables = in_.u8();
       for (int k = 0; k < components_; k++) {
-        if (component_[k].id == id && s.components[i] == nullptr) s.components[i] = &component_[k];
+        // Components of the same name go by their order, as libjpeg-turbo tells them apart.
+        if (component_[k].id != id || s.components[k] != nullptr) continue;
+        s.components[i] = &component_[k];
+        break;
       }
       jpeg_component* c = s.components[i];
       if (c == nullptr || std::count(s.components, s.components + i, c) != 0) return status::bad_image;
@@ -274,10 +279,20 @@ class jpeg_decoder {
     bits_.p = in_.data + in_.at;
     bits_.end = in_.data + in_.size;
     restart();
+    next_restart_ = 0;
+    out_of_data_ = false;
     // A scan of one component has no padding blocks and one block per MCU.
     const jpeg_component& only = *s.components[0];
     const int columns = s.n == 1 ? (only.width + 7) / 8 : mcus_w_;
     const int rows = s.n == 1 ? (only.height + 7) / 8 : mcus_h_;
+    // Counted in visits of blocks; refining reads coefficients even where it takes no bits, some eight in the
+    // time of a visit.
+    std::int64_t work_per_row = columns;
+    if (s.n > 1) {
+      work_per_row = 0;
+      for (int i = 0; i < s.n; i++) work_per_row += s.components[i]->blocks_w * s.components[i]->v;
+    }
+    if (s.start > 0 && s.high > 0) work_per_row += work_per_row * (s.end - s.start + 1) / 8;
     int to_restart = restart_interval_;
     for (int y = 0; y < rows; y++) {
       for (int x = 0; x < columns; x++) {
@@ -285,10 +300,11 @@ class jpeg_decoder {
           next_restart();
           to_restart = restart_interval_ - 1;
         }
-        decode_mcu(s, x, y);
+        // Out of data, samples stay grey and coefficients as earlier scans left them.
+        if (!out_of_data_ && !bits_.starved()) decode_mcu(s, x, y);
       }
       if (bits_.truncated()) return status::truncated;
-      work_left_ -= std::int64_t{columns} * (s.n == 1 ? 1 : 3);
+      work_left_ -= work_per_row;
       if (work_left_ < 0) return status::bad_image;
     }
     in_.at = static_cast<std::size_t>(bits_.p - in_.data);
@@ -302,14 +318,29 @@ class jpeg_decoder {
     for (jpeg_component& c : component_) c.predictor = 0;
   }
 
-  /// Goes on behind the next restart marker; before any other marker the rest of the scan is zeros.
-  void next_restart() noexcept {
+  void skip_to_marker() noexcept {
     while (!bits_.at_marker && !bits_.at_end) bits_.next_byte();
+  }
+
+  /// Goes on behind the restart marker that is due. Where intervals were lost or come twice, the numbers (of
+  /// three bits) tell: one or two ahead waits for its turn, so does any other marker; one or two behind is
+  /// skipped with its interval; further off is taken for the one that is due. Until then there is no data.
+  void next_restart() noexcept {
+    const bool was_out = out_of_data_ || bits_.starved();
+    skip_to_marker();
     restart();
-    if (bits_.at_marker && bits_.end - bits_.p >= 2 && bits_.p[1] >= 0xd0 && bits_.p[1] <= 0xd7) {
+    while (bits_.at_marker) {
+      const int m = bits_.p[1], ahead = (m - 0xd0 - next_restart_) & 7;
+      const bool numbered = m >= 0xd0 && m <= 0xd7;
+      if (m >= 0xc0 && (!numbered || ahead == 1 || ahead == 2)) break;
       bits_.p += 2;
       bits_.at_marker = false;
+      if (numbered && ahead < 6) break;
+      skip_to_marker();
     }
+    // An interval whose marker is missing while there was data takes one MCU from zero bits, as libjpeg has it.
+    out_of_data_ = was_out && bits_.at_marker;
+    next_restart_ = (next_restart_ + 1) & 7;
   }
 
   void decode_mcu(const scan& s, int x, int y) noexcept {
@@ -524,7 +555,9 @@ class jpeg_decoder {
   int mcus_w_ = 0, mcus_h_ = 0;
   int restart_interval_ = 0;
   int end_of_band_run_ = 0;
-  std::int64_t work_left_ = 0;  // blocks that scans may still visit
+  int next_restart_ = 0;        // number of the restart marker that is due, 0 to 7
+  bool out_of_data_ = false;    // since before the last restart
+  std::int64_t work_left_ = 0;  // visits of blocks that scans may still make
   bool progressive_ = false;
   bool any_scan_ = false;
   bool jfif_ = false;

@@ -161,7 +161,9 @@ struct jpeg_bits {
     buffer = 0;
     count = padding = 0;
   }
-  bool truncated() const noexcept { return at_end && count < padding; }
+  /// Bits were asked for behind the last one.
+  bool starved() const noexcept { return count < padding; }
+  bool truncated() const noexcept { return at_end && starved(); }
 
   OCELLUS_INLINE int bits(int n) noexcept {  // n <= 16
     if (count < n) fill();
@@ -184,8 +186,9 @@ struct jpeg_bits {
     }
     int n = jpeg_huffman::fast_bits + 1;
     while (n <= 16 && look >= h.limit[n]) n++;
-    if (n > 16) {  // no such code
-      count -= 16;
+    if (n > 16) {  // no such code: libjpeg asks for a 17th bit before it gives up
+      if (count < 17) fill();
+      count -= 17;
       return 0;
     }
     count -= n;

@@ -18,8 +18,10 @@ enum class resize_filter : std::uint8_t {
 
 /// The order of the two passes; Pillow rounds to 8 bits between them, so it shows.
 enum class resize_order : std::uint8_t {
-  horizontal_first,  ///< Pillow up to 12.3: what published results were made with
-  pillow13,          ///< Pillow 13: vertical first if the height shrinks and dh > 2 dw
+  /// Pillow up to 12.1, what published results were made with; 12.2 and 12.3 too, but for pictures over 100 times
+  /// as tall as wide whose height shrinks: these go vertical first.
+  horizontal_first,
+  pillow13,  ///< Pillow 13: vertical first if the height shrinks and dh > 2 dw
 };
 
 /// How the picture gets its size.

@@ -175,11 +175,12 @@ inline void run_vertical(const resample_kernels& kernels, const resample_taps& t
 
 /// Resizes `source` to window.resized_w x resized_h and writes the window's w x h pixels to `target` (rows of
 /// `target_stride` bytes). A side that keeps its size is not filtered.
-/// Errors: invalid_argument (empty source, window outside of the result), image_too_large, out_of_memory.
+/// Errors: invalid_argument (source empty or of overlapping rows, window outside of the result), image_too_large,
+/// out_of_memory.
 inline status resize_into(std::uint8_t* target, std::ptrdiff_t target_stride, image_view source,
                           const resize_window& window, resize_filter filter, resize_order order,
                           const resample_kernels& kernels, const executor& threads = {}) noexcept {
-  if (source.empty() || window.w < 1 || window.h < 1 || window.x < 0 || window.y < 0 ||
+  if (source.empty() || source.overlaps() || window.w < 1 || window.h < 1 || window.x < 0 || window.y < 0 ||
       window.w > window.resized_w - window.x || window.h > window.resized_h - window.y) {
     return status::invalid_argument;
   }

@@ -22,6 +22,38 @@
 #include <stdlib.h>
 #include <string.h>
 
+#if __has_include(<sys/stat.h>)
+#include <sys/stat.h>
+#endif
+
+// A program may include stb_image_write.h itself, before or behind this header, with its implementation too:
+// none of its switches reaches the copy in here, and nothing of this copy stays defined.
+#pragma push_macro("INCLUDE_STB_IMAGE_WRITE_H")
+#pragma push_macro("STB_IMAGE_WRITE_STATIC")
+#pragma push_macro("STB_IMAGE_WRITE_IMPLEMENTATION")
+#pragma push_macro("STBIWDEF")
+#pragma push_macro("STBI_WRITE_NO_STDIO")
+#pragma push_macro("STBIW_ASSERT")
+#pragma push_macro("STBIW_MALLOC")
+#pragma push_macro("STBIW_REALLOC")
+#pragma push_macro("STBIW_REALLOC_SIZED")
+#pragma push_macro("STBIW_FREE")
+#pragma push_macro("STBIW_MEMMOVE")
+#pragma push_macro("STBIW_ZLIB_COMPRESS")
+#pragma push_macro("STBIW_CRC32")
+#undef INCLUDE_STB_IMAGE_WRITE_H
+#undef STB_IMAGE_WRITE_STATIC
+#undef STB_IMAGE_WRITE_IMPLEMENTATION
+#undef STBIWDEF
+#undef STBI_WRITE_NO_STDIO
+#undef STBIW_ASSERT
+#undef STBIW_MALLOC
+#undef STBIW_REALLOC
+#undef STBIW_REALLOC_SIZED
+#undef STBIW_FREE
+#undef STBIW_MEMMOVE
+#undef STBIW_ZLIB_COMPRESS
+#undef STBIW_CRC32
 #define STB_IMAGE_WRITE_STATIC
 #define STB_IMAGE_WRITE_IMPLEMENTATION
 #define STBI_WRITE_NO_STDIO
@@ -41,18 +73,44 @@ namespace ocellus::stb {
 #if defined(__GNUC__)
 #pragma GCC diagnostic pop
 #endif
-#undef STB_IMAGE_WRITE_STATIC
-#undef STB_IMAGE_WRITE_IMPLEMENTATION
-#undef STBI_WRITE_NO_STDIO
-#undef STBIW_ASSERT
+#pragma pop_macro("STBIW_CRC32")
+#pragma pop_macro("STBIW_ZLIB_COMPRESS")
+#pragma pop_macro("STBIW_MEMMOVE")
+#pragma pop_macro("STBIW_FREE")
+#pragma pop_macro("STBIW_REALLOC_SIZED")
+#pragma pop_macro("STBIW_REALLOC")
+#pragma pop_macro("STBIW_MALLOC")
+#pragma pop_macro("STBIW_ASSERT")
+#pragma pop_macro("STBI_WRITE_NO_STDIO")
+#pragma pop_macro("STBIWDEF")
+#pragma pop_macro("STB_IMAGE_WRITE_IMPLEMENTATION")
+#pragma pop_macro("STB_IMAGE_WRITE_STATIC")
+#pragma pop_macro("INCLUDE_STB_IMAGE_WRITE_H")
 
 OCELLUS_BEGIN
+namespace detail {
 
-/// Writes an 8-bit RGB PNG to a temporary file beside `path` and renames it; a failure leaves neither.
-/// Errors: invalid_argument (an empty picture), image_too_large (2^31 bytes), out_of_memory, cannot_write.
+/// Something that is there, but no file: a device or a pipe, which renaming would replace.
+inline bool is_device_or_pipe([[maybe_unused]] const char* path) noexcept {
+#if __has_include(<sys/stat.h>)
+  struct stat found = {};
+  return ::stat(path, &found) == 0 && (found.st_mode & S_IFMT) != S_IFREG;
+#else
+  return false;
+#endif
+}
+
+}  // namespace detail
+
+/// Writes an 8-bit RGB PNG to a temporary file beside `path` and renames it; a failure leaves neither. Devices
+/// and pipes are written to as they are.
+/// Errors: invalid_argument (a picture that is empty or of overlapping rows), image_too_large (2^31 bytes),
+/// out_of_memory, cannot_write.
 inline status save_png(const char* path, image_view picture) noexcept {
-  if (picture.empty()) return status::invalid_argument;
-  if (picture.stride > INT_MAX || picture.height > INT_MAX / (picture.width * std::int64_t{3} + 1)) {
+  if (picture.empty() || picture.overlaps()) return status::invalid_argument;
+  // stb counts in int: bytes from the first row to the last, and bytes of what it compresses.
+  const int most = INT_MAX / picture.height;
+  if (picture.stride > most || picture.stride < -most || picture.width * std::int64_t{3} + 1 > most) {
     return status::image_too_large;
   }
   int size = 0;
@@ -65,11 +123,14 @@ inline status save_png(const char* path, image_view picture) noexcept {
   if (!png || !temporary) return status::out_of_memory;
   std::memcpy(temporary.get(), path, length);
   std::memcpy(temporary.get() + length, ".tmp", 5);
-  std::FILE* file = std::fopen(temporary.get(), "wb");
+  const bool in_place = detail::is_device_or_pipe(path);
+  std::FILE* file = std::fopen(in_place ? path : temporary.get(), "wb");
   if (file == nullptr) return status::cannot_write;
   const auto n = static_cast<std::size_t>(size);
   const bool written = std::fwrite(png.get(), 1, n, file) == n;
-  if (std::fclose(file) != 0 || !written || std::rename(temporary.get(), path) != 0) {
+  const bool closed = std::fclose(file) == 0 && written;
+  if (in_place) return closed ? status::ok : status::cannot_write;
+  if (!closed || std::rename(temporary.get(), path) != 0) {
     std::remove(temporary.get());
     return status::cannot_write;
   }
