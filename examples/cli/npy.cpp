@@ -112,8 +112,11 @@ void write_npy(const std::string& path, const float* values, const std::vector<s
   dict += "), }";
   dict.append(64 - (10 + dict.size() + 1) % 64, ' ');
   dict += '\n';
-  const std::string temporary = path + ".tmp" + std::to_string(getpid());
-  std::FILE* f = std::fopen(temporary.c_str(), "wbx");
+  std::error_code ignored;
+  const std::filesystem::file_status there = std::filesystem::status(path, ignored);
+  const bool in_place = std::filesystem::exists(there) && !std::filesystem::is_regular_file(there);  // a device, a pipe
+  const std::string temporary = in_place ? path : path + ".tmp" + std::to_string(getpid());
+  std::FILE* f = std::fopen(temporary.c_str(), in_place ? "wb" : "wbx");
   if (f == nullptr) throw failure(path + ": cannot be written: " + std::strerror(errno));
   const unsigned char head[10] = {0x93, 'N', 'U', 'M', 'P', 'Y', 1, 0, static_cast<unsigned char>(dict.size() & 255),
                                   static_cast<unsigned char>(dict.size() >> 8)};
@@ -121,10 +124,9 @@ void write_npy(const std::string& path, const float* values, const std::vector<s
             std::fwrite(values, sizeof(float), n, f) == n;
   ok = std::fclose(f) == 0 && ok;
   std::error_code renamed;
-  if (ok) std::filesystem::rename(temporary, path, renamed);
+  if (ok && !in_place) std::filesystem::rename(temporary, path, renamed);
   if (!ok || renamed) {
-    std::error_code ignored;
-    std::filesystem::remove(temporary, ignored);
+    if (!in_place) std::filesystem::remove(temporary, ignored);
     throw failure(path + ": cannot be written: " + (renamed ? renamed.message() : std::strerror(errno)));
   }
 }
