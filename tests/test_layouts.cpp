@@ -359,6 +359,7 @@ TEST_CASE("a preprocessor whose pictures the model cannot read is told when it i
   CHECK(note_of({{"size", {{"shortest_edge", 10}}}, {"crop_size", 9}}).find("9 x 9, the model reads 8 x 8") != std::string::npos);
   CHECK(note_of({{"size", {{"height", 8}, {"width", 9}}}, {"do_center_crop", false}}).find("8 x 9") != std::string::npos);
   CHECK(note_of({{"size", {{"shortest_edge", 6}}}, {"crop_size", 8}}).find("does not pad") != std::string::npos);
+  CHECK(note_of({{"do_resize", false}, {"crop_size", 8}}).find("does not pad") != std::string::npos);
   CHECK(note_of({{"do_resize", false}, {"do_center_crop", false}}).find("at another size") != std::string::npos);
 }
 

@@ -113,8 +113,9 @@ void write_npy(const std::string& path, const float* values, const std::vector<s
   dict.append(64 - (10 + dict.size() + 1) % 64, ' ');
   dict += '\n';
   std::error_code ignored;
-  const std::filesystem::file_status there = std::filesystem::status(path, ignored);
-  const bool in_place = std::filesystem::exists(there) && !std::filesystem::is_regular_file(there);  // a device, a pipe
+  const std::filesystem::file_status there = std::filesystem::symlink_status(path, ignored);
+  // a device, a pipe or a link, which renaming would replace
+  const bool in_place = std::filesystem::exists(there) && !std::filesystem::is_regular_file(there);
   const std::string temporary = in_place ? path : path + ".tmp" + std::to_string(getpid());
   std::FILE* f = std::fopen(temporary.c_str(), in_place ? "wb" : "wbx");
   if (f == nullptr) throw failure(path + ": cannot be written: " + std::strerror(errno));
@@ -123,11 +124,12 @@ void write_npy(const std::string& path, const float* values, const std::vector<s
   bool ok = std::fwrite(head, 1, 10, f) == 10 && std::fwrite(dict.data(), 1, dict.size(), f) == dict.size() &&
             std::fwrite(values, sizeof(float), n, f) == n;
   ok = std::fclose(f) == 0 && ok;
+  const std::string why = std::strerror(errno);
   std::error_code renamed;
   if (ok && !in_place) std::filesystem::rename(temporary, path, renamed);
   if (!ok || renamed) {
     if (!in_place) std::filesystem::remove(temporary, ignored);
-    throw failure(path + ": cannot be written: " + (renamed ? renamed.message() : std::strerror(errno)));
+    throw failure(path + ": cannot be written: " + (renamed ? renamed.message() : why));
   }
 }
 

@@ -212,8 +212,9 @@ void encode_chunk(const model& model, const picture_chunk& chunk, float* feature
   }
   const auto width = static_cast<std::size_t>(model.embed()), classes = static_cast<std::size_t>(v.classes);
   std::vector<float> packed(rows.size() * width), packed_logits(logits == nullptr ? 0 : rows.size() * classes);
-  const status s = model.encode_batch(in, packed.data(), work, threads, logits == nullptr ? nullptr : packed_logits.data());
-  if (s != status::ok) throw failure(to_string(s));
+  const status s =
+      model.encode_batch(in, packed.data(), work, threads, logits == nullptr ? nullptr : packed_logits.data());
+  if (s != status::ok) throw failure("the image tower: " + std::string(to_string(s)));
   for (std::size_t i = 0; i < rows.size(); i++) {
     std::memcpy(features + rows[i] * width, packed.data() + i * width, width * sizeof(float));
     if (logits != nullptr)

@@ -18,8 +18,12 @@
 #define OCELLUS_ABI_BASE_ x86v3
 #elif defined(__AVX__)
 #define OCELLUS_ABI_BASE_ x86avx
-#elif defined(__SSE4_1__)
+#elif defined(__SSE4_2__)
 #define OCELLUS_ABI_BASE_ x86v2
+#elif defined(__SSE4_1__)
+#define OCELLUS_ABI_BASE_ x86sse41
+#elif defined(__SSSE3__)
+#define OCELLUS_ABI_BASE_ x86ssse3
 #elif defined(__SSE3__)
 #define OCELLUS_ABI_BASE_ x86sse3
 #elif defined(__ARM_FEATURE_SVE)
@@ -38,20 +42,38 @@
 #define OCELLUS_ABI_BASE_ base
 #endif
 
-// What compilers use beside these levels: FMA and BMI2, which -mavx2 does not bring, and AVX-512's later parts.
-#if defined(__FMA__) && defined(__BMI2__)
-#define OCELLUS_ABI_FMA_ f
-#elif defined(__FMA__) || defined(__BMI2__)
-#define OCELLUS_ABI_FMA_ h
+// What compilers use beside a level, and flags bring one by one.
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+#define OCELLUS_ABI_FMA_ _fma
 #else
 #define OCELLUS_ABI_FMA_
 #endif
-#if defined(__AVX512FP16__)
-#define OCELLUS_ABI_512_ _fp16
-#elif defined(__AVX512VBMI__)
-#define OCELLUS_ABI_512_ _vbmi
+#if defined(__BMI2__)
+#define OCELLUS_ABI_BMI2_ _bmi2
 #else
-#define OCELLUS_ABI_512_
+#define OCELLUS_ABI_BMI2_
+#endif
+#if defined(__POPCNT__) && defined(__LZCNT__)
+#define OCELLUS_ABI_BITS_ _lzcnt
+#elif defined(__POPCNT__)
+#define OCELLUS_ABI_BITS_ _popcnt
+#elif defined(__LZCNT__)
+#define OCELLUS_ABI_BITS_ _onlylzcnt
+#elif defined(__ARM_FEATURE_ATOMICS)
+#define OCELLUS_ABI_BITS_ _lse
+#else
+#define OCELLUS_ABI_BITS_
+#endif
+#if defined(__AVX512FP16__)
+#define OCELLUS_ABI_DOT_ _fp16
+#elif defined(__AVX512BF16__)
+#define OCELLUS_ABI_DOT_ _bf16
+#elif defined(__AVX512VNNI__) && defined(__AVX512VBMI__)
+#define OCELLUS_ABI_DOT_ _vbmi
+#elif defined(__AVX512VNNI__) || defined(__AVXVNNI__)
+#define OCELLUS_ABI_DOT_ _vnni
+#else
+#define OCELLUS_ABI_DOT_
 #endif
 
 #if defined(__FAST_MATH__)
@@ -66,10 +88,11 @@
 #define OCELLUS_ABI_EXC_ _noexc
 #endif
 
-#define OCELLUS_CAT_(a, b, c, d, e, f) a##b##c##d##e##f
-#define OCELLUS_CAT(a, b, c, d, e, f) OCELLUS_CAT_(a, b, c, d, e, f)
-#define OCELLUS_ABI \
-  OCELLUS_CAT(v0_, OCELLUS_ABI_BASE_, OCELLUS_ABI_FMA_, OCELLUS_ABI_512_, OCELLUS_ABI_MATH_, OCELLUS_ABI_EXC_)
+#define OCELLUS_CAT_(a, b, c, d, e, f, g, h) a##b##c##d##e##f##g##h
+#define OCELLUS_CAT(a, b, c, d, e, f, g, h) OCELLUS_CAT_(a, b, c, d, e, f, g, h)
+#define OCELLUS_ABI                                                                               \
+  OCELLUS_CAT(v0_, OCELLUS_ABI_BASE_, OCELLUS_ABI_FMA_, OCELLUS_ABI_BMI2_, OCELLUS_ABI_BITS_, \
+              OCELLUS_ABI_DOT_, OCELLUS_ABI_MATH_, OCELLUS_ABI_EXC_)
 
 // Tables are no symbols of a shared library: gcc makes an inline variable unique in the process, and a plugin that has
 // such a symbol can never be unloaded.

@@ -28,3 +28,21 @@ for _ in embeds reads; do
   sed -n 2p "$scratch/found" | grep -q 'purple-ring.png$' || { echo "another picture is first"; exit 1; }
   [ -s "$scratch/photos/ocellus.vectors" ] || { echo "no index was kept"; exit 1; }
 done
+
+# The command line: what a line of JSON cannot say stands for U+FFFD as in plain text; links and pipes stay what they are.
+printf 'a \xff heart\na \xef\xbf\xbd heart\na \\u heart\n' >"$scratch/plain.txt"
+printf '{"text":"a \xff heart"}\n{"text":"a \\ud83d heart"}\n{"text":"a \\\\u heart"}\n' >"$scratch/same.jsonl"
+for texts in plain.txt same.jsonl; do "$build_dir/ocellus" tokenize "$model" --texts "$scratch/$texts" >"$scratch/$texts.ids"; done
+cmp "$scratch/plain.txt.ids" "$scratch/same.jsonl.ids"
+"$build_dir/ocellus" embed "$model" --text "a red heart" -o "$scratch/file.npy"
+ln -s /proc/self/fd/1 "$scratch/link.npy"
+"$build_dir/ocellus" embed "$model" --text "a red heart" -o "$scratch/link.npy" >"$scratch/through.npy"
+"$build_dir/ocellus" embed "$model" --text "a red heart" -o "$scratch/link.npy" | cmp - "$scratch/file.npy"
+cmp "$scratch/file.npy" "$scratch/through.npy"
+[ -L "$scratch/link.npy" ] || { echo "a link was replaced"; exit 1; }
+cp "$demo/pictures/blue-heart.png" "$scratch/good.png"
+printf 'P6 1 1 255\n' >"$scratch/cut.ppm"
+if "$build_dir/ocellus" classify "$model" --json --image "$scratch/cut.ppm" "$scratch/good.png" --labels "a blue heart,a red heart" \
+    >"$scratch/answer.json" 2>"$scratch/errors"; then echo "a picture that is cut off was accepted"; exit 1; fi
+grep -q '"error"' "$scratch/answer.json" && grep -q '"label":"a blue heart"' "$scratch/answer.json"
+echo "one bad picture leaves the others, broken text is U+FFFD, links stay"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Two translation units of one program, built with different flags: the linker must keep a copy of the library's code for
-# each (else the unit for older CPUs may call code that they have not), and no symbol may be GNU-unique (which would pin a
-# plugin in memory).
+# Two translation units of one program, built with different flags: the linker must keep a copy of the library's code
+# for each (else the unit for older CPUs may call code that they have not), and no symbol may be GNU-unique (which would
+# pin a plugin in memory).
 # Usage: odr.sh BUILD_DIR      (any build folder with the programs: their symbols are looked at as well)
 set -euo pipefail
 build_dir=$(cd "$1" && pwd)
@@ -34,7 +34,7 @@ for compiler in g++ clang++; do
 OCELLUS_ABI' | $compiler -std=c++20 -Iinclude -E -P -x c++ "$@" - | tail -1; }
     while read -r one two; do
       # shellcheck disable=SC2086
-      [ "$(abi $one)" != "$(abi ${two//,/ })" ] || { echo "$compiler: one namespace for $one and ${two//,/ }"; exit 1; }
+      [ "$(abi ${one//,/ })" != "$(abi ${two//,/ })" ] || { echo "$compiler: one namespace for $one and $two"; exit 1; }
     done <<'PAIRS'
 -msse4.1 -mavx
 -msse2 -msse3
@@ -43,6 +43,14 @@ OCELLUS_ABI' | $compiler -std=c++20 -Iinclude -E -P -x c++ "$@" - | tail -1; }
 -march=skylake-avx512 -march=icelake-server
 -march=icelake-server -march=sapphirerapids
 -march=haswell -march=skylake-avx512
+-march=haswell -march=alderlake
+-march=skylake-avx512 -march=cascadelake
+-march=cascadelake -march=cooperlake
+-mavx2,-mfma -mavx2,-mbmi2
+-msse4.1 -msse4.2
+-msse3 -mssse3
+-msse2 -mpopcnt
+-msse2 -mlzcnt
 PAIRS
   fi
   echo "$compiler: one copy of the library for each set of flags"

@@ -240,6 +240,7 @@ outcome<dtype> type_of_weights(const packed_file& file, const fs::path& path) {
   for (int i = 0; i < file.tensor_count(); i++)
     if (const tensor_view t = file.tensor(i); counts(t) && (!type || t.type == dtype::s8)) type = t.type;
   std::string others, last, kept;
+  bool in_text = true;  // all of them
   for (int i = 0; i < file.tensor_count(); i++) {
     const tensor_view t = file.tensor(i);
     if (!counts(t) || t.type == *type) continue;
@@ -249,10 +250,11 @@ outcome<dtype> type_of_weights(const packed_file& file, const fs::path& path) {
     others += (others.empty() ? "" : ", ") + printable(block);
     last = block;
     kept = to_string(t.type);
+    in_text = in_text && t.name.starts_with("text.");
   }
   if (!others.empty())
-    return about(path, "blocks " + others + " are kept in " + kept + ": a compile-time tower has one type (convert "
-                       "without --calibrate, or with pictures that int8 does better on)");
+    return about(path, "blocks " + others + " are kept in " + kept + ": a compile-time tower has one type (convert " +
+                           (in_text ? "with --vision-only)" : "without --calibrate, or with pictures that int8 does better on)"));
   return type.value_or(dtype::f32);
 }
 

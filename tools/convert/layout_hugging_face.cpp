@@ -348,7 +348,7 @@ void read_plain_vit(plan& p, const settings& root, const std::string& model_type
   if (v.registers != 0)
     p.exact("vision.registers", {v.registers, width},
             piece{embeddings + "register_tokens", {v.registers, width}});
-  else if (registers && p.dim(embeddings + "register_tokens", 1) == 0)
+  else if (registers && p.has(embeddings + "register_tokens") && p.dim(embeddings + "register_tokens", 1) == 0)
     p.ignore(embeddings + "register_tokens");  // [1, 0, C]
   p.exact("vision.positions", {tokens, width}, piece{embeddings + "position_embeddings", {tokens, width}});
   for (int i = 0; i < e.layers && p.ok(); i++) {

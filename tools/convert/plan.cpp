@@ -339,8 +339,7 @@ void plan::note_pictures() {
   const int h = crops ? c.crop_h : c.size_h, w = crops ? c.crop_w : c.size_w;
   if ((crops || squashes) && (h != v.image_h || w != v.image_w)) {
     note("pictures cannot be embedded: the preprocessor makes them " + size(h, w) + ", " + reads);
-  } else if (crops && c.resize != resize_mode::none &&
-             (h > c.size_h || w > (squashes ? c.size_w : c.size_h))) {
+  } else if (crops && (c.resize == resize_mode::none || h > c.size_h || w > (squashes ? c.size_w : c.size_h))) {
     note("pictures may be smaller than the preprocessor's crop, and cannot be embedded then: ocellus does not pad");
   } else if (!crops && !squashes) {
     note("pictures that the preprocessor leaves at another size cannot be embedded: " + reads);

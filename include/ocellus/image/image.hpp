@@ -37,7 +37,7 @@ struct image_view {
   /// Whether rows would overlap: no picture, mostly a stride that was counted in pixels.
   constexpr bool overlaps() const noexcept {
     const std::ptrdiff_t row_bytes = static_cast<std::ptrdiff_t>(width) * 3;
-    return stride < row_bytes && stride > -row_bytes;
+    return height > 1 && stride < row_bytes && stride > -row_bytes;
   }
   constexpr const std::uint8_t* row(int y) const noexcept { return pixels + y * stride; }
 };

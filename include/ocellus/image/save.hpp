@@ -90,11 +90,11 @@ namespace ocellus::stb {
 OCELLUS_BEGIN
 namespace detail {
 
-/// Something that is there, but no file: a device or a pipe, which renaming would replace.
-inline bool is_device_or_pipe([[maybe_unused]] const char* path) noexcept {
-#if __has_include(<sys/stat.h>)
+/// Something that is there, but no file itself: a device, a pipe or a link, which renaming would replace.
+inline bool is_no_plain_file([[maybe_unused]] const char* path) noexcept {
+#if defined(S_ISLNK)
   struct stat found = {};
-  return ::stat(path, &found) == 0 && (found.st_mode & S_IFMT) != S_IFREG;
+  return ::lstat(path, &found) == 0 && !S_ISREG(found.st_mode);
 #else
   return false;
 #endif
@@ -102,8 +102,8 @@ inline bool is_device_or_pipe([[maybe_unused]] const char* path) noexcept {
 
 }  // namespace detail
 
-/// Writes an 8-bit RGB PNG to a temporary file beside `path` and renames it; a failure leaves neither. Devices
-/// and pipes are written to as they are.
+/// Writes an 8-bit RGB PNG to a temporary file beside `path` and renames it; a failure leaves neither. Devices,
+/// pipes and links are written to as they are.
 /// Errors: invalid_argument (a picture that is empty or of overlapping rows), image_too_large (2^31 bytes),
 /// out_of_memory, cannot_write.
 inline status save_png(const char* path, image_view picture) noexcept {
@@ -115,15 +115,15 @@ inline status save_png(const char* path, image_view picture) noexcept {
   }
   int size = 0;
   const std::unique_ptr<unsigned char, void (*)(void*)> png(
-      stb::stbi_write_png_to_mem(picture.pixels, static_cast<int>(picture.stride), picture.width,
-                                 picture.height, 3, &size),
+      stb::stbi_write_png_to_mem(picture.pixels, picture.height == 1 ? 0 : static_cast<int>(picture.stride),
+                                 picture.width, picture.height, 3, &size),
       std::free);
   const std::size_t length = std::strlen(path);
   const std::unique_ptr<char[]> temporary(new (std::nothrow) char[length + 5]);
   if (!png || !temporary) return status::out_of_memory;
   std::memcpy(temporary.get(), path, length);
   std::memcpy(temporary.get() + length, ".tmp", 5);
-  const bool in_place = detail::is_device_or_pipe(path);
+  const bool in_place = detail::is_no_plain_file(path);
   std::FILE* file = std::fopen(in_place ? path : temporary.get(), "wb");
   if (file == nullptr) return status::cannot_write;
   const auto n = static_cast<std::size_t>(size);

@@ -143,8 +143,8 @@ class model {
 
   /// Image features [in.count, E] of a batch in one of image_batch's forms; `logits` [in.count, classes] too,
   /// for a classifier. Errors: no_vision_tower, no_classes (logits of a model without a classifier), invalid_argument
-  /// (no pixels, a negative count), wrong_shape (another size than the model's, unless it resizes its position table;
-  /// more patches than patch_stride), out_of_memory.
+  /// (no pixels, a negative count, grids beside pixels or none beside patches), wrong_shape (another size than the
+  /// model's, unless it resizes its position table; more patches than patch_stride), out_of_memory.
   status encode_batch(const nn::image_batch& in, float* out, workspace& work, const executor& threads = {},
                       float* logits = nullptr, const nn::stage_observer& observe = {}) const noexcept {
     if (!has_vision()) return status::no_vision_tower;
@@ -152,8 +152,9 @@ class model {
     if (logits != nullptr && v.classes == 0) return status::no_classes;
     if (in.count < 0) return status::invalid_argument;
     if (in.count == 0) return status::ok;
-    if (in.pixels == nullptr && in.rgb == nullptr && in.rgbs == nullptr && in.patches == nullptr)
-      return status::invalid_argument;
+    const bool planes = in.pixels != nullptr || in.rgb != nullptr;  // of height x width
+    if (!planes && in.rgbs == nullptr && in.patches == nullptr) return status::invalid_argument;
+    if (planes ? in.grids != nullptr : in.grids == nullptr) return status::invalid_argument;
     const fp_env guard;
     const nn::runner<dynamic> run{kernels_, threads};
     if (v.kind == vision_kind::resnet) return encode_resnet(run, in, out, work, observe);
@@ -215,7 +216,7 @@ class model {
 
   /// Text features [count, E] from ids [count, context] (any padding). Computes each text up to its pooled
   /// token, and prefixes that texts share once. Errors: no_text_tower, wrong_shape (context longer than the
-  /// model's), token_out_of_range, out_of_memory.
+  /// model's), token_out_of_range, invalid_argument (a negative count), out_of_memory.
   status encode_ids(const std::int32_t* ids, int count, int context, float* out, workspace& work,
                     const executor& threads = {}, const nn::stage_observer& observe = {}) const noexcept {
     if (!has_text()) return status::no_text_tower;
