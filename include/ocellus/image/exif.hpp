@@ -13,7 +13,7 @@ namespace detail {
 
 /// Tag 0x0112 of the first directory of a TIFF structure, of several the last, as SHORT or LONG; 1 if it is not
 /// there or makes no sense.
-inline int tiff_orientation(std::span<const std::uint8_t> tiff) noexcept {
+[[gnu::cold]] inline int tiff_orientation(std::span<const std::uint8_t> tiff) noexcept {
   bytes in(tiff);
   const int order = in.u16be();
   if (order != 0x4949 && order != 0x4d4d) return 1;

@@ -252,8 +252,9 @@ inline status png_read_header(std::span<const std::uint8_t> file, png_header& h)
 /// What stb is to see: the header, the palette filled up to 256 colours with black, the picture data, an end. What
 /// else the file holds means nothing for the colours, and stb would refuse some of it. If the file ends early,
 /// `ended` is false and the data are those that are there.
-inline std::unique_ptr<std::uint8_t[]> png_repack(std::span<const std::uint8_t> file, const png_header& h,
-                                                  std::size_t& size, bool& ended) noexcept {
+[[gnu::cold]] inline std::unique_ptr<std::uint8_t[]> png_repack(std::span<const std::uint8_t> file,
+                                                                const png_header& h, std::size_t& size,
+                                                                bool& ended) noexcept {
   constexpr std::size_t head = 8 + 8 + 13 + 4, full = 768;
   // Three chunks may be longer than in the file: the palette, data that are cut short, the end.
   auto out = allocate<std::uint8_t>(static_cast<std::int64_t>(file.size() + full + 3 * 12));

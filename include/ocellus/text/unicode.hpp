@@ -197,8 +197,8 @@ inline char32_t compose(char32_t first, char32_t second) noexcept {
   return found ? tables::decomposed[*at] : 0;
 }
 
-/// The combining class of c; 0 in the runs of `letters`.
-constexpr int class_of(char32_t c, std::span<const std::uint32_t> letters) noexcept {
+/// The combining class of c; 0 in the runs of `letters`. Rare enough to be called rather than copied.
+[[gnu::noinline]] inline int class_of(char32_t c, std::span<const std::uint32_t> letters) noexcept {
   const int ccc = properties(c).combining_class;
   return ccc != 0 && is_in_runs(letters, c) ? 0 : ccc;
 }
