@@ -82,7 +82,8 @@ class thread_pool {
     context_ = context;
     const std::uint64_t all = static_cast<std::uint64_t>(n), parts = runs_.size();
     for (std::uint64_t i = 0; i < parts; i++)
-      runs_[i].left.store(all * i / parts << 32 | all * (i + 1) / parts, std::memory_order_relaxed);
+      runs_[static_cast<std::size_t>(i)].left.store(all * i / parts << 32 | all * (i + 1) / parts,
+                                                    std::memory_order_relaxed);
     busy_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
     generation_.fetch_add(1);
     if (sleeping_.load() > 0) {
