@@ -82,9 +82,8 @@ void add_preprocess(CLI::App& app) {
   c->add_option("--max-patches", o->max_patches, "naflex: at most so many patches")
       ->check(CLI::Range(1, 65536));
   c->add_option("--pillow", o->pillow,
-                "Order of the passes: 12 (horizontal first, default; 12.2 and 12.3 differ for pictures over "
-                "100 times as "
-                "tall as wide) or 13")
+                "Order of the passes: 12 (horizontal first, default; 12.2 and 12.3 differ for pictures over 100 times "
+                "as tall as wide) or 13")
       ->check(CLI::Range(9, 99));
   c->add_flag("--upright", o->upright,
               "Turn the picture by its EXIF orientation first (the references do not)");

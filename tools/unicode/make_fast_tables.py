@@ -109,7 +109,7 @@ namespace unicode::tables {{
 {ranges("bert_marks", bert_sets["marks"], "What it removes as accents.")}
 {ranges("bert_punctuation", bert_sets["punctuation"], "What BERT cuts out as a word of its own.")}
 {ranges("bert_ideographs", bert_sets["ideographs"], "What it puts between blanks: ideographs.")}
-{ranges("late_marks", late_marks(), "Combining marks that their NFC takes for letters.")}
+{ranges("late_marks", late_marks(), "Combining marks that the tokenizers library's NFC takes for letters.")}
 {array("std::uint32_t", "grapheme_firsts", firsts, "0x{:x}", "First of each run of a grapheme class; the class is in the upper 8 bits.")}
 {array("std::uint32_t", "grapheme_lasts", [b for _, b, _ in graphemes], "0x{:x}", "Last of each run.")}
 }}  // namespace unicode::tables
