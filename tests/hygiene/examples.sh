@@ -28,6 +28,24 @@ for _ in embeds reads; do
   sed -n 2p "$scratch/found" | grep -q 'purple-ring.png$' || { echo "another picture is first"; exit 1; }
   [ -s "$scratch/photos/ocellus.vectors" ] || { echo "no index was kept"; exit 1; }
 done
+# What a folder of photos goes through: folders below it, any name, files that are no pictures, changes, a damaged index.
+search() { "$build_dir/examples/03_folder_search" "$model" "$scratch/photos" "a photo of a purple ring." 2>"$scratch/errors"; }
+first() { sed -n '1s/^ *[-0-9.]* *//p' "$scratch/found"; }
+mkdir "$scratch/photos/below"
+mv "$scratch/photos/purple-ring.png" "$scratch/photos/below/"$'a\nring.png'
+printf 'no picture' >"$scratch/photos/notes.txt"
+search >"$scratch/found"
+[ "$(first)" = below/a ] && grep -q 'notes.txt: ' "$scratch/errors" || { echo "moved pictures are not found"; exit 1; }
+search | cmp - "$scratch/found"
+[ -s "$scratch/errors" ] && { echo "what is no picture was tried twice"; exit 1; }
+truncate -s -100 "$scratch/photos/ocellus.vectors"
+search | cmp - "$scratch/found"
+cp "$blue" "$scratch/photos/below/"$'a\nring.png'
+search >"$scratch/found"
+[ "$(first)" != below/a ] || { echo "a changed picture kept its vector"; exit 1; }
+rm -r "$scratch/photos/below"
+search >"$scratch/found"
+if grep -q below "$scratch/found"; then echo "a removed picture is found"; exit 1; fi
 
 # The command line: what a line of JSON cannot say stands for U+FFFD as in plain text; links and pipes stay what they are.
 printf 'a \xff heart\na \xef\xbf\xbd heart\na \\u heart\n' >"$scratch/plain.txt"
