@@ -171,11 +171,16 @@ def main():
     parser.add_argument("--svg", help="where to write the plot of the first results")
     parser.add_argument("--model", help="of the plot (default: the first)")
     args = parser.parse_args()
-    for i, path in enumerate(args.results):
+    plotted = not args.svg
+    for path in args.results:
         with open(path) as f:
             results = json.load(f)
-        if i == 0 and args.svg:
+        if "cells" not in results:  # results/ holds other records too: of kernels, sizes, instructions
+            print(f"{path}: left out, no results of peers.py", file=sys.stderr)
+            continue
+        if not plotted:
             plot(results, args.model or results["cells"][0]["model"], args.svg)
+            plotted = True
         tables(results, sys.stdout)
 
 

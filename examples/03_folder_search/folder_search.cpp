@@ -1,17 +1,21 @@
-// Finds photos by words. The first call embeds the folder and keeps the vectors beside the photos; later calls read
-// them and compute one text each. (Delete FOLDER/ocellus.vectors when the photos changed.)
+// Finds photos by words. The first call embeds all pictures below the folder and keeps the vectors beside them, in
+// FOLDER/ocellus.vectors; later calls embed what is new or changed, forget what is gone, and compute one text. A call
+// that was interrupted lost a minute of work at most.
 //   03_folder_search model.oc photos/ "a dog on the beach"
 #include <ocellus/core/thread_pool.hpp>
 #include <ocellus/image/load.hpp>
 #include <ocellus/models/model.hpp>
 #include <ocellus/ops/similarity.hpp>
 
-#include <algorithm>
+#include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <string>
+#include <unistd.h>
+#include <utility>
 #include <vector>
 
 namespace fs = std::filesystem;
@@ -19,53 +23,103 @@ using namespace ocellus;
 
 namespace {
 
-/// The vectors of a folder's pictures: row i of `vectors` [n, width] belongs to names[i].
-struct photo_index {
-  std::uint64_t space = 0;  // vectors of another model must not be compared
-  std::vector<std::string> names;
-  std::vector<float> vectors;
+struct photo {
+  std::int64_t size = 0, time = 0;  // of the file: others mean another picture
+  std::vector<float> vector;        // empty where the file is no picture: not tried again until it changes
 };
+using photo_index = std::map<std::string, photo>;  // by path below the folder
 
-void save(const photo_index& index, const fs::path& path) {
-  std::ofstream out(path, std::ios::binary);
-  out << index.space << ' ' << index.names.size() << '\n';
-  for (const std::string& name : index.names) out << name << '\n';
-  out.write(reinterpret_cast<const char*>(index.vectors.data()),
-            static_cast<std::streamsize>(index.vectors.size() * sizeof(float)));
+constexpr const char* store_name = "ocellus.vectors";
+
+/// What the index begins with: vectors of another model must not be compared.
+std::string heading(const model& m) {
+  return "ocellus.vectors 2 " + std::to_string(m.file().embedding_space()) + " " + std::to_string(m.embed());
 }
 
-/// False where there is none, or one of another model.
-bool load(photo_index& index, const fs::path& path, const model& m) {
-  std::ifstream in(path, std::ios::binary);
-  std::size_t count = 0;
-  if (!(in >> index.space >> count) || index.space != m.file().embedding_space()) return false;
-  in.ignore();
-  std::string name;
-  while (index.names.size() < count && std::getline(in, name)) index.names.push_back(name);
-  index.vectors.resize(index.names.size() * static_cast<std::size_t>(m.embed()));
-  in.read(reinterpret_cast<char*>(index.vectors.data()),
-          static_cast<std::streamsize>(index.vectors.size() * sizeof(float)));
-  return static_cast<bool>(in) && index.names.size() == count;
-}
-
-photo_index build(const fs::path& folder, const model& m) {
-  photo_index index;
-  index.space = m.file().embedding_space();
-  std::vector<fs::path> files;
-  for (const auto& entry : fs::directory_iterator(folder))
-    if (entry.is_regular_file() && entry.path().extension() != ".vectors") files.push_back(entry.path());
-  std::sort(files.begin(), files.end());
-  thread_pool pool;  // all cores, for one picture after the other
-  for (const fs::path& file : files) {
-    const auto photo = load_image(file.string().c_str());
-    const auto e = photo ? m.encode_image(*photo, pool.executor()) : result<embeddings>(photo.error());
-    if (!e) {
-      std::fprintf(stderr, "%s: %s\n", file.string().c_str(), to_string(e.error()));
-      continue;
-    }
-    index.names.push_back(file.filename().string());
-    index.vectors.insert(index.vectors.end(), e->data(), e->data() + e->width());
+/// Written beside it and renamed: an interrupted call leaves the index as it was before or after, never half of it.
+void save(const photo_index& index, const fs::path& path, const model& m) {
+  const fs::path temporary = path.string() + ".tmp" + std::to_string(getpid());
+  std::ofstream out(temporary, std::ios::binary);
+  out << heading(m) << '\n';
+  for (const auto& [name, p] : index) {
+    const std::int64_t numbers[] = {static_cast<std::int64_t>(name.size()), p.size, p.time,
+                                    static_cast<std::int64_t>(p.vector.size())};
+    out.write(reinterpret_cast<const char*>(numbers), sizeof(numbers)) << name;  // any name, with line breaks too
+    out.write(reinterpret_cast<const char*>(p.vector.data()),
+              static_cast<std::streamsize>(p.vector.size() * sizeof(float)));
   }
+  out.close();
+  std::error_code failed;
+  if (out) fs::rename(temporary, path, failed);
+  if (out && !failed) return;
+  fs::remove(temporary, failed);
+  std::fprintf(stderr, "%s: cannot be written: the next call embeds again\n", path.string().c_str());
+}
+
+/// Empty where there is none, or one of another model; what is damaged is left out, and so embedded again.
+photo_index load(const fs::path& path, const model& m) {
+  photo_index index;
+  std::ifstream in(path, std::ios::binary);
+  std::string name;
+  if (!std::getline(in, name) || name != heading(m)) return index;
+  std::int64_t numbers[4];
+  while (in.read(reinterpret_cast<char*>(numbers), sizeof(numbers)) && numbers[0] > 0 && numbers[0] < 65536 &&
+         (numbers[3] == 0 || numbers[3] == m.embed())) {
+    photo p = {numbers[1], numbers[2], std::vector<float>(static_cast<std::size_t>(numbers[3]))};
+    name.resize(static_cast<std::size_t>(numbers[0]));
+    in.read(name.data(), static_cast<std::streamsize>(name.size()));
+    in.read(reinterpret_cast<char*>(p.vector.data()), static_cast<std::streamsize>(p.vector.size() * sizeof(float)));
+    if (in) index.insert_or_assign(name, std::move(p));
+  }
+  return index;
+}
+
+/// Reads the index, brings it up to date and keeps it.
+photo_index updated(const fs::path& folder, const model& m) {
+  using clock = std::chrono::steady_clock;
+  const fs::path store = folder / store_name;
+  photo_index before = load(store, m), index;
+  const std::size_t known = before.size();
+  std::vector<std::pair<std::string, photo>> missing;
+  std::error_code failed;  // folders that may not be read are left out
+  fs::recursive_directory_iterator entry(folder, fs::directory_options::skip_permission_denied, failed), end;
+  for (; !failed && entry != end; entry.increment(failed)) {
+    std::error_code gone;
+    if (!entry->is_regular_file(gone) || entry->path().filename().string().starts_with(store_name)) continue;
+    photo p;
+    p.size = static_cast<std::int64_t>(entry->file_size(gone));
+    p.time = static_cast<std::int64_t>(entry->last_write_time(gone).time_since_epoch().count());
+    const std::string name = entry->path().lexically_relative(folder).string();
+    const auto old = before.find(name);
+    if (old != before.end() && old->second.size == p.size && old->second.time == p.time)
+      index.insert(before.extract(old));
+    else
+      missing.emplace_back(name, p);
+  }
+  if (failed) std::fprintf(stderr, "%s: %s\n", folder.string().c_str(), failed.message().c_str());
+  if (missing.empty() && index.size() == known) return index;
+
+  thread_pool pool;  // all cores, for one picture after the other
+  const bool watched = isatty(STDERR_FILENO) != 0;
+  auto saved = clock::now();
+  for (std::size_t i = 0; i < missing.size(); i++) {
+    auto& [name, p] = missing[i];
+    const std::string file = (folder / name).string();
+    const auto picture = load_image(file.c_str());
+    const auto e = picture ? m.encode_image(*picture, pool.executor()) : result<embeddings>(picture.error());
+    if (watched) std::fprintf(stderr, "\r\033[K");
+    if (e) p.vector.assign(e->data(), e->data() + e->width());
+    if (!e) std::fprintf(stderr, "%s: %s\n", file.c_str(), to_string(e.error()));
+    if (watched) std::fprintf(stderr, "embedded %zu of %zu pictures", i + 1, missing.size());
+    const bool may_pass = e.error() == status::cannot_read || e.error() == status::file_not_found ||
+                          e.error() == status::out_of_memory;  // tried again by the next call
+    if (!may_pass) index.emplace(name, std::move(p));
+    if (clock::now() - saved < std::chrono::minutes(1)) continue;
+    save(index, store, m);
+    saved = clock::now();
+  }
+  if (watched) std::fprintf(stderr, "\r\033[K");
+  save(index, store, m);
   return index;
 }
 
@@ -75,26 +129,30 @@ int main(int argc, char** argv) {
   if (argc != 4) return std::fputs("usage: 03_folder_search MODEL.oc FOLDER TEXT\n", stderr), 2;
   const auto m = model::open(argv[1]);
   if (!m) return std::fprintf(stderr, "%s: %s\n", argv[1], to_string(m.error())), 1;
-  const fs::path folder = argv[2], store = folder / "ocellus.vectors";
-  if (!fs::is_directory(folder)) return std::fprintf(stderr, "%s: not a folder\n", argv[2]), 1;
-  photo_index index;
-  if (!load(index, store, *m)) {
-    index = build(folder, *m);
-    save(index, store);
-  }
+  std::error_code ignored;
+  if (!fs::is_directory(argv[2], ignored)) return std::fprintf(stderr, "%s: not a folder\n", argv[2]), 1;
   const auto text = m->encode_text({argv[3]});
   if (!text) return std::fprintf(stderr, "%s: %s\n", argv[1], to_string(text.error())), 1;
 
-  std::vector<float> scores(index.names.size());
+  std::vector<std::string> names;
+  std::vector<float> rows, scores;  // row i of `rows` [n, width] belongs to names[i]
+  for (const auto& [name, p] : updated(argv[2], *m)) {
+    if (p.vector.empty()) continue;
+    names.push_back(name);
+    rows.insert(rows.end(), p.vector.begin(), p.vector.end());
+  }
+  scores.resize(names.size());
   dot_rows_args a;
   a.query = text->data();
-  a.rows = index.vectors.data();
+  a.rows = rows.data();
   a.ld = a.c = m->embed();
   a.n = static_cast<int>(scores.size());
   a.scores = scores.data();
   m->kernels().dot_rows_f32(a);
   ranked best[5];
   const int found = top_k(scores.data(), a.n, best, 5);
-  for (int i = 0; i < found; i++)
-    std::printf("%6.3f  %s\n", static_cast<double>(best[i].score), index.names[static_cast<std::size_t>(best[i].index)].c_str());
+  for (int i = 0; i < found; i++) {
+    const std::string& name = names[static_cast<std::size_t>(best[i].index)];
+    std::printf("%6.3f  %s\n", static_cast<double>(best[i].score), name.c_str());
+  }
 }

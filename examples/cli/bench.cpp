@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <random>
 
@@ -43,6 +44,7 @@ timing measure(int items, double seconds, F&& f) {
 }
 
 void bench(options& o) {
+  if (std::isnan(o.seconds)) throw usage("bench: --seconds is not a number");  // which CLI11's range lets through
   const model m = open_model(o.model, o);
   const model_config& c = m.config();
   const ocellus::executor threads = o.executor();

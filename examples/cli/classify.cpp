@@ -167,6 +167,7 @@ void classify(options& o) {
       if (!error.empty()) {
         bad++;
         if (o.json) images.push_back({{"file", o.images[j]}, {"error", error}});
+        progress.clear();
         std::fprintf(stderr, "ocellus: %s: %s\n", o.images[j].c_str(), error.c_str());
         continue;
       }
@@ -187,6 +188,7 @@ void classify(options& o) {
         for (const std::size_t l : order) best.push_back({{"label", labels[l]}, {"score", p[l]}});
         images.push_back({{"file", o.images[j]}, {"labels", std::move(best)}});
       } else {
+        progress.clear();
         print_table(o.images[j], labels, order, p, o.top);
       }
     }

@@ -2,6 +2,7 @@
 #include "npy.hpp"
 #include "program.hpp"
 
+#include <cstdio>
 #include <limits>
 
 namespace cli {
@@ -13,10 +14,11 @@ namespace {
 struct options : compute_options {
   std::string model, texts_file, pixels, shapes, ids, out;
   std::vector<std::string> images, texts;
-  bool raw = false, upright = false;
+  bool raw = false, upright = false, keep_going = false;
 };
 
-std::vector<float> embed_images(const model& m, options& o) {
+/// `bad` counts pictures without an embedding, which keep a row of zeros.
+std::vector<float> embed_images(const model& m, options& o, std::size_t& bad) {
   const auto width = static_cast<std::size_t>(m.embed());
   std::vector<float> e(o.images.size() * width);
   const ocellus::executor threads = o.executor();
@@ -27,8 +29,14 @@ std::vector<float> embed_images(const model& m, options& o) {
     const std::size_t end = std::min(i + chunk, o.images.size());
     const picture_chunk pictures = load_pictures(m, o.images, i, end, o.upright, threads);
     encode_chunk(m, pictures, e.data() + i * width, nullptr, work, threads);
-    for (std::size_t j = i; j < end; j++)
-      if (!pictures.errors[j - i].empty()) throw failure(o.images[j] + ": " + pictures.errors[j - i]);
+    for (std::size_t j = i; j < end; j++) {
+      const std::string& error = pictures.errors[j - i];
+      if (error.empty()) continue;
+      if (!o.keep_going) throw failure(o.images[j] + ": " + error);
+      progress.clear();
+      std::fprintf(stderr, "ocellus: %s: %s\n", o.images[j].c_str(), error.c_str());
+      bad++;
+    }
     progress.at(end);
   }
   return e;
@@ -124,6 +132,7 @@ void embed(options& o) {
       !o.images.empty() + !o.texts.empty() + !o.texts_file.empty() + !o.pixels.empty() + !o.ids.empty();
   if (kinds != 1) throw usage("embed: give exactly one of --image, --text, --texts, --pixels, --ids");
   if (!o.shapes.empty() && o.pixels.empty()) throw usage("embed: --shapes goes with --pixels");
+  if (o.keep_going && o.images.empty()) throw usage("embed: --keep-going goes with --image");
   const model m = open_model(o.model, o);
   const bool text = !o.texts.empty() || !o.texts_file.empty() || !o.ids.empty();
   if (text ? !m.has_text() : !m.has_vision())
@@ -131,7 +140,9 @@ void embed(options& o) {
   if (text && o.ids.empty() && m.tokenizer() == nullptr)
     throw failure(o.model +
                   ": the model has no tokenizer; convert it again with --tokenizer PATH, or give --ids");
-  std::vector<float> e = !o.images.empty()                             ? embed_images(m, o)
+  check_writable(o.out);
+  std::size_t bad = 0;
+  std::vector<float> e = !o.images.empty()                             ? embed_images(m, o, bad)
                          : !o.pixels.empty()                           ? embed_pixels(m, o)
                          : !o.ids.empty()                              ? embed_ids(m, o)
                                                                        : embed_texts(m, o);
@@ -139,6 +150,7 @@ void embed(options& o) {
   const int rows = static_cast<int>(e.size() / static_cast<std::size_t>(width));
   if (!o.raw) m.normalise(e.data(), rows, width);
   write_npy(o.out, e.data(), {rows, width});
+  if (bad != 0) throw already_said();
 }
 
 }  // namespace
@@ -150,15 +162,19 @@ void add_embed(CLI::App& app) {
   c->add_option("model", o->model, "The packed model (.oc)")->required();
   c->add_option("--image", o->images, "Picture files: JPEG, PNG, BMP, GIF, TGA, PNM");
   c->add_option("--text", o->texts, "Texts");
-  c->add_option("--texts", o->texts_file, "File with one text a line, or .jsonl with {\"text\": ...} a line");
+  c->add_option("--texts", o->texts_file,
+                "File with one text a line, or .jsonl with {\"text\": ...} a line; -: standard input");
   c->add_option("--pixels", o->pixels,
                 "Normalised pixels, float32 [B, 3, H, W] .npy (NaFlex: patches [B, n, P*P*3])");
   c->add_option("--shapes", o->shapes, "NaFlex, with --pixels: int64 [B, 2] .npy, patches down and across");
   c->add_option("--ids", o->ids, "Token ids, int64 [B, T] .npy");
-  c->add_option("-o,--output", o->out, "Where to write the embeddings (.npy)")->required();
+  c->add_option("-o,--output", o->out, "Where to write the embeddings (.npy; -: standard output)")->required();
   c->add_flag("--raw", o->raw, "Before normalisation; by default each row has length 1");
   c->add_flag("--upright", o->upright,
               "Turn pictures by their EXIF orientation first (the references do not)");
+  c->add_flag("--keep-going", o->keep_going,
+              "Pictures that cannot be read get a row of zeros, a line on stderr and exit code 1, the others their\n"
+              "embeddings; by default the first such picture ends it");
   o->add_to(*c);
   c->callback([o] { embed(*o); });
 }

@@ -1,8 +1,12 @@
 // ocellus: embeddings and zero-shot answers from a packed model, at the command line.
 #include "program.hpp"
 
+#include "command_line.hpp"
+
 #include <cstdio>
 #include <exception>
+#include <string>
+#include <vector>
 
 int main(int argc, char** argv) {
   CLI::App app{
@@ -22,12 +26,16 @@ int main(int argc, char** argv) {
   cli::add_info(app);
   cli::add_bench(app);
   try {
-    app.parse(argc, argv);
-    return 0;
+    ocellus::convert::parse_as_given(app, argc, argv);
+    return ocellus::convert::after_printing("ocellus", 0);
   } catch (const CLI::Success& e) {  // --help, --version
-    return app.exit(e);
+    return ocellus::convert::after_printing("ocellus", app.exit(e));
   } catch (const CLI::ParseError& e) {
-    std::fprintf(stderr, "ocellus: %s (see ocellus --help)\n", e.what());
+    const std::vector<std::string> rest = app.remaining();
+    std::string why = e.what();
+    if (app.get_subcommands().empty() && !rest.empty()) why = rest.front() + ": no such command";
+    if (why == "model is required") why += ": it stands before options of many values, as --image and --text are";
+    std::fprintf(stderr, "ocellus: %s (see ocellus --help)\n", why.c_str());
     return 2;
   } catch (const cli::already_said&) {
     return 1;

@@ -102,6 +102,39 @@ npy<std::int64_t> read_npy_i64(const std::string& path) {
   return a;
 }
 
+namespace {
+
+/// Where write_npy writes: a temporary that is renamed, or a device, a pipe or a link, which renaming would replace.
+struct destination {
+  std::string path;
+  bool in_place;
+};
+
+destination destination_of(const std::string& path) {
+  if (path == "-") return {"/dev/stdout", true};
+  std::error_code ignored;
+  const std::filesystem::file_status there = std::filesystem::symlink_status(path, ignored);
+  const bool in_place = std::filesystem::exists(there) && !std::filesystem::is_regular_file(there);
+  return {in_place ? path : path + ".tmp" + std::to_string(getpid()), in_place};
+}
+
+std::FILE* open(const destination& to, const std::string& path) {
+  std::FILE* const f = std::fopen(to.path.c_str(), to.in_place ? "wb" : "wbx");
+  if (f == nullptr) throw failure(path + ": cannot be written: " + std::strerror(errno));
+  return f;
+}
+
+}  // namespace
+
+void check_writable(const std::string& path) {
+  if (path.empty()) throw usage("--output is empty");
+  const destination to = destination_of(path);
+  std::error_code ignored;
+  if (to.in_place && !std::filesystem::is_directory(path, ignored)) return;  // a pipe's reader would see two files
+  std::fclose(open(to, path));
+  std::filesystem::remove(to.path, ignored);
+}
+
 void write_npy(const std::string& path, const float* values, const std::vector<std::int64_t>& shape) {
   std::string dict = "{'descr': '<f4', 'fortran_order': False, 'shape': (";
   std::size_t n = 1;
@@ -112,13 +145,8 @@ void write_npy(const std::string& path, const float* values, const std::vector<s
   dict += "), }";
   dict.append(64 - (10 + dict.size() + 1) % 64, ' ');
   dict += '\n';
-  std::error_code ignored;
-  const std::filesystem::file_status there = std::filesystem::symlink_status(path, ignored);
-  // a device, a pipe or a link, which renaming would replace
-  const bool in_place = std::filesystem::exists(there) && !std::filesystem::is_regular_file(there);
-  const std::string temporary = in_place ? path : path + ".tmp" + std::to_string(getpid());
-  std::FILE* f = std::fopen(temporary.c_str(), in_place ? "wb" : "wbx");
-  if (f == nullptr) throw failure(path + ": cannot be written: " + std::strerror(errno));
+  const destination to = destination_of(path);
+  std::FILE* const f = open(to, path);
   const unsigned char head[10] = {0x93, 'N', 'U', 'M', 'P', 'Y', 1, 0, static_cast<unsigned char>(dict.size() & 255),
                                   static_cast<unsigned char>(dict.size() >> 8)};
   bool ok = std::fwrite(head, 1, 10, f) == 10 && std::fwrite(dict.data(), 1, dict.size(), f) == dict.size() &&
@@ -126,9 +154,10 @@ void write_npy(const std::string& path, const float* values, const std::vector<s
   ok = std::fclose(f) == 0 && ok;
   const std::string why = std::strerror(errno);
   std::error_code renamed;
-  if (ok && !in_place) std::filesystem::rename(temporary, path, renamed);
+  if (ok && !to.in_place) std::filesystem::rename(to.path, path, renamed);
   if (!ok || renamed) {
-    if (!in_place) std::filesystem::remove(temporary, ignored);
+    std::error_code ignored;
+    if (!to.in_place) std::filesystem::remove(to.path, ignored);
     throw failure(path + ": cannot be written: " + (renamed ? renamed.message() : why));
   }
 }

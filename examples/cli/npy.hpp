@@ -18,7 +18,10 @@ struct npy {
 npy<float> read_npy_f32(const std::string& path);
 npy<std::int64_t> read_npy_i64(const std::string& path);
 
-/// Written to a temporary beside `path`, then renamed.
+/// Throws failure (usage for "") where write_npy could not begin: said before hours of work, not after.
+void check_writable(const std::string& path);
+
+/// Written to a temporary beside `path`, then renamed; devices, pipes and links are written as they are, "-" is stdout.
 void write_npy(const std::string& path, const float* values, const std::vector<std::int64_t>& shape);
 
 }  // namespace cli

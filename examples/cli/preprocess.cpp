@@ -2,7 +2,6 @@
 // Pillow does.
 #include "program.hpp"
 
-#include <ocellus/image/load.hpp>
 #include <ocellus/image/save.hpp>
 
 namespace cli {
@@ -53,11 +52,11 @@ void preprocess_file(options& o) {
   load_options load;
   load.exif_orientation = o.upright;
   const std::string& file = o.paths.back();
-  const result<image> picture = load_image(file.c_str(), load);
+  const result<image> picture = read_picture(file, load);
   if (!picture) fail(file, picture.error());
   const result<image> made = preprocess(*picture, c, kernels.resample, o.executor());
   if (!made) fail(file, made.error());
-  const status saved = save_png(o.out.c_str(), *made);
+  const status saved = save_png(o.out == "-" ? "/dev/stdout" : o.out.c_str(), *made);
   if (saved != status::ok) fail(o.out, saved);
 }
 

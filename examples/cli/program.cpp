@@ -9,6 +9,7 @@
 #include <charconv>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <unistd.h>
@@ -51,7 +52,8 @@ executor compute_options::executor() {
 model open_model(const std::string& path, const compute_options& options) {
   const kernel_table kernels = options.kernels();
   result<model> m = model::open(path.c_str(), kernels);
-  if (!m && (m.error() == status::bad_magic || m.error() == status::not_a_regular_file)) {
+  std::error_code ignored;
+  if (!m && (m.error() == status::bad_magic || std::filesystem::is_directory(path, ignored))) {
     throw failure(path + ": " + to_string(m.error()) +
                   "; a checkpoint has to be converted first: ocellus-convert " + path + " -o model.oc");
   }
@@ -61,7 +63,7 @@ model open_model(const std::string& path, const compute_options& options) {
 
 std::string read_file(const std::string& path) {
   errno = 0;
-  std::ifstream in(path, std::ios::binary);
+  std::ifstream in(path == "-" ? "/dev/stdin" : path, std::ios::binary);
   if (!in) throw failure(path + ": " + (errno == ENOENT ? "no such file" : std::strerror(errno)));
   std::string text((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
   if (in.bad() || errno == EISDIR) throw failure(path + ": cannot be read");
@@ -139,9 +141,21 @@ std::vector<std::string> read_texts(const std::string& path) {
 }
 
 std::vector<std::string> read_lines(const std::string& path) {
-  std::vector<std::string> lines = lines_of(read_file(path));
+  const std::string text = read_file(path);
+  // editors of Windows begin a file with a byte order mark, which is no part of the first label
+  std::vector<std::string> lines = lines_of(text.starts_with("\xef\xbb\xbf") ? text.substr(3) : text);
   std::erase(lines, "");
   return lines;
+}
+
+result<image> read_picture(const std::string& path, const load_options& options) {
+  if (path != "-") return load_image(path.c_str(), options);
+  try {
+    const std::string bytes = read_file(path);
+    return decode_image({reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size()}, options);
+  } catch (const failure&) {  // which must not leave a thread of the pool
+    return status::cannot_read;
+  }
 }
 
 picture_chunk load_pictures(const model& model, const std::vector<std::string>& files, std::size_t begin,
@@ -156,7 +170,7 @@ picture_chunk load_pictures(const model& model, const std::vector<std::string>& 
   options.exif_orientation = upright || model.config().apply_orientation != 0;
   const auto size = [](int h, int w) { return std::to_string(h) + " x " + std::to_string(w); };
   const auto load = [&](std::size_t i, const ocellus::executor& helpers) -> std::string {
-    const result<image> decoded = load_image(files[begin + i].c_str(), options);
+    const result<image> decoded = read_picture(files[begin + i], options);
     if (!decoded) return to_string(decoded.error());
     const image_view view = *decoded;
     const result<preprocess_shape> shape = preprocess_shape_of(prepare, view.width, view.height);
@@ -225,7 +239,7 @@ void encode_chunk(const model& model, const picture_chunk& chunk, float* feature
 counter::counter(const char* what, std::size_t total) : what_(what), total_(total) {
   shown_ = total > 32 && isatty(STDERR_FILENO) != 0;
 }
-counter::~counter() {
+void counter::clear() {
   if (shown_) std::fprintf(stderr, "\r\033[K");
 }
 void counter::at(std::size_t done) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <ocellus/core/thread_pool.hpp>
+#include <ocellus/image/decode.hpp>
 #include <ocellus/models/model.hpp>
 
 #include <CLI/CLI.hpp>
@@ -51,8 +52,11 @@ std::vector<std::string> read_texts(const std::string& path);
 /// One label or template a line, empty lines left out.
 std::vector<std::string> read_lines(const std::string& path);
 
-/// The whole file. Errors name it.
+/// The whole file, or standard input where the path is "-". Errors name it.
 std::string read_file(const std::string& path);
+
+/// A picture file decoded, "-" as above.
+ocellus::result<ocellus::image> read_picture(const std::string& path, const ocellus::load_options& options);
 
 /// Pictures of one chunk, decoded, resized and cropped: ready for a tower.
 struct picture_chunk {
@@ -74,8 +78,10 @@ void encode_chunk(const ocellus::model& model, const picture_chunk& chunk, float
 class counter {
  public:
   counter(const char* what, std::size_t total);
-  ~counter();
+  ~counter() { clear(); }
   void at(std::size_t done);
+  /// Makes room for another line, until the next call of at().
+  void clear();
 
  private:
   const char* what_;

@@ -29,7 +29,7 @@ function fail(message) {
 
 const milliseconds = (ms) => `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`;
 const labels = () => $('labels').value.split('\n').map((line) => line.trim()).filter((line) => line !== '');
-const prompt = (label) => $('template').value.replaceAll('{}', label);
+const prompt = (label) => $('template').value.replaceAll('{}', () => label);  // a function: "$&" in a label is no pattern
 
 function show(names, scores) {
   const order = [...scores.keys()].sort((a, b) => scores[b] - scores[a]).slice(0, 8);
@@ -53,6 +53,7 @@ async function update() {
   try {
     const names = labels();
     if (names.length === 0) throw new Error('Write at least one label.');
+    if (!$('template').value.includes('{}')) throw new Error('The prompt needs {} for the label.');
     const prompts = names.map(prompt);
     if (embedded !== prompts.join('\n')) {
       embedded = prompts.join('\n');

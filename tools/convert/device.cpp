@@ -305,13 +305,15 @@ outcome<void> write_header(const fs::path& packed, const device_options& options
   text += "\n};\ninline std::span<const std::byte> bytes() noexcept { return std::as_bytes(std::span(packed)); }\n\n"
           "}  // namespace " + name + "\n";
 
-  const fs::path temporary = path.string() + ".tmp" + std::to_string(getpid());
+  const auto target = replaceable(path);
+  if (!target) return about(path, target.failure().what);
+  const fs::path temporary = target->string() + ".tmp" + std::to_string(getpid());
   std::FILE* out = std::fopen(temporary.c_str(), "wbx");
   if (out == nullptr) return about(path, std::string("cannot be written: ") + std::strerror(errno));
   bool written = std::fwrite(text.data(), 1, text.size(), out) == text.size();
   written = std::fclose(out) == 0 && written;
   std::error_code failed;
-  if (written) fs::rename(temporary, path, failed);
+  if (written) fs::rename(temporary, *target, failed);
   if (!written || failed) {
     std::error_code ignored;
     fs::remove(temporary, ignored);

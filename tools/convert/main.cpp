@@ -1,4 +1,5 @@
 // ocellus-convert: a checkpoint of any framework in, one packed file out. See README.md beside this file.
+#include "command_line.hpp"
 #include "convert.hpp"
 #include "device.hpp"
 
@@ -79,9 +80,9 @@ int run(int argc, char** argv) {
   app.add_flag("-q,--quiet", quiet, "No progress bar and no summary");
   app.set_version_flag("--version", ocellus::convert::converter_version);
   try {
-    app.parse(argc, argv);
+    ocellus::convert::parse_as_given(app, argc, argv);
   } catch (const CLI::Success& e) {  // --help, --version
-    return app.exit(e);
+    return ocellus::convert::after_printing("ocellus-convert", app.exit(e));
   } catch (const CLI::ParseError& e) {
     return wrong_usage(std::string(e.what()) + " (see ocellus-convert --help)");
   }
@@ -128,7 +129,7 @@ int run(int argc, char** argv) {
       static_cast<double>(done->source_bytes) / 1e6, done->seconds);
   for (const std::string& line : done->report) std::printf("  int8       %s\n", line.c_str());
   for (const std::string& note : done->notes) std::printf("  note       %s\n", note.c_str());
-  return 0;
+  return ocellus::convert::after_printing("ocellus-convert", 0);
 }
 
 }  // namespace

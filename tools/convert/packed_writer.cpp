@@ -18,6 +18,18 @@ error system_error(const char* what) { return {std::string(what) + ": " + std::s
 
 }  // namespace
 
+outcome<std::filesystem::path> replaceable(const std::filesystem::path& path) {
+  std::error_code failed;
+  const std::filesystem::file_status there = std::filesystem::status(path, failed);
+  if (std::filesystem::is_directory(there)) return error{"cannot be written: it is a folder"};
+  if (std::filesystem::exists(there) && !std::filesystem::is_regular_file(there))
+    return error{"cannot be written: it is no regular file"};
+  if (!std::filesystem::exists(there)) return path;
+  const std::filesystem::path target = std::filesystem::canonical(path, failed);
+  if (failed) return error{"cannot be written: " + failed.message()};
+  return target;
+}
+
 packed_writer::~packed_writer() {
   if (file_ != nullptr) std::fclose(file_);
   std::error_code ignored;
@@ -25,8 +37,9 @@ packed_writer::~packed_writer() {
 }
 
 outcome<void> packed_writer::open(const std::filesystem::path& path) {
-  path_ = path;
-  temporary_ = path;
+  auto target = replaceable(path);
+  if (!target) return target.failure();
+  path_ = temporary_ = *target;
   static std::atomic<int> count = 0;  // several may be open at once
   temporary_ += ".tmp" + std::to_string(::getpid()) + "-" + std::to_string(count++);
   file_ = std::fopen(temporary_.c_str(), "wbx");

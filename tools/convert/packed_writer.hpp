@@ -18,6 +18,10 @@
 
 namespace ocellus::convert {
 
+/// Where a file of this name is to be written by a rename: behind links; an error where something else than a file is
+/// there (a folder, a device), which the rename would fail at or replace.
+outcome<std::filesystem::path> replaceable(const std::filesystem::path& path);
+
 class packed_writer {
  public:
   packed_writer() = default;
