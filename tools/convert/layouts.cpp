@@ -33,7 +33,7 @@ outcome<std::optional<config_file>> find_config(const source_files& files,
 /// Which of the known kinds a configuration is, by its fields.
 enum class config_kind { unknown, open_clip, hugging_face, timm };
 config_kind kind_of(const nlohmann::json& j) {
-  if (j.contains("model_cfg") || (j.contains("vision_cfg") && j.contains("embed_dim")))
+  if (j.contains("model_cfg") || (j.contains("embed_dim") && (j.contains("vision_cfg") || j.contains("text_cfg"))))
     return config_kind::open_clip;
   if (j.contains("model_type")) return config_kind::hugging_face;
   if (j.contains("architecture")) return config_kind::timm;
