@@ -447,6 +447,31 @@ TEST_CASE("an open_clip configuration is read as open_clip evaluates it, or refu
   CHECK(refusal("text_arch", "clip").empty());
 }
 
+TEST_CASE("open_clip's own models have OpenAI's names: without a configuration their activation is not guessed silently") {
+  const fs::path source = shared() / "goldens/openclip-clip/open_clip_model.safetensors";
+  if (missing(source)) return;
+  const fs::path folder = scratch("no-configuration");
+  fs::create_directories(folder);
+  const auto read_as = [&](const char* name) {
+    fs::copy_file(source, folder / name, fs::copy_options::overwrite_existing);
+    const auto file = checkpoint::open(folder / name);
+    REQUIRE(file);
+    const auto done = read_model(*file, {.folder = folder, .config = {}});
+    fs::remove(folder / name);
+    return done ? std::string() : done.failure().what;
+  };
+  CHECK(read_as("open_clip_model.safetensors") ==
+        "open_clip_config.json is missing, which tells activation and heads: give it by --config");
+  CHECK(read_as("vit.safetensors").find("the number of heads cannot be told") != std::string::npos);
+  const fs::path statedict = shared() / "goldens/openai-statedict/model.pt";
+  if (missing(statedict)) return;
+  const auto file = checkpoint::open(statedict);
+  REQUIRE(file);
+  const auto m = read_openai(*file);
+  REQUIRE(m);
+  CHECK(noted(*m, "read as OpenAI's, with quick_gelu") == (file->find("input_resolution") == nullptr));
+}
+
 TEST_CASE("timm's model_args decide before the registered model, and those that choose parts are refused") {
   const fs::path folder = shared() / "goldens/timm-vit";
   if (missing(folder)) return;

@@ -78,6 +78,10 @@ outcome<model_source> read_model(const checkpoint& file, const source_files& fil
       return error{"the names are TinyCLIP's, but its model configuration is missing: give it by --config"};
     if (custom_text)
       return error{"the names are open_clip's, but open_clip_config.json is missing: give it by --config"};
+    // The names are those of OpenAI's files, too, but not the activation.
+    for (const fs::path& path : file.files())
+      if (path.filename().string().starts_with("open_clip_"))
+        return error{"open_clip_config.json is missing, which tells activation and heads: give it by --config"};
     return read_openai(file);
   }
   if (hf_towers || hf_vit) {
