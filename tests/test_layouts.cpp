@@ -162,9 +162,14 @@ TEST_CASE("timm's names stand for their heads, activations and pooling") {
   is("vit_medium_patch16_gap_256", 8, activation::gelu, 1e-6f, pooling::avg);
   is("vit_giant_patch14_dinov2", 24, activation::gelu, 1e-6f, pooling::cls);
   is("vit_base_patch16_plus_240", 14, activation::gelu, 1e-6f, pooling::cls);
+  is("eva_giant_patch14_224", 16, activation::gelu, 1e-6f, pooling::avg);
+  is("eva_giant_patch14_clip_224", 16, activation::gelu, 1e-6f, pooling::cls);
+  is("test_vit2", 2, activation::gelu, 1e-6f, pooling::avg);
+  is("test_vit3", 3, activation::gelu, 1e-6f, pooling::map);
   for (const char* name :
        {"convnext_base", "resnet50", "swin_base_patch4_window7_224", "vit_relpos_medium_patch16_cls_224",
-        "vitamin_small_224", "fastvit_mci0", "vit_pe_lang_large_patch14_448", "vit_base_resnet50d_224"})
+        "vitamin_small_224", "fastvit_mci0", "vit_pe_lang_large_patch14_448", "vit_base_resnet50d_224",
+        "vit_base_patch16_lingbot", "vit_base_patch16_sapiens2"})
     CHECK_MESSAGE(!find_timm_model(name).supported, name);
 }
 
@@ -181,6 +186,18 @@ TEST_CASE("open_clip's configurations with other towers are refused in one line 
         "c.json: text_cfg.hf_model_name is \"roberta-base\": text towers of transformers are not supported");
   CHECK(refusal({{"timm_model_name", "fastvit_mci2"}}, {{"width", 64}}).find("a FastViT, whose stages are convolutions") !=
         std::string::npos);
+  // fields of open_clip 4, and of open_clip before 2.24
+  CHECK(refusal({{"layers", 2}}, {{"text_arch", "modern"}}) ==
+        "c.json: text_cfg.text_arch is \"modern\": ocellus knows open_clip's first one, \"clip\"");
+  CHECK(refusal({{"timm_model_name", "vit_tiny_patch16_224"}, {"timm_model_kwargs", {{"swiglu_mlp", true}}}},
+                {{"width", 64}}) ==
+        "c.json: vision_cfg.timm_model_kwargs.swiglu_mlp is set, which ocellus does not do");
+  CHECK(refusal({{"layers", 2}, {"global_average_pool", true}}, {{"width", 64}}) ==
+        "c.json: vision_cfg.global_average_pool is true, which ocellus does not do");
+  const auto sounds = read_open_clip(
+      file, {{"embed_dim", 64}, {"audio_cfg", {{"mel_bins", 64}}}, {"text_cfg", {{"width", 64}}}}, "c.json");
+  REQUIRE_FALSE(sounds);
+  CHECK(sounds.failure().what == "c.json: audio_cfg is set: CLAP, which embeds sounds, is not supported");
   // a TinyCLIP that is not pruned yet: its masks would be lost
   c.add("_image_encoder.l0_module.lambda_1", {1});
   c.add("visual.conv1.weight", {64, 3, 8, 8});
@@ -394,6 +411,89 @@ TEST_CASE("open_clip, big_vision and timm checkpoints convert with the switches 
   CHECK(deit.config.vision.encoder.heads == 3);
   CHECK(deit.config.vision.encoder.eps == 1e-6f);
   CHECK(deit.config.text.encoder.eps == 1e-5f);
+}
+
+/// Whether one of the notes has `part` in it.
+bool noted(const model_source& m, const std::string& part) {
+  return std::any_of(m.notes.begin(), m.notes.end(), [&](const std::string& n) { return n.find(part) != n.npos; });
+}
+
+TEST_CASE("an open_clip configuration is read as open_clip evaluates it, or refused") {
+  const fs::path folder = shared() / "goldens/openclip-clip";
+  if (missing(folder)) return;
+  const auto file = checkpoint::open(folder / "open_clip_model.safetensors");
+  const auto config = read_json(folder / "open_clip_config.json");
+  REQUIRE(file);
+  REQUIRE(config);
+  nlohmann::json j = *config;
+  j["preprocess_cfg"]["size"] = 999;  // open_clip writes the model's image size over it
+  j["preprocess_cfg"]["interpolation"] = "random";
+  j["model_cfg"]["vision_cfg"]["of_a_fork"] = 2;
+  const auto m = read_open_clip(*file, j, "c.json");
+  REQUIRE_MESSAGE(m, (m ? "" : m.failure().what));
+  CHECK(m->config.preprocess.size_h == m->config.vision.image_h);
+  CHECK(m->config.preprocess.crop_w == m->config.vision.image_w);
+  CHECK(m->config.preprocess.filter == resize_filter::bicubic);
+  CHECK(noted(*m, "preprocess_cfg.size is another than the model's"));
+  CHECK(noted(*m, "fields that ocellus does not know: model_cfg.vision_cfg.of_a_fork"));
+  const auto refusal = [&](const char* key, const nlohmann::json& value) {
+    nlohmann::json with = *config;
+    with["model_cfg"]["text_cfg"][key] = value;
+    const auto done = read_open_clip(*file, with, "c.json");
+    return done ? std::string() : done.failure().what;
+  };
+  CHECK(refusal("variable_text", true) ==
+        "c.json: model_cfg.text_cfg.variable_text is true, which ocellus does not do");
+  CHECK(refusal("text_arch", "clip").empty());
+}
+
+TEST_CASE("open_clip's own models have OpenAI's names: without a configuration their activation is not guessed silently") {
+  const fs::path source = shared() / "goldens/openclip-clip/open_clip_model.safetensors";
+  if (missing(source)) return;
+  const fs::path folder = scratch("no-configuration");
+  fs::create_directories(folder);
+  const auto read_as = [&](const char* name) {
+    fs::copy_file(source, folder / name, fs::copy_options::overwrite_existing);
+    const auto file = checkpoint::open(folder / name);
+    REQUIRE(file);
+    const auto done = read_model(*file, {.folder = folder, .config = {}});
+    fs::remove(folder / name);
+    return done ? std::string() : done.failure().what;
+  };
+  CHECK(read_as("open_clip_model.safetensors") ==
+        "open_clip_config.json is missing, which tells activation and heads: give it by --config");
+  CHECK(read_as("vit.safetensors").find("the number of heads cannot be told") != std::string::npos);
+  const fs::path statedict = shared() / "goldens/openai-statedict/model.pt";
+  if (missing(statedict)) return;
+  const auto file = checkpoint::open(statedict);
+  REQUIRE(file);
+  const auto m = read_openai(*file);
+  REQUIRE(m);
+  CHECK(noted(*m, "read as OpenAI's, with quick_gelu") == (file->find("input_resolution") == nullptr));
+}
+
+TEST_CASE("timm's model_args decide before the registered model, and those that choose parts are refused") {
+  const fs::path folder = shared() / "goldens/timm-vit";
+  if (missing(folder)) return;
+  const auto file = checkpoint::open(folder / "model.safetensors");
+  const auto config = read_json(folder / "config.json");
+  REQUIRE(file);
+  REQUIRE(config);
+  nlohmann::json j = *config;
+  j["architecture"] = "vit_base_patch16_clip_224";  // eps 1e-5, but timm's LayerNorm has 1e-6
+  const auto registered = read_timm(*file, j, "config.json");
+  REQUIRE_MESSAGE(registered, (registered ? "" : registered.failure().what));
+  CHECK(registered->config.vision.encoder.eps == 1e-5f);
+  j["model_args"]["norm_layer"] = "layernorm";
+  j.erase("pretrained_cfg");
+  const auto named = read_timm(*file, j, "config.json");
+  REQUIRE_MESSAGE(named, (named ? "" : named.failure().what));
+  CHECK(named->config.vision.encoder.eps == 1e-6f);
+  CHECK(noted(*named, "no pretrained_cfg in config.json"));
+  j["model_args"]["attn_layer"] = "diff";
+  const auto other = read_timm(*file, j, "config.json");
+  REQUIRE_FALSE(other);
+  CHECK(other.failure().what == "config.json: model_args.attn_layer is set, which ocellus does not do");
 }
 
 TEST_CASE("one checkpoint has one embedding space, in whatever data type it is stored") {

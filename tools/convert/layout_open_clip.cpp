@@ -33,6 +33,13 @@ float read_eps(const settings& s, const std::string& name) {
   return static_cast<float>(norm.number("eps", 1e-5, 0, 0.1, name));
 }
 
+/// Fields that this version does not know are worth a line: they may change the answers.
+void note_others(const settings& s, std::initializer_list<std::string_view> known) {
+  std::string list;
+  for (const std::string& key : s.others(known)) list += (list.empty() ? "" : ", ") + s.path() + printable(key, 60);
+  if (!list.empty()) s.target().note("ignored in " + s.file() + ", fields that ocellus does not know: " + list);
+}
+
 /// Blocks and masks that no published configuration uses and that change the answers.
 void refuse_variants(const settings& s) {
   for (const char* key :
@@ -69,6 +76,9 @@ void read_native_vit(plan& p, const settings& s, bool quick_gelu, const std::str
   refuse_variants(s);
   v.kind = vision_kind::vit;
   v.class_token = 1;
+  // open_clip before 2.24: the mean of all tokens, the class token among them; a layer before the patches.
+  for (const char* key : {"global_average_pool", "input_patchnorm"})
+    if (s.flag(key, false)) return s.fail(key, "is true, which ocellus does not do");
   e.width = s.integer("width", 768, 1, 1 << 14, "vision.width");
   e.layers = s.integer("layers", 12, 0, 256, "vision.layers");
   e.head_width = s.integer("head_width", 64, 1, 512, "vision.head_width");
@@ -144,6 +154,12 @@ void read_timm_tower(plan& p, const settings& s) {
     return s.fail("timm_pool", "is \"" + printable(pool) + "\": ocellus knows token, avg and map");
   std::tie(o.image_h, o.image_w) = s.size("image_size", 224, 1, 8192);
   o.image_origin = s.origin("image_size");
+  if (const timm_model known = find_timm_model(o.name); !known.supported)
+    return p.fail(o.name_origin + ": " + known.why);
+  const settings kwargs = s.child("timm_model_kwargs", "timm.create_model");
+  for (const std::string& key : kwargs.others({"dynamic_img_size", "drop_rate", "pos_drop_rate", "patch_drop_rate",
+                                               "proj_drop_rate", "attn_drop_rate", "drop_path_rate"}))
+    return kwargs.fail(printable(key, 60).c_str(), "is set, which ocellus does not do");
   add_timm_trunk(p, o);
   if (!p.ok()) return;
   s.note("vision.proj", proj.empty() ? "the trunk's head" : printable(proj), "timm_proj");
@@ -240,18 +256,40 @@ outcome<model_source> read_open_clip(const checkpoint& file, const nlohmann::jso
   const bool wrapped = top.has("model_cfg");
   const settings root = wrapped ? top.child("model_cfg", "open_clip's CLIP") : top;
   if (root.has("multimodal_cfg")) root.fail("multimodal_cfg", "is set: CoCa is not supported");
+  if (root.has("audio_cfg")) root.fail("audio_cfg", "is set: CLAP, which embeds sounds, is not supported");
+  for (const char* key : {"genlip_cfg", "genlap_cfg"})
+    if (root.has(key)) root.fail(key, "is set: generative models are not supported");
   for (const char* key : {"vision_cfg", "text_cfg", "embed_dim"})
     if (!root.has(key)) root.fail(key, "is missing");
   if (!p.ok()) return p.finish();
   if (const settings text = root.child("text_cfg", "CLIPTextCfg"); text.has("hf_model_name"))
     text.fail("hf_model_name", "is \"" + printable(text.text("hf_model_name", "")) +
                                    "\": text towers of transformers are not supported");
-  if (!p.ok()) return p.finish();
   const settings vision = root.child("vision_cfg", "CLIPVisionCfg"),
                  text = root.child("text_cfg", "CLIPTextCfg");
+  if (const std::string arch = text.text("text_arch", "clip"); arch != "clip")
+    text.fail("text_arch", "is \"" + printable(arch) + "\": ocellus knows open_clip's first one, \"clip\"");
+  if (text.flag("variable_text", false)) text.fail("variable_text", "is true, which ocellus does not do");
+  if (!p.ok()) return p.finish();
   m.vision.embed = m.text.embed = root.integer("embed_dim", {}, 1, 1 << 15, "embed");
   const bool quick_gelu = root.flag("quick_gelu", false, "quick_gelu");
   p.own("visual.");
+  note_others(root, {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "custom_text", "init_logit_scale",
+                     "init_logit_bias", "nonscalar_logit_scale", "cast_dtype", "output_dict", "preprocess_cfg",
+                     "mask_image", "mask_text", "sparsity_warmup", "sparsity", "start_sparsity"});
+  note_others(vision, {"layers", "width", "head_width", "mlp_ratio", "patch_size", "image_size", "image_seq_len",
+                       "ls_init_value", "patch_dropout", "attentional_pool", "attn_pooler_queries", "attn_pooler_heads",
+                       "no_ln_pre", "pos_embed_type", "final_ln_after_pool", "pool_type", "output_tokens", "act_kwargs",
+                       "norm_kwargs", "block_type", "qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn_inner",
+                       "scale_attn", "scale_fc", "timm_model_name", "timm_model_pretrained", "timm_pool", "timm_proj",
+                       "timm_proj_bias", "timm_drop", "timm_drop_path", "timm_model_kwargs", "global_average_pool",
+                       "input_patchnorm"});
+  note_others(text, {"context_length", "vocab_size", "hf_tokenizer_name", "tokenizer_kwargs", "tokenizer_mode", "width",
+                     "heads", "layers", "mlp_ratio", "ls_init_value", "embed_cls", "pad_id", "bos_id", "eos_id",
+                     "no_causal_mask", "final_ln_after_pool", "pool_type", "proj_bias", "proj_type", "output_tokens",
+                     "act_kwargs", "norm_kwargs", "block_type", "qk_norm", "scaled_cosine_attn", "scale_heads",
+                     "scale_attn_inner", "scale_attn", "scale_fc", "text_arch", "variable_text", "hf_model_pretrained",
+                     "hf_proj_type", "hf_pooler_type"});
 
   if (vision.has("timm_model_name")) {
     read_timm_tower(p, vision);

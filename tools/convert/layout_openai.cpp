@@ -294,6 +294,11 @@ outcome<model_source> read_openai(const checkpoint& file) {
     p.fail("the towers project to different sizes: images to " + std::to_string(m.vision.embed) +
            ", texts to " + std::to_string(t.embed));
 
+  // OpenAI's own files have these three. open_clip's native models have the same names but mostly GELU, which no tensor
+  // tells.
+  if (file.kind() != container::torchscript && file.find("input_resolution") == nullptr)
+    p.note("read as OpenAI's, with quick_gelu and heads 64 wide: weights that were trained with open_clip mostly have "
+           "GELU, and need their configuration by --config");
   for (const char* buffer : {"input_resolution", "context_length", "vocab_size"}) p.ignore(buffer);
   if (const tensor_info* t_res = file.find("input_resolution"); t_res != nullptr && p.ok()) {
     std::vector<std::int64_t> stated;

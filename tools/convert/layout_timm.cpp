@@ -86,7 +86,25 @@ outcome<model_source> read_timm(const checkpoint& file, const nlohmann::json& co
     const std::string norm = args.text("norm_layer", "");
     if (norm != "layernorm")
       args.fail("norm_layer", "is \"" + printable(norm) + "\": ocellus knows layernorm");
+    o.eps = 1e-6f;  // of timm's LayerNorm, whatever the registered model has
+    o.eps_origin = args.origin("norm_layer");
   }
+  // What tensors tell (the sizes, norms, biases, tokens), what is read above, and what is for training alone. Others
+  // choose parts by name.
+  for (const std::string& key :
+       args.others({"img_size", "patch_size", "in_chans", "num_classes", "global_pool", "embed_dim", "depth",
+                    "num_heads", "mlp_ratio", "qkv_bias", "qkv_fused", "qk_norm", "scale_attn_norm", "scale_mlp_norm",
+                    "scale_attn_inner", "scale_mlp", "swiglu_mlp", "proj_bias", "init_values", "class_token",
+                    "pos_embed", "use_abs_pos_emb", "no_embed_class", "reg_tokens", "num_reg_tokens", "pre_norm",
+                    "use_pre_transformer_norm", "final_norm", "use_post_transformer_norm", "fc_norm", "use_fc_norm",
+                    "pool_include_prefix", "dynamic_img_size", "dynamic_img_pad", "strict_img_size", "drop_rate",
+                    "pos_drop_rate", "patch_drop_rate", "proj_drop_rate", "attn_drop_rate", "drop_path_rate",
+                    "weight_init", "fix_init", "norm_layer", "act_layer", "features_only", "scriptable", "exportable",
+                    "pretrained"}))
+    args.fail(printable(key, 60).c_str(), "is set, which ocellus does not do");
+  if (!root.has("pretrained_cfg"))
+    p.note("no pretrained_cfg in " + name + ": pictures are prepared by timm's general defaults (shortest side, "
+           "crop_pct 0.875, bicubic, ImageNet's mean and std), but most registered models have others");
   p.own("");
   add_timm_trunk(p, o);
   // What the configuration says of the shapes must be what the tensors have.
@@ -98,6 +116,8 @@ outcome<model_source> read_timm(const checkpoint& file, const nlohmann::json& co
   agrees("embed_dim", v.encoder.width);
   agrees("depth", v.encoder.layers);
   agrees("patch_size", v.patch);
+  if (args.flag("dynamic_img_pad", false) && p.ok() && (v.image_h % v.patch != 0 || v.image_w % v.patch != 0))
+    args.fail("dynamic_img_pad", "is true, and the image size is no multiple of a patch: ocellus does not pad");
   v.embed = v.encoder.width;
   m.score = score_kind::logits;
   if (p.has("head.weight")) {
@@ -120,8 +140,8 @@ outcome<model_source> read_dinov2(const checkpoint& file) {
   if (!p.has("mask_token") || !p.has("blocks.0.ls1.gamma"))
     return error{
         "the names are timm's, but config.json is missing: give it by --config; {\"architecture\": "
-        "\"vit_small_patch16_224\"} "
-        "with the right name of timm's will do"};
+        "\"vit_small_patch16_224\", \"pretrained_cfg\": {\"mean\": [...], \"std\": [...], \"crop_pct\": 0.9}} "
+        "with timm's name and values of the model will do"};
   model_config& m = p.config();
   vision_config& v = m.vision;
   encoder_config& e = v.encoder;

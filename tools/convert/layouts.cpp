@@ -33,7 +33,7 @@ outcome<std::optional<config_file>> find_config(const source_files& files,
 /// Which of the known kinds a configuration is, by its fields.
 enum class config_kind { unknown, open_clip, hugging_face, timm };
 config_kind kind_of(const nlohmann::json& j) {
-  if (j.contains("model_cfg") || (j.contains("vision_cfg") && j.contains("embed_dim")))
+  if (j.contains("model_cfg") || (j.contains("embed_dim") && (j.contains("vision_cfg") || j.contains("text_cfg"))))
     return config_kind::open_clip;
   if (j.contains("model_type")) return config_kind::hugging_face;
   if (j.contains("architecture")) return config_kind::timm;
@@ -78,6 +78,10 @@ outcome<model_source> read_model(const checkpoint& file, const source_files& fil
       return error{"the names are TinyCLIP's, but its model configuration is missing: give it by --config"};
     if (custom_text)
       return error{"the names are open_clip's, but open_clip_config.json is missing: give it by --config"};
+    // The names are those of OpenAI's files, too, but not the activation.
+    for (const fs::path& path : file.files())
+      if (path.filename().string().starts_with("open_clip_"))
+        return error{"open_clip_config.json is missing, which tells activation and heads: give it by --config"};
     return read_openai(file);
   }
   if (hf_towers || hf_vit) {

@@ -189,9 +189,13 @@ void read_open_clip_preprocess(const settings& s, int image_h, int image_w) {
   c.crop_offset = crop_rounding::round;
   read_channels(s, "mean", c.mean, false);
   read_channels(s, "std", c.std, true);
-  c.filter = filter_of(s, "interpolation", s.text("interpolation", "bicubic"));
-  std::pair<int, int> size{image_h, image_w};
-  if (s.has("size")) size = s.size("size", {}, 1, 8192);
+  const std::string interpolation = s.text("interpolation", "bicubic");
+  // Drawn anew for each picture in training; for evaluation open_clip takes bicubic.
+  c.filter = filter_of(s, "interpolation", interpolation == "random" ? "bicubic" : interpolation);
+  // open_clip writes the model's image size over preprocess_cfg.size, which may be that of the weights before.
+  const std::pair<int, int> size{image_h, image_w};
+  if (s.has("size") && s.size("size", {}, 1, 8192) != size)
+    s.target().note(s.file() + ": " + s.path() + "size is another than the model's, which is used, as open_clip does");
   c.size_h = size.first, c.size_w = size.second;
   const std::string mode = s.text("resize_mode", "shortest");
   if (mode == "shortest") {

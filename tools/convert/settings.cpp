@@ -1,5 +1,6 @@
 #include "settings.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 
@@ -34,6 +35,14 @@ const nlohmann::json* settings::find(const char* key) const {
 }
 
 bool settings::has(const char* key) const { return find(key) != nullptr; }
+
+std::vector<std::string> settings::others(std::initializer_list<std::string_view> known) const {
+  std::vector<std::string> names;
+  for (const auto& [key, value] : object_->items())
+    if (!value.is_null() && value != nlohmann::json(false) && std::find(known.begin(), known.end(), key) == known.end())
+      names.push_back(key);
+  return names;
+}
 
 settings settings::child(const char* key, std::string defaults) const {
   const nlohmann::json* value = find(key);

@@ -14,7 +14,9 @@
 #include <initializer_list>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
+#include <vector>
 
 namespace ocellus::convert {
 
@@ -28,6 +30,9 @@ class settings {
   settings child(const char* key, std::string defaults) const;
 
   bool has(const char* key) const;  ///< there, and not null
+  /// Names of the fields besides `known` that are set to something else than null or false: of a newer version of the
+  /// reference, or of a fork, and perhaps with a meaning for the answers.
+  std::vector<std::string> others(std::initializer_list<std::string_view> known) const;
   const nlohmann::json* find(const char* key) const;
 
   /// With `name` empty nothing is noted: for fields that only lead to others.

@@ -38,6 +38,8 @@ std::string_view kind_of_tower(std::string_view name) {
       {"swin", "a Swin Transformer, whose attention is in shifted windows"},
       {"relpos", "a ViT with relative positions, which are added to each attention's scores"},
       {"distilled", "a distilled model with two heads"},
+      {"lingbot", "one with rotary positions alone"},
+      {"sapiens", "one with rotary positions alone and fewer heads of keys than of queries"},
       {"naflex", "one of timm's NaFlexViT"}};
   for (const auto& [part, kind] : kinds)
     if (contains(name, part)) return kind;
@@ -60,7 +62,8 @@ timm_model find_timm_model(std::string_view name) {
   // Variants with other blocks, stems or positions than the plain ones.
   for (const char* other : {"distilled", "relpos",  "_mci_",  "_rpn_",   "18x2",    "_xp_",   "dwee",  "pwee",
                             "dpwee",     "dlittle", "radio",  "resnet",  "resnext", "r26",    "r50",   "_pe_",
-                            "sam",       "naflex",  "hybrid", "srelpos", "rope",    "dinov3", "csatv2"})
+                            "sam",       "naflex",  "hybrid", "srelpos", "rope",    "dinov3", "csatv2", "lingbot",
+                            "sapiens"})
     if (contains(name, other) && !(std::string_view(other) == "rope" && name.starts_with("eva")) && !pe_core && !mci)
       return m;
   if (pe_core) rest.remove_prefix(std::string_view("pe_core_").size());
@@ -105,9 +108,11 @@ timm_model find_timm_model(std::string_view name) {
   } else if (eva && name.starts_with("eva02_")) {
     m.rope_grid = 16;
     m.pool = pooling::avg;
-  } else if (eva && size == "giant") {
+  } else if (eva && size == "giant" && !contains(name, "_clip_")) {
     m.pool = pooling::avg;
   }
+  if (name == "test_vit2" || name == "test_vit4") m.pool = pooling::avg;
+  if (name == "test_vit3") m.pool = pooling::map, m.map_all_tokens = true;
   if (pe_core) {  // Meta's Perception Encoder
     m.eps = 1e-5f;
     m.pool = pooling::map;
@@ -206,7 +211,8 @@ void add_timm_trunk(plan& p, const timm_options& o) {
   e.mlp = static_cast<std::int32_t>(p.dim(block0 + "mlp.fc2.weight", 1));
   if (!split_gate && p.dim(block0 + "mlp.fc1.weight", 0) == 2 * std::int64_t{e.mlp}) e.gated = 1;
   if (split_gate) e.gated = 1;
-  e.act = e.gated != 0 ? activation::silu : o.act.value_or(known.act);
+  // timm hands its act_layer to gated MLPs, too; the registered ones with a gate have SiLU there.
+  e.act = o.act.value_or(e.gated != 0 ? activation::silu : known.act);
   e.eps = o.eps.value_or(known.eps);
   v.final_eps = e.eps;
   e.qk_norm = p.has(block0 + "attn.q_norm.weight") ? 1 : 0;
@@ -381,9 +387,9 @@ void add_timm_trunk(plan& p, const timm_options& o) {
                 std::to_string(v.image_h) + (v.image_h == v.image_w ? "" : " x " + std::to_string(v.image_w)),
                 o.image_origin.empty() ? "shape of " + at + "pos_embed" : o.image_origin);
   p.note_switch("vision.act", to_string(e.act),
-                e.gated != 0 ? "shape of the MLP: gated"
-                : o.act      ? o.act_origin
-                             : model_origin);
+                o.act          ? o.act_origin
+                : e.gated != 0 ? "shape of the MLP: gated"
+                               : model_origin);
   p.note_switch("vision.eps",
                 o.eps               ? std::to_string(*o.eps)
                 : known.eps < 5e-6f ? "1e-06"
