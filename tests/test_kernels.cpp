@@ -118,7 +118,7 @@ struct fp16_emulated : kernels::avx512vnni {
     }
   };
 #include <ocellus/generic/unroll.inl>
-#include <ocellus/generic/gemm_fp16.inl>
+#include <ocellus/x86/gemm_fp16.inl>
   static void gemm_exact(const gemm_args& g) noexcept { avx512vnni::gemm_f16(g); }
 #include <ocellus/generic/gemm_rounded.inl>
   static void gemm_f16(const gemm_args& g) noexcept { gemm_rounded(g); }
