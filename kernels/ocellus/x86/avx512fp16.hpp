@@ -18,7 +18,7 @@
 
 #include <ocellus/x86/avx512vnni.hpp>
 
-#if OCELLUS_HAVE_AVX512FP16
+#if OCELLUS_HAS_AVX512FP16
 OCELLUS_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512fp16,avx2,fma,f16c,bmi2")
 OCELLUS_BEGIN
 namespace kernels {
