@@ -126,7 +126,7 @@ TEST_CASE("normalisation equals PyTorch's float32") {
       c.std[i] = entry["std"][i].get<float>();
     }
     std::vector<float> values(static_cast<std::size_t>(picture.width() * picture.height() * 3));
-    normalise(picture, c, values.data());
+    normalize(picture, c, values.data());
     const std::vector<std::uint8_t> npy = read_file(folder / entry["tensor"].get<std::string>());
     REQUIRE(npy.size() > values.size() * 4);
     CHECK(std::memcmp(npy.data() + npy.size() - values.size() * 4, values.data(), values.size() * 4) == 0);

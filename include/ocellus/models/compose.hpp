@@ -445,7 +445,7 @@ struct patch_embed : detail::plain<1, C> {
     nn::operand pixels = detail::operand_at(memory, patches, depth);
     pixels.exact = true;
     float table[3][256];
-    ocellus::detail::normalise_table(c.preprocess, table);
+    ocellus::detail::normalize_table(c.preprocess, table);
     nn::patch_rows(w, c.preprocess, c.image, 0, Patch, false, pixels, 0, table);
     if (!w.patch_u8) c.run.prepare(c.type, pixels, patches, depth);
     float* const x = y.f32 + prefix * y.ld;

@@ -286,7 +286,7 @@ class model {
   }
 
   /// Divides each of `rows` rows of `width` values by its Euclidean norm.
-  void normalise(float* values, int rows, int width) const noexcept {
+  void normalize(float* values, int rows, int width) const noexcept {
     const fp_env guard;
     for (int r = 0; r < rows; r++) {
       float* x = values + static_cast<std::ptrdiff_t>(r) * width;
@@ -312,7 +312,7 @@ class model {
     if (!e) return e;
     const status s = encode_pictures(pictures, e->data(), work, threads);
     if (s != status::ok) return s;
-    normalise(e->data(), e->rows(), e->width());
+    normalize(e->data(), e->rows(), e->width());
     return e;
   }
 
@@ -372,7 +372,7 @@ class model {
     if (!e) return e;
     const status s = encode_texts(texts, e->data(), work, threads);
     if (s != status::ok) return s;
-    normalise(e->data(), e->rows(), e->width());
+    normalize(e->data(), e->rows(), e->width());
     return e;
   }
   result<embeddings> encode_text(std::initializer_list<std::string_view> texts,

@@ -161,7 +161,7 @@ void resnet_forward(const runner<Kernels>& run, const model_config& m, const res
   float table[3][256];
   {
     const fp_env guard;
-    ocellus::detail::normalise_table(m.preprocess, table);
+    ocellus::detail::normalize_table(m.preprocess, table);
   }
   feature_map x{b.map[0], in.height, in.width, 3, ld_f32(3)};
   const std::ptrdiff_t plane = static_cast<std::ptrdiff_t>(in.height) * in.width;

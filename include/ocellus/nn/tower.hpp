@@ -243,7 +243,7 @@ void vision_tokens(const runner<Kernels>& run, const model_config& m, const visi
   float table[3][256];
   {
     const fp_env guard;
-    ocellus::detail::normalise_table(m.preprocess, table);
+    ocellus::detail::normalize_table(m.preprocess, table);
   }
   int patches = 0, rows = 0;
   for (int i = 0; i < in.count; i++) {
