@@ -159,7 +159,7 @@ class model {
     const nn::runner<dynamic> run{kernels_, threads};
     if (v.kind == vision_kind::resnet) return encode_resnet(run, in, out, work, observe);
     const auto tokens = [&](int i) {
-      return in.grid_h(i, v.patch) * in.grid_w(i, v.patch) + (v.class_token != 0 ? 1 : 0) + v.registers;
+      return in.grid_h(i, v.patch) * in.grid_w(i, v.patch) + nn::prefix_rows(v);
     };
     for (int i = 0; i < in.count; i++) {
       const int gh = in.grid_h(i, v.patch), gw = in.grid_w(i, v.patch);
