@@ -223,8 +223,8 @@ inline void patch_rows(const vision_weights& w, const preprocess_config& pre, co
 /// Rows before a picture's patches: class token and registers.
 constexpr int prefix_rows(const vision_config& v) noexcept { return (v.class_token != 0 ? 1 : 0) + v.registers; }
 
-/// Lays out the rows of a group of pictures (b.sequences, b.pooled) and embeds all patches into b.embedded [patches, C].
-/// Returns the rows of b.x that they take with their class and register tokens.
+/// Lays out the rows of a group of pictures (b.sequences, b.pooled) and embeds all patches into b.embedded
+/// [patches, C]. Returns the rows of b.x that they take with their class and register tokens.
 template <class Kernels>
 int embed_patches(const runner<Kernels>& run, const model_config& m, const vision_weights& w, const image_batch& in,
                   const vision_buffers& b, const stage_observer& observe) noexcept {
