@@ -114,7 +114,7 @@ static OCELLUS_INLINE V exp2(V x) noexcept {
 }
 static constexpr float log2_e = 1.44269504f;
 
-/// How exact an activation is: as f32, or as a product of bytes before or behind it deserves, with rows of 255 steps.
+/// How exact an activation is: as f32, or as a product of bytes before or after it deserves, with rows of 255 steps.
 enum class precision { f32, u8 };
 
 /// -b log2(e) of x sigmoid(b x), which is Swish [Ramachandran 2017].
