@@ -6,7 +6,7 @@
 //   auto image = model.encode_image(photo, pool.executor());
 #pragma once
 
-#include <ocellus/core/parallel.hpp>
+#include <ocellus/core/executor.hpp>
 
 #include <atomic>
 #include <condition_variable>

@@ -11,7 +11,7 @@
 #pragma once
 
 #include <ocellus/config.hpp>
-#include <ocellus/core/parallel.hpp>
+#include <ocellus/core/executor.hpp>
 #include <ocellus/core/status.hpp>
 #include <ocellus/image/image.hpp>
 #include <ocellus/image/preprocess_config.hpp>

@@ -715,8 +715,7 @@ class tower {
  public:
   static constexpr int rows = Layers::rows(0);
   static constexpr int embed = rows * Layers::out;
-  /// Bytes of activations; beside them a call takes some KB of stack, 120 KB with s8 weights on `sse41`, `avx2` and
-  /// `avx512`.
+  /// Bytes of activations; beside them a call takes as much stack as that of vision_tower (models/static_model.hpp).
   static constexpr std::size_t arena_size = detail::operand_bytes(rows, Layers::out) + Layers::arena(Weights, 0, false);
   /// Bytes of the weights in a packed file; its header and its tables add some KB.
   static constexpr std::size_t flash_size = [] {

@@ -12,8 +12,8 @@
 // at most; those that return `embeddings` allocate these and a workspace.
 #pragma once
 
+#include <ocellus/core/executor.hpp>
 #include <ocellus/core/memory.hpp>
-#include <ocellus/core/parallel.hpp>
 #include <ocellus/format/reader.hpp>
 #include <ocellus/image/preprocess.hpp>
 #include <ocellus/isa/dispatch.hpp>
