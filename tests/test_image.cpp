@@ -1,6 +1,7 @@
 // The image side: Pillow's resize byte for byte, normalisation, decoders, orientation, damaged files.
 #include "json.hpp"
 #include "resize_testing.hpp"
+#include "test_files.hpp"
 
 #include <ocellus/core/thread_pool.hpp>
 #include <ocellus/image/load.hpp>
@@ -24,11 +25,7 @@ using namespace ocellus;
 using namespace resize_testing;
 namespace fs = std::filesystem;
 using nlohmann::json;
-
-fs::path shared() {
-  const char* folder = std::getenv("OCELLUS_SHARED");
-  return folder != nullptr ? fs::path(folder) : fs::path(OCELLUS_SOURCE_DIR) / ".." / "shared";
-}
+using test_files::shared;
 
 /// An index.json, or null with a message if it is not there.
 json read_index(const fs::path& path) {
