@@ -1,7 +1,8 @@
-// Where the data made by the reference implementations lies, and how its .npy files are read.
+// How the .npy files of the reference implementations are read.
 #pragma once
 
 #include "json.hpp"
+#include "test_files.hpp"
 
 #include <doctest/doctest.h>
 
@@ -18,19 +19,8 @@ namespace golden_data {
 namespace {
 
 namespace fs = std::filesystem;
-
-/// OCELLUS_SHARED, or ../shared beside the source.
-inline fs::path shared() {
-  const char* folder = std::getenv("OCELLUS_SHARED");
-  return folder != nullptr ? fs::path(folder) : fs::path(OCELLUS_SOURCE_DIR) / ".." / "shared";
-}
-
-/// False, with a message, where the data is not there.
-inline bool have(const fs::path& path) {
-  if (fs::exists(path)) return true;
-  MESSAGE("skipped: no " << path.filename().string() << " (set OCELLUS_SHARED)");
-  return false;
-}
+using test_files::have;
+using test_files::shared;
 
 /// A .npy array of float32 or int64, C order; empty if there is no such file.
 struct npy {

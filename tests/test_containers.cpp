@@ -6,6 +6,7 @@
 #include "checkpoint.hpp"
 #include "json.hpp"
 #include "pickle.hpp"
+#include "test_files.hpp"
 #include "zip.hpp"
 
 #include <unistd.h>
@@ -27,6 +28,8 @@ namespace {
 
 using namespace ocellus::convert;
 namespace fs = std::filesystem;
+using test_files::scratch_folder;
+using test_files::shared;
 
 // ------------------------------------------------------------------------------------------------ files made
 // by hand
@@ -120,28 +123,6 @@ std::vector<float> values(const checkpoint& file, std::string_view name) {
 std::string why(const std::string& bytes) {
   const outcome<checkpoint> file = open(bytes);
   return file ? "opened" : file.failure().what;
-}
-
-/// A folder that goes away with its scope.
-struct scratch {
-  fs::path path;
-  scratch() {
-    std::string name = (fs::temp_directory_path() / "ocellus-test-XXXXXX").string();
-    path = ::mkdtemp(name.data());
-  }
-  ~scratch() {
-    std::error_code ignored;
-    fs::remove_all(path, ignored);
-  }
-  void write(const fs::path& name, const std::string& bytes) const {
-    fs::create_directories((path / name).parent_path());
-    std::ofstream(path / name, std::ios::binary) << bytes;
-  }
-};
-
-fs::path shared() {
-  const char* const set = std::getenv("OCELLUS_SHARED");
-  return set != nullptr ? fs::path(set) : fs::path(OCELLUS_SOURCE_DIR) / ".." / "shared";
 }
 
 std::string digest(std::span<const float> all) {
@@ -469,7 +450,7 @@ TEST_CASE("a folder: what is looked for, in which order, and shards that must li
     return make_safetensors("{\"" + name + "\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}",
                             floats({value}));
   };
-  const scratch up;
+  const scratch_folder up;
   const fs::path folder = up.path / "model";
   fs::create_directory(folder);
   outcome<checkpoint> file = checkpoint::open(folder);
@@ -640,7 +621,7 @@ TEST_CASE("one model in several containers gives the same tensors") {
 
 TEST_CASE("damaged checkpoints: the good ones read exactly, the bad ones are refused in one line") {
   const fs::path packed = shared() / "badinput" / "checkpoints.tar.xz";
-  const scratch folder;
+  const scratch_folder folder;
   if (!fs::exists(packed) ||
       std::system(
           ("tar -C '" + folder.path.string() + "' -xf '" + packed.string() + "' 2>/dev/null").c_str()) != 0) {

@@ -1,6 +1,7 @@
 // BERT's WordPiece and XLM-R's unigram, as open_clip's HFTokenizer uses transformers' fast tokenizers: goldens
 // made by tests/goldens/make_tokenizer_goldens.py, the readers of their files, and hostile data.
 #include "json.hpp"
+#include "test_files.hpp"
 #include "tokenizer_sentencepiece.hpp"
 #include "tokenizer_wordpiece.hpp"
 
@@ -27,6 +28,7 @@ using convert::build_tokenizer;
 using convert::build_wordpiece;
 using convert::tokenizer_options;
 using convert::wordpiece_vocabulary;
+using test_files::scratch_folder;
 using nlohmann::json;
 using bytes = std::vector<std::byte>;
 using ids = std::vector<std::int32_t>;
@@ -75,19 +77,6 @@ std::string error_of(const json& j) {
   const auto blob = convert::build_wordpiece_json(j, "tokenizer.json", {});
   return blob ? "" : blob.failure().what;
 }
-
-struct scratch_folder {
-  fs::path path = fs::path(OCELLUS_BUILD_DIR) / "scratch_fast_tokenizers";
-  scratch_folder() {
-    fs::remove_all(path);
-    fs::create_directories(path);
-  }
-  ~scratch_folder() { fs::remove_all(path); }
-  void write(const char* name, std::string_view text) const {
-    std::ofstream(path / name, std::ios::binary)
-        .write(text.data(), static_cast<std::streamsize>(text.size()));
-  }
-};
 
 }  // namespace
 

@@ -1,6 +1,7 @@
 // The packed format: what the writer writes, the reader reads; what is damaged, it refuses.
 #include "pack.hpp"
 #include "packed_writer.hpp"
+#include "test_files.hpp"
 
 #include <ocellus/format/mmap.hpp>
 #include <ocellus/format/reader.hpp>
@@ -45,9 +46,8 @@ class aligned_bytes {
 };
 
 fs::path scratch(const char* name) {
-  const fs::path folder = fs::temp_directory_path() / "ocellus-test-format";
-  fs::create_directories(folder);
-  return folder / name;
+  static const test_files::scratch_folder folder;
+  return folder.path / name;
 }
 
 std::vector<std::byte> read_all(const fs::path& path) {

@@ -1,6 +1,7 @@
 // The image side: Pillow's resize byte for byte, normalisation, decoders, orientation, damaged files.
 #include "json.hpp"
 #include "resize_testing.hpp"
+#include "test_files.hpp"
 
 #include <ocellus/core/thread_pool.hpp>
 #include <ocellus/image/load.hpp>
@@ -24,11 +25,7 @@ using namespace ocellus;
 using namespace resize_testing;
 namespace fs = std::filesystem;
 using nlohmann::json;
-
-fs::path shared() {
-  const char* folder = std::getenv("OCELLUS_SHARED");
-  return folder != nullptr ? fs::path(folder) : fs::path(OCELLUS_SOURCE_DIR) / ".." / "shared";
-}
+using test_files::shared;
 
 /// An index.json, or null with a message if it is not there.
 json read_index(const fs::path& path) {
@@ -126,7 +123,7 @@ TEST_CASE("normalisation equals PyTorch's float32") {
       c.std[i] = entry["std"][i].get<float>();
     }
     std::vector<float> values(static_cast<std::size_t>(picture.width() * picture.height() * 3));
-    normalise(picture, c, values.data());
+    normalize(picture, c, values.data());
     const std::vector<std::uint8_t> npy = read_file(folder / entry["tensor"].get<std::string>());
     REQUIRE(npy.size() > values.size() * 4);
     CHECK(std::memcmp(npy.data() + npy.size() - values.size() * 4, values.data(), values.size() * 4) == 0);

@@ -84,7 +84,7 @@ TEST_CASE(
     }
 }
 
-#if OCELLUS_HAVE_AVX512FP16
+#if OCELLUS_HAS_AVX512FP16
 // fp16 arithmetic in f32 registers, rounded after each operation: the tile of avx512fp16 on CPUs without it. The sum of
 // a product and an addend is exact in double, so rounding it to f32 and then to fp16 may differ in a last bit.
 OCELLUS_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c,bmi2")
@@ -118,7 +118,7 @@ struct fp16_emulated : kernels::avx512vnni {
     }
   };
 #include <ocellus/generic/unroll.inl>
-#include <ocellus/generic/gemm_fp16.inl>
+#include <ocellus/x86/gemm_fp16.inl>
   static void gemm_exact(const gemm_args& g) noexcept { avx512vnni::gemm_f16(g); }
 #include <ocellus/generic/gemm_rounded.inl>
   static void gemm_f16(const gemm_args& g) noexcept { gemm_rounded(g); }
@@ -133,7 +133,7 @@ TEST_CASE("gemm_f16 and gemm_bf16 of sets with 16-bit arithmetic stay within the
   std::vector<kernel_set> sets;
   for (const kernel_set& set : kernel_sets())
     if (set.available) sets.push_back(set);
-#if OCELLUS_HAVE_AVX512FP16
+#if OCELLUS_HAS_AVX512FP16
   if (detect_cpu().avx512vnni) {
     sets.push_back({"fp16 emulated", true, false, true, make_table<kernels::avx512vnni>()});
     sets.back().table.gemm_f16 = &fp16_emulated::gemm_f16;

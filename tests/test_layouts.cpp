@@ -3,6 +3,7 @@
 #include "layouts.hpp"
 #include "plan.hpp"
 #include "rounding.hpp"
+#include "test_files.hpp"
 #include "timm_trunk.hpp"
 
 #include <ocellus/format/mmap.hpp>
@@ -25,16 +26,12 @@ namespace {
 using namespace ocellus;
 using namespace ocellus::convert;
 namespace fs = std::filesystem;
-
-fs::path shared() {
-  const char* set = std::getenv("OCELLUS_SHARED");
-  return set != nullptr ? fs::path(set) : fs::path(OCELLUS_SOURCE_DIR) / "../shared";
-}
+using test_files::have;
+using test_files::shared;
 
 fs::path scratch(const std::string& name) {
-  const fs::path folder = fs::temp_directory_path() / "ocellus-test-layouts";
-  fs::create_directories(folder);
-  return folder / name;
+  static const test_files::scratch_folder folder;
+  return folder.path / name;
 }
 
 /// A checkpoint made here: safetensors bytes of named tensors with values 0, 1, 2, ... plus an offset.
@@ -244,15 +241,9 @@ void convert_case(const fs::path& source, converted& out, ocellus::dtype type = 
   fs::remove(path);
 }
 
-bool missing(const fs::path& path) {
-  if (fs::exists(path)) return false;
-  MESSAGE("skipped: ", path.string(), " is not there");
-  return true;
-}
-
 TEST_CASE("OpenAI's checkpoints convert, bare, wrapped and as TorchScript") {
   const fs::path goldens = shared() / "goldens";
-  if (missing(goldens / "openai-statedict")) return;
+  if (!have(goldens / "openai-statedict")) return;
   converted bare, wrapped, jit, resnet;
   convert_case(goldens / "openai-statedict/model.pt", bare);
   convert_case(goldens / "openai-statedict/epoch_3.pt", wrapped);
@@ -276,7 +267,7 @@ TEST_CASE("OpenAI's checkpoints convert, bare, wrapped and as TorchScript") {
 
 TEST_CASE("transformers' folders convert with the switches of their configurations") {
   const fs::path goldens = shared() / "goldens";
-  if (missing(goldens / "hf-clip")) return;
+  if (!have(goldens / "hf-clip")) return;
   converted c, sharded, bin, bf16, gelu, siglip, naflex, dino, registers;
   convert_case(goldens / "hf-clip/model", c);
   convert_case(goldens / "hf-clip/sharded", sharded);
@@ -382,7 +373,7 @@ TEST_CASE("a preprocessor whose pictures the model cannot read is told when it i
 
 TEST_CASE("open_clip, big_vision and timm checkpoints convert with the switches of their references") {
   const fs::path goldens = shared() / "goldens";
-  if (missing(goldens / "openclip-clip")) return;
+  if (!have(goldens / "openclip-clip")) return;
   converted c, siglip, npz, scan, timm, deit;
   convert_case(goldens / "openclip-clip/open_clip_model.safetensors", c);
   CHECK(c.config.vision.encoder.head_width == 24);
@@ -406,7 +397,7 @@ TEST_CASE("open_clip, big_vision and timm checkpoints convert with the switches 
   CHECK(timm.config.score == score_kind::logits);
   CHECK(timm.config.preprocess.size_h == 53);  // floor(48 / 0.9)
   CHECK(timm.config.preprocess.crop_h == 48);
-  if (missing(shared() / "models/deit-clip")) return;
+  if (!have(shared() / "models/deit-clip")) return;
   convert_case(shared() / "models/deit-clip", deit);
   CHECK(deit.config.vision.encoder.heads == 3);
   CHECK(deit.config.vision.encoder.eps == 1e-6f);
@@ -498,7 +489,7 @@ TEST_CASE("timm's model_args decide before the registered model, and those that 
 
 TEST_CASE("one checkpoint has one embedding space, in whatever data type it is stored") {
   const fs::path source = shared() / "goldens/hf-clip/model";
-  if (missing(source)) return;
+  if (!have(source)) return;
   converted f32, f16, s8;
   convert_case(source, f32);
   convert_case(source, f16, ocellus::dtype::f16);

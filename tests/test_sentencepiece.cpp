@@ -2,6 +2,7 @@
 // the readers of its files, and hostile data on every side.
 #include "double_array_builder.hpp"
 #include "json.hpp"
+#include "test_files.hpp"
 #include "tokenizer_sentencepiece.hpp"
 
 #include <ocellus/text/tokenizer.hpp>
@@ -35,11 +36,7 @@ using ids = std::vector<std::int32_t>;
 
 constexpr const char* blank = "\xE2\x96\x81";
 
-fs::path tokenizer_data() {
-  const char* shared = std::getenv("OCELLUS_SHARED");
-  return (shared != nullptr ? fs::path(shared) : fs::path(OCELLUS_SOURCE_DIR) / ".." / "shared") /
-         "tokenizers";
-}
+fs::path tokenizer_data() { return test_files::shared() / "tokenizers"; }
 
 /// The blob of a shared vocabulary, or nothing, with a message.
 std::optional<bytes> shared_tokenizer(const char* vocabulary, text_style style) {

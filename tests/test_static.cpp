@@ -105,7 +105,7 @@ void check_towers() {
   in.rgb = rgb.data();
   workspace work;
   REQUIRE(opened->encode_batch(in, expected.data(), work) == status::ok);
-  opened->normalise(expected.data(), count, width);
+  opened->normalize(expected.data(), count, width);
 
   using eye = vision_tower<demo, pinned<Set>, Type>;
   static eye vision;
@@ -137,7 +137,7 @@ void check_towers() {
   REQUIRE(text.bind(file.bytes) == status::ok);
   std::int32_t ids[32] = {770, 5, 100, 769, 33, 771};
   REQUIRE(opened->encode_ids(ids, 1, 32, expected.data(), work) == status::ok);
-  opened->normalise(expected.data(), 1, width);
+  opened->normalize(expected.data(), 1, width);
   std::memset(text_memory.bytes, 0xff, sizeof(text_memory.bytes));
   for (const std::size_t n : {std::size_t{32}, std::size_t{6}}) {
     CHECK(text({ids, n}, got.data(), text_memory) == status::ok);

@@ -1,5 +1,6 @@
 // The text side: UTF-8, cleaning, CLIP's tokenizer, and the builder that makes its tables.
 #include "json.hpp"
+#include "test_files.hpp"
 #include "tokenizer.hpp"
 
 #include <ocellus/text/clean.hpp>
@@ -25,11 +26,7 @@ namespace fs = std::filesystem;
 using convert::tokenizer_options;
 using nlohmann::json;
 
-fs::path tokenizer_data() {
-  const char* shared = std::getenv("OCELLUS_SHARED");
-  return (shared != nullptr ? fs::path(shared) : fs::path(OCELLUS_SOURCE_DIR) / ".." / "shared") /
-         "tokenizers";
-}
+fs::path tokenizer_data() { return test_files::shared() / "tokenizers"; }
 
 /// Calls f for each line of a golden file; false, with a message, if it is not there.
 bool for_each_golden(const char* name, const std::function<void(const json&)>& f) {
@@ -511,18 +508,8 @@ TEST_CASE("text: a merge table without free slots is refused") {
   CHECK(tokenizer::open(bytes).error() == status::bad_tokenizer);
 }
 
-struct scratch_folder {
-  fs::path path = fs::temp_directory_path() / ("ocellus-test-text-" + std::to_string(std::rand()));
-  scratch_folder() { fs::create_directories(path); }
-  ~scratch_folder() { fs::remove_all(path); }
-  fs::path write(const char* name, std::string_view content) const {
-    std::ofstream(path / name, std::ios::binary) << content;
-    return path / name;
-  }
-};
-
 TEST_CASE("text: malformed vocabularies give one line that names the file") {
-  const scratch_folder folder;
+  const test_files::scratch_folder folder;
   const std::vector<std::pair<const char*, std::string>> files = {
       {"tokenizer.json", "{"},
       {"tokenizer.json", "[1]"},

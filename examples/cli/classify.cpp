@@ -60,13 +60,13 @@ std::vector<float> label_embeddings(const model& m, const std::vector<std::strin
     std::vector<float> all(prompts.size() * width);
     const status s = m.encode_texts(views, all.data(), work, o.executor());
     if (s != status::ok) fail(o.model, s);
-    m.normalise(all.data(), static_cast<int>(prompts.size()), static_cast<int>(width));
+    m.normalize(all.data(), static_cast<int>(prompts.size()), static_cast<int>(width));
     for (std::size_t j = 0; j < n; j++)
       for (std::size_t k = 0; k < t; k++)
         for (std::size_t c = 0; c < width; c++) e[(i + j) * width + c] += all[(j * t + k) * width + c];
     progress.at((i + n) * t);
   }
-  m.normalise(e.data(), static_cast<int>(labels.size()), static_cast<int>(width));
+  m.normalize(e.data(), static_cast<int>(labels.size()), static_cast<int>(width));
   return e;
 }
 
@@ -161,7 +161,7 @@ void classify(options& o) {
     const picture_chunk pictures = load_pictures(m, o.images, i, end, o.upright, threads);
     std::vector<float> e((end - i) * width), logits(head ? (end - i) * labels.size() : 0);
     encode_chunk(m, pictures, e.data(), head ? logits.data() : nullptr, work, threads);
-    m.normalise(e.data(), static_cast<int>(end - i), static_cast<int>(width));
+    m.normalize(e.data(), static_cast<int>(end - i), static_cast<int>(width));
     for (std::size_t j = i; j < end; j++) {
       const std::string& error = pictures.errors[j - i];
       if (!error.empty()) {

@@ -148,7 +148,7 @@ void embed(options& o) {
                                                                        : embed_texts(m, o);
   const int width = text ? m.text_embed() : m.embed();
   const int rows = static_cast<int>(e.size() / static_cast<std::size_t>(width));
-  if (!o.raw) m.normalise(e.data(), rows, width);
+  if (!o.raw) m.normalize(e.data(), rows, width);
   write_npy(o.out, e.data(), {rows, width});
   if (bad != 0) throw already_said();
 }

@@ -91,7 +91,7 @@ bool ends_with(const std::string& s, const char* end) {
 }
 
 /// A line of JSON in which broken UTF-8 and escapes of half a surrogate pair stand for U+FFFD, as in plain text.
-std::string mended(std::string_view line) {
+std::string with_replacements(std::string_view line) {
   std::string out;
   for (std::size_t i = 0; i < line.size();) {
     unsigned char utf8[4];
@@ -131,7 +131,7 @@ std::vector<std::string> read_texts(const std::string& path) {
       depth = d > depth ? d : depth;
       return d < 16;
     };
-    const nlohmann::json object = nlohmann::json::parse(mended(lines[i]), shallow, false);
+    const nlohmann::json object = nlohmann::json::parse(with_replacements(lines[i]), shallow, false);
     if (object.is_discarded() || !object.is_object()) throw bad("not a JSON object");
     const auto text = object.find("text");
     if (text == object.end() || !text->is_string()) throw bad("no \"text\"");

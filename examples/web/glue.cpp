@@ -81,7 +81,7 @@ EXPORT(see) int see(float* embedding) {
   if (!opened) return static_cast<int>(status::invalid_argument);
   const image_view view = picture;
   const status s = opened->encode_pictures({&view, 1}, embedding, work);
-  if (s == status::ok) opened->normalise(embedding, 1, opened->embed());
+  if (s == status::ok) opened->normalize(embedding, 1, opened->embed());
   return static_cast<int>(s);
 }
 
@@ -96,7 +96,7 @@ EXPORT(read) int read_texts(const char* texts, int count, float* embeddings) {
     texts += view.size() + 1;
   }
   const status s = opened->encode_texts({views->data(), views->size()}, embeddings, work);
-  if (s == status::ok) opened->normalise(embeddings, count, opened->embed());
+  if (s == status::ok) opened->normalize(embeddings, count, opened->embed());
   return static_cast<int>(s);
 }
 

@@ -84,7 +84,7 @@ std::string run(std::span<const std::byte> file, const kernel_table& kernels) {
   in.rgb = rgb.data();
   workspace work;
   if (m->encode_batch(in, e.data(), work) != status::ok) return {};
-  m->normalise(e.data(), pictures, m->embed());
+  m->normalize(e.data(), pictures, m->embed());
   print_bits(out, "image", e.data(), pictures, m->embed());
   if (m->has_text() && m->tokenizer() != nullptr) {
     const result<embeddings> t =

@@ -1,7 +1,7 @@
 // The same code in two translation units of one program, which odr.sh compiles with different flags.
 #pragma once
 
-#include <ocellus/core/scalar.hpp>
+#include <ocellus/core/float16.hpp>
 #if __has_include(<ocellus/isa/dispatch.hpp>)
 #include <ocellus/isa/dispatch.hpp>
 #endif

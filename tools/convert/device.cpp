@@ -42,10 +42,10 @@ outcome<std::vector<float>> embed_labels(const fs::path& packed, const device_op
     std::vector<float> each(prompts.size() * width);
     const status s = m->encode_texts(views, each.data(), work);
     if (s != status::ok) return about(packed, to_string(s));
-    m->normalise(each.data(), static_cast<int>(prompts.size()), static_cast<int>(width));
+    m->normalize(each.data(), static_cast<int>(prompts.size()), static_cast<int>(width));
     for (std::size_t j = 0; j < each.size(); j++) out[i * width + j % width] += each[j];
   }
-  m->normalise(out.data(), static_cast<int>(options.labels.size()), static_cast<int>(width));
+  m->normalize(out.data(), static_cast<int>(options.labels.size()), static_cast<int>(width));
   return out;
 }
 

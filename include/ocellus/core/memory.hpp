@@ -27,6 +27,7 @@ class array {
   }
   ~array() { std::free(data_); }
 
+  /// Errors: out_of_memory.
   static result<array> make(std::size_t size) noexcept {
     constexpr auto most = static_cast<std::size_t>(sizeof(std::size_t) > 4 ? std::uint64_t{1} << 46 : 0x7fffffc0u);
     if (size > most / sizeof(T)) return status::out_of_memory;

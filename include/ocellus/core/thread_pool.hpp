@@ -1,12 +1,12 @@
 // A small thread pool for programs that have none of their own: the caller's thread works too, idle workers spin
-// briefly (towers hand out work every few microseconds) and then sleep. Each thread has a run of neighbouring tasks, in
-// order, for kernels fetch the weights of the next one ahead; who is done takes tasks from the end of another's run.
+// briefly (towers hand out work every few microseconds) and then sleep. Each thread runs neighbouring tasks in order,
+// because kernels fetch the weights of the next one ahead; a thread that is done takes tasks from the end of another's.
 //
 //   ocellus::thread_pool pool(4);             // starts three threads; the library itself never starts one
 //   auto image = model.encode_image(photo, pool.executor());
 #pragma once
 
-#include <ocellus/core/parallel.hpp>
+#include <ocellus/core/executor.hpp>
 
 #include <atomic>
 #include <condition_variable>

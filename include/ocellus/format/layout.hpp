@@ -5,7 +5,7 @@
 //     used;
 //   - the same bytes work from mmap, from a buffer and from flash (an alignas(64) const array);
 //   - a damaged or hostile file gives a status: every header, table, offset and size is checked on open;
-//   - a reader opens older and newer files of its major version, and tells of others that they are to be made again;
+//   - a reader opens older and newer files of its own major version; of others it says: convert the model again;
 //   - opening touches only the headers and tables: tensor data is checked by `verify` alone.
 // Non-goals
 //   - editing in place, compression, big-endian machines, several models in one file.

@@ -37,6 +37,9 @@ class packed_file {
   static constexpr std::uint32_t max_dim = 1u << 24;
   static constexpr std::uint64_t max_elements = std::uint64_t{1} << 32;
 
+  /// Checks headers, tables, names and offsets, and the checksums of the tables and of the configuration.
+  /// Errors: empty_file, bad_alignment, bad_magic, truncated, unsupported_version, unknown_required_feature,
+  /// bad_header, bad_offset, bad_name, bad_checksum, wrong_shape, unsupported_dtype, unsupported_layout.
   static result<packed_file> open(std::span<const std::byte> bytes) noexcept {
     static_assert(std::endian::native == std::endian::little, "packed files are little-endian");
     if (bytes.empty()) return status::empty_file;

@@ -1,5 +1,5 @@
 // Windows and OS/2 bitmaps: 1, 4, 8, 16, 24 and 32 bits, palettes, bit fields, RLE4 and RLE8, upside down or
-// not. Alpha is dropped. Not taken: JPEG or PNG inside, 2 bits, Windows CE.
+// not. Alpha is dropped. Not supported: JPEG or PNG inside, 2 bits, Windows CE.
 //
 // Reference: Microsoft's BITMAPINFOHEADER, BITMAPV4HEADER and "Bitmap Compression".
 #pragma once

@@ -81,7 +81,7 @@ struct bytes {
   }
 };
 
-/// Refuses sizes outside of the limits; `bytes_per_pixel` is all that decoding allocates, result included.
+/// Refuses sizes outside the limits; `bytes_per_pixel` is all that decoding allocates, result included.
 inline status check_size(std::int64_t width, std::int64_t height, std::int64_t bytes_per_pixel,
                          const load_options& o) noexcept {
   if (width < 1 || height < 1) return status::bad_image;

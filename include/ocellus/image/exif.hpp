@@ -80,7 +80,7 @@ inline int exif_orientation(std::span<const std::uint8_t> file) noexcept {
 }
 
 /// The picture turned upright: 2 to 4 mirror or turn by half, 5 to 8 exchange width and height.
-/// Errors: invalid_argument (an orientation outside of 1 to 8, a picture that is empty or of overlapping rows),
+/// Errors: invalid_argument (an orientation outside 1 to 8, a picture that is empty or of overlapping rows),
 /// out_of_memory.
 inline result<image> orient(image_view in, int orientation) noexcept {
   if (orientation < 1 || orientation > 8 || in.empty() || in.overlaps()) return status::invalid_argument;

@@ -6,10 +6,9 @@
 // codes, and differs from libjpeg by up to 7 levels at the right edge of subsampled pictures (81 in a picture
 // 3 pixels wide).
 //
-// Damage inside of a scan is decoded as libjpeg does (bad codes give zeros; behind a marker that comes too
-// early the scan adds nothing up to the restart that its number names); a file that ends inside of a scan is
-// status::truncated. Not taken: arithmetic coding,
-// lossless, 12 bits, a height given after the scan (DNL).
+// Damage inside a scan is decoded as libjpeg does (bad codes give zeros; after a marker that comes too early the
+// scan adds nothing up to the restart that its number names); a file that ends inside a scan is status::truncated.
+// Not supported: arithmetic coding, lossless, 12 bits, a height given after the scan (DNL).
 //
 // References: ITU-T T.81; T.871 (JFIF); libjpeg jdhuff.c, jdphuff.c, jdmarker.c, jdsample.c, jdcolor.c for
 // roundings and damage.
@@ -322,7 +321,7 @@ class jpeg_decoder {
     while (!bits_.at_marker && !bits_.at_end) bits_.next_byte();
   }
 
-  /// Goes on behind the restart marker that is due. Where intervals were lost or come twice, the numbers (of
+  /// Continues after the restart marker that is due. Where intervals were lost or come twice, the numbers (of
   /// three bits) tell: one or two ahead waits for its turn, so does any other marker; one or two behind is
   /// skipped with its interval; further off is taken for the one that is due. Until then there is no data.
   void next_restart() noexcept {
@@ -566,8 +565,7 @@ class jpeg_decoder {
 
 }  // namespace detail
 
-/// Errors: bad_image, unsupported_image, truncated, image_too_large, out_of_memory. Uses
-/// 30 KB of stack.
+/// Errors: bad_image, unsupported_image, truncated, image_too_large, out_of_memory. Uses 30 KB of stack.
 inline result<image> decode_jpeg(std::span<const std::uint8_t> file,
                                  const load_options& options = {}) noexcept {
   detail::jpeg_decoder decoder(file, options);

@@ -87,7 +87,7 @@ struct jpeg_huffman {
     return true;
   }
 
-  /// Short codes with short values behind them take one lookup.
+  /// Short codes with short values after them take one lookup.
   void build_fast_ac() noexcept {
     for (int i = 0; i < 1 << fast_bits; i++) {
       const int length = fast[i] >> 8, run = fast[i] >> 4 & 15, n = fast[i] & 15;
@@ -106,7 +106,7 @@ struct jpeg_bits {
   const std::uint8_t* end = nullptr;
   std::uint64_t buffer = 0;  // the low `count` bits are valid
   int count = 0;
-  int padding = 0;         // zeros appended behind the data
+  int padding = 0;         // zeros appended after the data
   bool at_marker = false;  // p is at a marker's 0xff
   bool at_end = false;     // p is at the end of the file
 
@@ -156,12 +156,12 @@ struct jpeg_bits {
     }
     return 0;
   }
-  /// Forgets the bits that are left; p then stands behind what was read, or at a marker.
+  /// Forgets the bits that are left; p then stands after what was read, or at a marker.
   void reset() noexcept {
     buffer = 0;
     count = padding = 0;
   }
-  /// Bits were asked for behind the last one.
+  /// Bits were asked for after the last one.
   bool starved() const noexcept { return count < padding; }
   bool truncated() const noexcept { return at_end && starved(); }
 

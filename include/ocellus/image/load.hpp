@@ -7,14 +7,14 @@
 // Pixels are those of Pillow's Image.open(...).convert("RGB"): alpha is dropped, not blended; palettes are
 // looked up; grey is repeated; 16 bits keep the high byte (also grey, which Pillow would clip); CMYK is
 // converted without a profile; ICC profiles and gamma are ignored; of an animation, the first frame; EXIF
-// orientation is ignored unless asked for. Not taken: WebP, HEIC, AVIF, TIFF, JPEG 2000, JPEG XL, PSD, QOI, DDS,
+// orientation is ignored unless asked for. Not supported: WebP, HEIC, AVIF, TIFF, JPEG 2000, JPEG XL, PSD, QOI, DDS,
 // icons: decode them yourself and pass pixels.
 //
-// Files are untrusted: sizes are checked before memory is asked for, reads stay inside of the file, work is
-// bounded. Damaged files give a status; where libjpeg goes on with damaged data, so does this. Where it
+// Files are untrusted: sizes are checked before memory is asked for, reads stay inside the file, work is
+// bounded. Damaged files give a status; where libjpeg continues with damaged data, so does this. Where it
 // differs from Pillow:
 //   - GIF frames that do not cover the canvas lie on the file's background colour;
-//   - PNG and GIF checksums and data behind the picture are not looked at;
+//   - PNG and GIF checksums and data after the picture are not looked at;
 //   - progressive JPEG that never brings all bits of its coefficients is not smoothed across blocks;
 //   - BMP bit fields of any layout are taken; pixels that RLE data leaves out have colour 0.
 #pragma once
@@ -57,7 +57,7 @@ inline result<image> decode_by_signature(std::span<const std::uint8_t> file,
     return status::unsupported_image;  // JPEG 2000, JPEG XL, each as a container and as a bare codestream
   if (starts("8BPS", 4) || starts("qoif", 4) || starts("DDS ", 4)) return status::unsupported_image;
   if (looks_like_tga(file)) return decode_tga(file, options);
-  // Windows icons: behind TGA, for four bytes of mostly zeros are not much of a signature.
+  // Windows icons: after TGA, for four bytes of mostly zeros are not much of a signature.
   if (starts("\0\0\x01\0", 4)) return status::unsupported_image;
   return status::bad_image;
 }

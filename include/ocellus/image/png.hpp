@@ -1,6 +1,6 @@
 // PNG through stb_image: all colour types, depths and interlacing; alpha and transparency dropped, 16 bits
 // cut to the high byte. Checksums are not checked (stb does not). Needs <stb/stb_image.h> 2.27 or newer
-// (Debian: libstb-dev); its functions stay static and inside of a namespace of this header.
+// (Debian: libstb-dev); its functions stay static and inside a namespace of this header.
 //
 // Around stb: sizes are checked in the header before anything is allocated, a single allocation of stb is
 // bounded (a stream that inflates far beyond the picture is refused), and it gets a file that holds only what it
@@ -46,7 +46,7 @@ inline void* stb_malloc(std::size_t n) noexcept { return stb_realloc(nullptr, n)
 }  // namespace detail
 OCELLUS_END
 
-// A program may include stb_image.h itself, before or behind this header, with its implementation too: none of its
+// A program may include stb_image.h itself, before or after this header, with its implementation too: none of its
 // switches reaches the copy in here, and nothing of this copy stays defined.
 #pragma push_macro("STBI_INCLUDE_STB_IMAGE_H")
 #pragma push_macro("STB_IMAGE_STATIC")
@@ -293,7 +293,7 @@ inline status png_read_header(std::span<const std::uint8_t> file, png_header& h)
 
 }  // namespace detail
 
-/// Errors: bad_image (also for a stream that ends early inside of a whole file), unsupported_image, truncated,
+/// Errors: bad_image (also for a stream that ends early inside a whole file), unsupported_image, truncated,
 /// image_too_large, too_large, out_of_memory.
 inline result<image> decode_png(std::span<const std::uint8_t> file,
                                 const load_options& options = {}) noexcept {

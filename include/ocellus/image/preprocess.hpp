@@ -3,7 +3,7 @@
 //
 //   ocellus::preprocess_config clip;                                     // defaults: CLIP at 224
 //   auto rgb = ocellus::preprocess(photo, clip, kernels);                // u8 [224, 224, 3], result<image>
-//   ocellus::normalise(*rgb, clip, pixel_values);                        // f32 [3, 224, 224]
+//   ocellus::normalize(*rgb, clip, pixel_values);                        // f32 [3, 224, 224]
 //
 // References: torchvision transforms (Resize, CenterCrop, ToTensor, Normalize), as in openai/CLIP clip.py and
 // open_clip transform.py; transformers image_processing_clip.py (crop offset rounds down),
@@ -11,7 +11,7 @@
 #pragma once
 
 #include <ocellus/config.hpp>
-#include <ocellus/core/parallel.hpp>
+#include <ocellus/core/executor.hpp>
 #include <ocellus/core/status.hpp>
 #include <ocellus/image/image.hpp>
 #include <ocellus/image/preprocess_config.hpp>
@@ -136,9 +136,9 @@ inline status preprocess_into(std::uint8_t* target, image_view source, const pre
 }
 
 /// (x / 255 - mean) / std in single precision, planar: `pixel_values` is [3, height, width].
-inline void normalise(image_view rgb, const preprocess_config& c, float* pixel_values) noexcept {
+inline void normalize(image_view rgb, const preprocess_config& c, float* pixel_values) noexcept {
   float table[3][256];  // 8-bit pixels have 256 answers per channel
-  detail::normalise_table(c, table);
+  detail::normalize_table(c, table);
   const std::ptrdiff_t plane = static_cast<std::ptrdiff_t>(rgb.width) * rgb.height;
   float* out = pixel_values;
   for (int y = 0; y < rgb.height; y++) {

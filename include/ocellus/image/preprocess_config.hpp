@@ -59,7 +59,7 @@ namespace detail {
 
 /// x / 255, then minus mean, then divided by std, each rounded to float, as torchvision's ToTensor and
 /// Normalize do.
-inline void normalise_table(const preprocess_config& c, float (&table)[3][256]) noexcept {
+inline void normalize_table(const preprocess_config& c, float (&table)[3][256]) noexcept {
   for (int channel = 0; channel < 3; channel++) {
     for (int x = 0; x < 256; x++) {
       table[channel][x] = (static_cast<float>(x) / 255.0f - c.mean[channel]) / c.std[channel];

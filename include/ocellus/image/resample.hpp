@@ -12,7 +12,7 @@
 #pragma once
 
 #include <ocellus/config.hpp>
-#include <ocellus/core/parallel.hpp>
+#include <ocellus/core/executor.hpp>
 #include <ocellus/core/status.hpp>
 #include <ocellus/image/image.hpp>
 #include <ocellus/image/preprocess_config.hpp>
@@ -175,7 +175,7 @@ inline void run_vertical(const resample_kernels& kernels, const resample_taps& t
 
 /// Resizes `source` to window.resized_w x resized_h and writes the window's w x h pixels to `target` (rows of
 /// `target_stride` bytes). A side that keeps its size is not filtered.
-/// Errors: invalid_argument (source empty or of overlapping rows, window outside of the result), image_too_large,
+/// Errors: invalid_argument (source empty or of overlapping rows, window outside the result), image_too_large,
 /// out_of_memory.
 inline status resize_into(std::uint8_t* target, std::ptrdiff_t target_stride, image_view source,
                           const resize_window& window, resize_filter filter, resize_order order,

@@ -1,5 +1,5 @@
 // RGB to PNG files, through stb_image_write. Opt-in; needs <stb/stb_image_write.h>, whose functions stay
-// static and inside of a namespace of this header.
+// static and inside a namespace of this header.
 //
 //   ocellus::save_png("small.png", photo);   // written beside it as small.png.tmp, then renamed
 #pragma once
@@ -26,7 +26,7 @@
 #include <sys/stat.h>
 #endif
 
-// A program may include stb_image_write.h itself, before or behind this header, with its implementation too:
+// A program may include stb_image_write.h itself, before or after this header, with its implementation too:
 // none of its switches reaches the copy in here, and nothing of this copy stays defined.
 #pragma push_macro("INCLUDE_STB_IMAGE_WRITE_H")
 #pragma push_macro("STB_IMAGE_WRITE_STATIC")

@@ -4,7 +4,7 @@
 //   ocellus::dynamic d{ocellus::best_kernels()};   // one program for every CPU: an indirect call per operation
 //   ocellus::pinned<ocellus::kernels::avx2> p;     // the whole unit is for one ISA: direct calls, unused ops vanish
 //
-// Both have the same call syntax, so one tower serves both. An indirect call per some microseconds is free.
+// Both have the same call syntax, so one tower serves both. One indirect call every few microseconds costs nothing.
 //
 // Every unit that calls these compiles all kernels. A project of many units defines OCELLUS_DECLARE_ONLY in them, and
 // OCELLUS_DEFINE_KERNELS in one that includes this header and nothing else of its own, with the same flags; CMake's
@@ -46,7 +46,8 @@
 
 OCELLUS_BEGIN
 
-/// The operations that towers call. Contracts: ops/gemm.hpp, ops/attention.hpp, ops/rowwise.hpp.
+/// The operations that towers call. Contracts: ops/gemm.hpp, ops/attention.hpp, ops/rowwise.hpp, ops/similarity.hpp
+/// (dot_rows); of those without a struct of arguments, generic/rowwise.inl.
 struct kernel_table {
   isa id = isa::scalar;
   void (*gemm_f32)(const gemm_args&) noexcept = nullptr;
@@ -77,7 +78,7 @@ struct kernel_table {
   void (*dot_rows_f16)(const dot_rows_args&) noexcept = nullptr;
   void (*dot_rows_s8)(const dot_rows_args&) noexcept = nullptr;
   resample_kernels resample;  ///< the two passes of a picture's resize (ops/resample.hpp)
-  int batch_rows = 0;         ///< of a batch that run through a tower together, at most
+  int batch_rows = 0;         ///< the most rows of a batch that run through a tower together
   bool nta_fills_l2 = false;  ///< of gemm_args
 
   /// The same kernels, told what is known of this CPU.
@@ -175,7 +176,7 @@ OCELLUS_DISPATCH_INLINE kernel_table best_kernels([[maybe_unused]] const cpu_fea
 #undef OCELLUS_KERNEL_SET
 }
 
-/// The table of a named set (`--isa NAME`); unsupported_isa if this build or this CPU has it not.
+/// The table of a named set (`--isa NAME`); unsupported_isa if this build or this CPU does not have it.
 OCELLUS_DISPATCH_INLINE result<kernel_table> kernels_for(
     std::string_view name, [[maybe_unused]] const cpu_features& cpu = detect_cpu()) noexcept {
 #define OCELLUS_KERNEL_SET(set, available) \

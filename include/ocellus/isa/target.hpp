@@ -66,16 +66,16 @@
 
 // Which regions a compiler can build beyond those that all can (gcc >= 12, clang >= 14).
 #if defined(__x86_64__) && (!defined(__clang__) || __clang_major__ >= 16)
-#define OCELLUS_HAVE_AVX512FP16 1
+#define OCELLUS_HAS_AVX512FP16 1
 #else
-#define OCELLUS_HAVE_AVX512FP16 0
+#define OCELLUS_HAS_AVX512FP16 0
 #endif
 
 #if defined(__riscv) && __riscv_xlen == 64 && defined(__clang__) && \
     (__clang_major__ >= 19 || (__clang_major__ >= 16 && defined(__riscv_vector)))
-#define OCELLUS_HAVE_RVV 1
+#define OCELLUS_HAS_RVV 1
 #else
-#define OCELLUS_HAVE_RVV 0
+#define OCELLUS_HAS_RVV 0
 #endif
 
 #if defined(__GNUC__)

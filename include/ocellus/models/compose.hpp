@@ -445,7 +445,7 @@ struct patch_embed : detail::plain<1, C> {
     nn::operand pixels = detail::operand_at(memory, patches, depth);
     pixels.exact = true;
     float table[3][256];
-    ocellus::detail::normalise_table(c.preprocess, table);
+    ocellus::detail::normalize_table(c.preprocess, table);
     nn::patch_rows(w, c.preprocess, c.image, 0, Patch, false, pixels, 0, table);
     if (!w.patch_u8) c.run.prepare(c.type, pixels, patches, depth);
     float* const x = y.f32 + prefix * y.ld;
@@ -715,8 +715,7 @@ class tower {
  public:
   static constexpr int rows = Layers::rows(0);
   static constexpr int embed = rows * Layers::out;
-  /// Bytes of activations; beside them a call takes some KB of stack, 120 KB with s8 weights on `sse41`, `avx2` and
-  /// `avx512`.
+  /// Bytes of activations; beside them a call takes as much stack as that of vision_tower (models/static_model.hpp).
   static constexpr std::size_t arena_size = detail::operand_bytes(rows, Layers::out) + Layers::arena(Weights, 0, false);
   /// Bytes of the weights in a packed file; its header and its tables add some KB.
   static constexpr std::size_t flash_size = [] {

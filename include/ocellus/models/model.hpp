@@ -7,13 +7,13 @@
 //   auto p = model->scores(*image, *texts);                           // softmax (CLIP) or sigmoid (SigLIP)
 //
 // Guarantees: an open model never changes, so any number of threads may use it at once. Nothing throws,
-// prints or aborts; no thread is started (pass an executor to use several). encode_batch allocates only when its
-// `workspace` has to grow; the other functions that take one also make some small arrays, ids and resized pictures, a
-// dozen blocks at most; those that return `embeddings` allocate their result and a workspace.
+// prints or aborts; no thread is started (pass an executor to use several). encode_batch allocates only to grow its
+// `workspace`; the other functions that take one also allocate ids, resized pictures and small arrays, a dozen blocks
+// at most; those that return `embeddings` allocate these and a workspace.
 #pragma once
 
+#include <ocellus/core/executor.hpp>
 #include <ocellus/core/memory.hpp>
-#include <ocellus/core/parallel.hpp>
 #include <ocellus/format/reader.hpp>
 #include <ocellus/image/preprocess.hpp>
 #include <ocellus/isa/dispatch.hpp>
@@ -58,6 +58,7 @@ class workspace {
 /// Rows of features, with the id of the embedding space that they live in.
 class embeddings {
  public:
+  /// `rows` rows of `width` zeros. Errors: out_of_memory.
   static result<embeddings> make(int rows, int width, std::uint64_t space) noexcept {
     result<array<float>> values =
         array<float>::make(static_cast<std::size_t>(rows) * static_cast<std::size_t>(width));
@@ -139,7 +140,6 @@ class model {
   int text_embed() const noexcept { return config_.text.embed; }
 
   // Features into memory of the caller, before normalisation
-  // -----------------------------------------------------
 
   /// Image features [in.count, E] of a batch in one of image_batch's forms; `logits` [in.count, classes] too,
   /// for a classifier. Errors: no_vision_tower, no_classes (logits of a model without a classifier), invalid_argument
@@ -159,7 +159,7 @@ class model {
     const nn::runner<dynamic> run{kernels_, threads};
     if (v.kind == vision_kind::resnet) return encode_resnet(run, in, out, work, observe);
     const auto tokens = [&](int i) {
-      return in.grid_h(i, v.patch) * in.grid_w(i, v.patch) + (v.class_token != 0 ? 1 : 0) + v.registers;
+      return in.grid_h(i, v.patch) * in.grid_w(i, v.patch) + nn::prefix_rows(v);
     };
     for (int i = 0; i < in.count; i++) {
       const int gh = in.grid_h(i, v.patch), gw = in.grid_w(i, v.patch);
@@ -286,7 +286,7 @@ class model {
   }
 
   /// Divides each of `rows` rows of `width` values by its Euclidean norm.
-  void normalise(float* values, int rows, int width) const noexcept {
+  void normalize(float* values, int rows, int width) const noexcept {
     const fp_env guard;
     for (int r = 0; r < rows; r++) {
       float* x = values + static_cast<std::ptrdiff_t>(r) * width;
@@ -295,9 +295,8 @@ class model {
   }
 
   // Embeddings, unit length
-  // ---------------------------------------------------------------------------------------
 
-  /// One picture of any size: resized and cropped as the model's reference does it.
+  /// One picture of any size: resized and cropped as the model's reference does it. Errors: as encode_images.
   result<embeddings> encode_image(image_view picture, const executor& threads = {}) const noexcept {
     return encode_images({&picture, 1}, threads);
   }
@@ -312,7 +311,7 @@ class model {
     if (!e) return e;
     const status s = encode_pictures(pictures, e->data(), work, threads);
     if (s != status::ok) return s;
-    normalise(e->data(), e->rows(), e->width());
+    normalize(e->data(), e->rows(), e->width());
     return e;
   }
 
@@ -372,7 +371,7 @@ class model {
     if (!e) return e;
     const status s = encode_texts(texts, e->data(), work, threads);
     if (s != status::ok) return s;
-    normalise(e->data(), e->rows(), e->width());
+    normalize(e->data(), e->rows(), e->width());
     return e;
   }
   result<embeddings> encode_text(std::initializer_list<std::string_view> texts,
@@ -380,7 +379,7 @@ class model {
     return encode_text(std::span<const std::string_view>(texts.begin(), texts.size()), threads);
   }
 
-  /// Text features into `out` [n, E], before normalisation.
+  /// Text features into `out` [n, E], before normalisation. Errors: as encode_text.
   status encode_texts(std::span<const std::string_view> texts, float* out, workspace& work,
                       const executor& threads = {}) const noexcept {
     if (!has_text()) return status::no_text_tower;
@@ -398,8 +397,8 @@ class model {
   }
 
   /// Probabilities [images.rows(), texts.rows()]: CLIP's softmax over the texts of scale * cos, or SigLIP's
-  /// sigmoid of scale * cos + bias for each pair alone. different_embedding_space if the rows come from other
-  /// models.
+  /// sigmoid of scale * cos + bias for each pair alone. Errors: different_embedding_space (rows of other models),
+  /// out_of_memory.
   result<array<float>> scores(const embeddings& images, const embeddings& texts) const noexcept {
     if (images.space() != texts.space() || images.width() != texts.width())
       return status::different_embedding_space;
@@ -446,7 +445,7 @@ class model {
 
   /// Images whose pooled rows are carried on together: enough to hide those weights.
   static constexpr int batch_images = 32;
-  static constexpr int max_tokens = 16384;
+  static constexpr int max_tokens = 16384;  ///< most patches of one image
 
  private:
   dtype form_of(const array<nn::block_weights>& blocks) const noexcept {

@@ -85,7 +85,7 @@ constexpr model_config dinov2(int width, int layers, int registers) noexcept {
   m.score = score_kind::logits;
   return m;
 }
-/// A ViT-B/16 behind a stem of three convolutions, with the text tower of CLIP. Opened at run time only: the stem stays
+/// A ViT-B/16 after a stem of three convolutions, with the text tower of CLIP. Opened at run time only: the stem stays
 /// f32 beside int8.
 constexpr model_config mobileclip() noexcept {
   model_config m = open_clip(base(224, 16).embed(512).pre_norm(false).eps(1e-6f), clip_text(512));

@@ -186,7 +186,7 @@ class vision_tower {
   static constexpr const model_config& config = Config;
   static constexpr int embed = v.embed;
   /// Patches, class token and registers.
-  static constexpr int tokens = v.grid_h * v.grid_w + (v.class_token != 0 ? 1 : 0) + v.registers;
+  static constexpr int tokens = v.grid_h * v.grid_w + nn::prefix_rows(v);
   static constexpr dtype form = Weights == dtype::s8 ? dtype::s8 : dtype::f32;  ///< of activations: nn::block_buffers
   /// Bytes of activations; beside them a call takes some KB of stack, up to 120 KB with s8 weights on `sse41`, `avx2`
   /// and `avx512` and with bf16 weights on `avx512bf16` and `amx`.

@@ -8,8 +8,8 @@
 // References: [Vaswani 2017] attention; [Dosovitskiy 2021] ViT; [Radford 2021] CLIP.
 #pragma once
 
+#include <ocellus/core/executor.hpp>
 #include <ocellus/core/fp_env.hpp>
-#include <ocellus/core/parallel.hpp>
 #include <ocellus/isa/target.hpp>
 #include <ocellus/ops/attention.hpp>
 #include <ocellus/ops/gemm.hpp>
@@ -287,20 +287,27 @@ struct runner {
     }, each);
   }
 
+  /// LayerNorm of rows [begin, end) of `from` into those of `to`.
+  static layer_norm_args norm_arguments(const norm_weights& w, float eps, const float* from, std::ptrdiff_t ld,
+                                        int begin, int end, int c, float* to, std::ptrdiff_t ldt) noexcept {
+    layer_norm_args a;
+    a.x = from + begin * ld;
+    a.ldx = ld;
+    a.gain = w.gain;
+    a.bias = w.bias;
+    a.eps = eps;
+    a.rows = end - begin;
+    a.c = c;
+    a.y = to + begin * ldt;
+    a.ldy = ldt;
+    return a;
+  }
+
   /// x = norm(from[rows, c]) in the form that products with weights of `type` read.
   void norm(const norm_weights& w, float eps, const float* from, std::ptrdiff_t ld, int rows, int c,
             dtype type, const operand& x) const noexcept {
     split(rows, 8, [&](int begin, int end) {
-      layer_norm_args a;
-      a.x = from + begin * ld;
-      a.ldx = ld;
-      a.gain = w.gain;
-      a.bias = w.bias;
-      a.eps = eps;
-      a.rows = end - begin;
-      a.c = c;
-      a.y = x.f32 + begin * x.ld;
-      a.ldy = x.ld;
+      layer_norm_args a = norm_arguments(w, eps, from, ld, begin, end, c, x.f32, x.ld);
       if (type == dtype::s8) {
         a.q = x.u8 + begin * x.ld8;
         a.ldq = x.ld8;
@@ -314,21 +321,11 @@ struct runner {
     if (type != dtype::s8) prepare(type, x, rows, c);
   }
 
-  /// LayerNorm in place or from one f32 matrix to another.
+  /// LayerNorm from one f32 matrix to another, or in place.
   void norm_f32(const norm_weights& w, float eps, const float* from, std::ptrdiff_t ld, int rows, int c,
                 float* to, std::ptrdiff_t ldt) const noexcept {
     split(rows, 8, [&](int begin, int end) {
-      layer_norm_args a;
-      a.x = from + begin * ld;
-      a.ldx = ld;
-      a.gain = w.gain;
-      a.bias = w.bias;
-      a.eps = eps;
-      a.rows = end - begin;
-      a.c = c;
-      a.y = to + begin * ldt;
-      a.ldy = ldt;
-      kernels.layer_norm(a);
+      kernels.layer_norm(norm_arguments(w, eps, from, ld, begin, end, c, to, ldt));
     });
   }
 

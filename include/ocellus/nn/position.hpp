@@ -5,6 +5,7 @@
 #pragma once
 
 #include <ocellus/isa/target.hpp>
+#include <ocellus/models/config.hpp>
 
 #include <cmath>
 #include <cstddef>
@@ -14,13 +15,11 @@ OCELLUS_BEGIN
 namespace nn {
 
 /// How one output position mixes input positions: weights over [first, first + count).
-struct resample_taps {
+struct position_taps {
   static constexpr int most = 256;
   int first = 0, count = 0;
   float weight[most] = {};
 };
-
-enum class position_filter : unsigned char { bilinear_antialias, bicubic, bicubic_antialias };
 
 /// Keys' cubic convolution kernel with parameter a [Keys 1981].
 inline double cubic(double x, double a) noexcept {
@@ -30,10 +29,10 @@ inline double cubic(double x, double a) noexcept {
   return 0;
 }
 
-/// The taps of output i of `out` positions over `in` positions. `scale` = input positions per output position.
-inline resample_taps position_taps(int i, int in, double scale, position_filter filter) noexcept {
-  resample_taps t;
-  if (filter == position_filter::bicubic) {  // four taps, the border repeated (PyTorch upsample_bicubic2d, a = -0.75)
+/// The taps of output i over `in` positions, `scale` of them for each output. `filter` is not none.
+inline position_taps taps_at(int i, int in, double scale, position_resize filter) noexcept {
+  position_taps t;
+  if (filter == position_resize::bicubic) {  // four taps, the border repeated (PyTorch upsample_bicubic2d, a = -0.75)
     const double x = scale * (i + 0.5) - 0.5;
     const int base = static_cast<int>(std::floor(x));
     const double f = x - base;
@@ -50,16 +49,16 @@ inline resample_taps position_taps(int i, int in, double scale, position_filter 
     return t;
   }
   // antialiased: the filter is stretched when shrinking (PyTorch _upsample_*2d_aa, as Pillow; cubic with a = -0.5)
-  const double support = (filter == position_filter::bilinear_antialias ? 1.0 : 2.0) * (scale >= 1 ? scale : 1.0);
+  const double support = (filter == position_resize::bilinear_antialias ? 1.0 : 2.0) * (scale >= 1 ? scale : 1.0);
   const double invscale = scale >= 1 ? 1.0 / scale : 1.0, center = scale * (i + 0.5);
   int low = static_cast<int>(center - support + 0.5), high = static_cast<int>(center + support + 0.5);
   low = low < 0 ? 0 : low;
   high = high > in ? in : high;
-  if (high - low > resample_taps::most) high = low + resample_taps::most;
-  double total = 0, weights[resample_taps::most];
+  if (high - low > position_taps::most) high = low + position_taps::most;
+  double total = 0, weights[position_taps::most];
   for (int k = low; k < high; k++) {
     const double x = (k - center + 0.5) * invscale, ax = x < 0 ? -x : x;
-    weights[k - low] = filter == position_filter::bilinear_antialias ? (ax < 1 ? 1 - ax : 0) : cubic(x, -0.5);
+    weights[k - low] = filter == position_resize::bilinear_antialias ? (ax < 1 ? 1 - ax : 0) : cubic(x, -0.5);
     total += weights[k - low];
   }
   t.first = low;
@@ -71,17 +70,17 @@ inline resample_taps position_taps(int i, int in, double scale, position_filter 
 /// out[h * w, C] from table[gh * gw, C]. `offset` is DINOv2's: the scale is gh / (h + offset). `line` holds gw * C
 /// floats.
 inline void resample_positions(float* out, std::ptrdiff_t ldo, int h, int w, const float* table, int gh, int gw, int c,
-                               position_filter filter, double offset, float* line) noexcept {
+                               position_resize filter, double offset, float* line) noexcept {
   const double scale_h = static_cast<double>(gh) / (h + offset), scale_w = static_cast<double>(gw) / (w + offset);
   for (int y = 0; y < h; y++) {
-    const resample_taps ty = position_taps(y, gh, scale_h, filter);
+    const position_taps ty = taps_at(y, gh, scale_h, filter);
     for (int i = 0; i < gw * c; i++) line[i] = 0;
     for (int k = 0; k < ty.count; k++) {
       const float* from = table + static_cast<std::ptrdiff_t>(ty.first + k) * gw * c;
       for (int i = 0; i < gw * c; i++) line[i] = line[i] + ty.weight[k] * from[i];
     }
     for (int x = 0; x < w; x++) {
-      const resample_taps tx = position_taps(x, gw, scale_w, filter);
+      const position_taps tx = taps_at(x, gw, scale_w, filter);
       float* to = out + (static_cast<std::ptrdiff_t>(y) * w + x) * ldo;
       for (int i = 0; i < c; i++) to[i] = 0;
       for (int k = 0; k < tx.count; k++) {

@@ -152,16 +152,14 @@ feature_map pool2x2(const runner<Kernels>& run, const feature_map& x, float* out
   return y;
 }
 
-/// Features [E] of one picture of the batch into `out`, before normalisation.
+/// The stem: three convolutions of the normalised picture, then pooling. Uses three of the maps.
 template <class Kernels>
-void resnet_forward(const runner<Kernels>& run, const model_config& m, const resnet_weights& w,
-                    const image_batch& in, int picture, const resnet_buffers& b, float* out,
-                    const stage_observer& observe = {}) noexcept {
-  const vision_config& v = m.vision;
+feature_map resnet_stem(const runner<Kernels>& run, const model_config& m, const resnet_weights& w,
+                        const image_batch& in, int picture, const resnet_buffers& b) noexcept {
   float table[3][256];
   {
     const fp_env guard;
-    ocellus::detail::normalise_table(m.preprocess, table);
+    ocellus::detail::normalize_table(m.preprocess, table);
   }
   feature_map x{b.map[0], in.height, in.width, 3, ld_f32(3)};
   const std::ptrdiff_t plane = static_cast<std::ptrdiff_t>(in.height) * in.width;
@@ -172,36 +170,40 @@ void resnet_forward(const runner<Kernels>& run, const model_config& m, const res
   x = conv3x3(run, w.stem[0], x, 2, b.map[1], b, true);
   x = conv3x3(run, w.stem[1], x, 1, b.map[2], b);
   x = conv3x3(run, w.stem[2], x, 1, b.map[1], b);
-  x = pool2x2(run, x, b.map[0]);
-  observe("stem", 0, x.data, x.rows(), x.c, x.ld);
+  return pool2x2(run, x, b.map[0]);
+}
 
-  for (int i = 0; i < w.block_count; i++) {
-    const bottleneck_weights& k = w.blocks[i];
-    // four buffers: x lies in one, the others take turns
-    float* free[3];
-    for (int n = 0, f = 0; n < resnet_buffers::maps; n++)
-      if (b.map[n] != x.data) free[f++] = b.map[n];
-    feature_map y = conv1x1(run, k.conv1, x, free[0], activation::relu, b);
-    y = conv3x3(run, k.conv2, y, 1, free[1], b);
-    if (k.stride > 1) y = pool2x2(run, y, free[0]);
-    feature_map around = x;
-    float* last = y.data == free[0] ? free[1] : free[0];
-    if (k.down) {
-      if (k.stride > 1) around = pool2x2(run, x, last);
-      around = conv1x1(run, k.down, around, free[2], activation::none, b);
-    }
-    feature_map z = conv1x1(run, k.conv3, y, last, activation::none, b, around.data);
-    run.split(z.rows(), 16, [&](int begin, int end) {
-      run.kernels.activate_rows(z.data + begin * z.ld, z.ld, z.data + begin * z.ld, z.ld, end - begin, z.c,
-                                activation::relu);
-    });
-    x = z;
-    observe("block", i, x.data, x.rows(), x.c, x.ld);
+/// One bottleneck block of x, which lies in one of the four maps; the others take turns.
+template <class Kernels>
+feature_map bottleneck(const runner<Kernels>& run, const bottleneck_weights& k, const feature_map& x,
+                       const resnet_buffers& b) noexcept {
+  float* free[3];
+  for (int n = 0, f = 0; n < resnet_buffers::maps; n++)
+    if (b.map[n] != x.data) free[f++] = b.map[n];
+  feature_map y = conv1x1(run, k.conv1, x, free[0], activation::relu, b);
+  y = conv3x3(run, k.conv2, y, 1, free[1], b);
+  if (k.stride > 1) y = pool2x2(run, y, free[0]);
+  feature_map around = x;
+  float* last = y.data == free[0] ? free[1] : free[0];
+  if (k.down) {
+    if (k.stride > 1) around = pool2x2(run, x, last);
+    around = conv1x1(run, k.down, around, free[2], activation::none, b);
   }
+  const feature_map z = conv1x1(run, k.conv3, y, last, activation::none, b, around.data);
+  run.split(z.rows(), 16, [&](int begin, int end) {
+    run.kernels.activate_rows(z.data + begin * z.ld, z.ld, z.data + begin * z.ld, z.ld, end - begin, z.c,
+                              activation::relu);
+  });
+  return z;
+}
 
-  // attention pooling: the mean joins the tokens and is the only query
+/// Attention pooling of the last map into `out` [E]: the mean joins the tokens and is the only query.
+template <class Kernels>
+void resnet_attention_pool(const runner<Kernels>& run, const vision_config& v, const resnet_weights& w,
+                           const feature_map& x, const resnet_buffers& b, float* out) noexcept {
   const int n = x.rows(), c = x.c, heads = v.encoder.heads, d = c / heads;
   const operand& t = b.tokens;
+  float scale = 1;
   {
     const fp_env guard;
     for (int j = 0; j < c; j++) t.f32[j] = 0;
@@ -212,17 +214,13 @@ void resnet_forward(const runner<Kernels>& run, const model_config& m, const res
       for (int j = 0; j < c; j++)
         t.f32[(i + 1) * t.ld + j] =
             x.data[i * x.ld + j] + w.positions[static_cast<std::ptrdiff_t>(i + 1) * c + j];
+    scale = 1.f / __builtin_sqrtf(static_cast<float>(d));
   }
   run.prepare(w.kv.type, t, n + 1, c);
   const std::ptrdiff_t ld = ld_f32(2 * c);
   run.linear(w.q, t, 1, b.q, ld_f32(c));
   run.linear(w.kv, t.spent(), n + 1, b.kv, ld);
-  operand pooled = b.patches;
-  float scale = 1;
-  {
-    const fp_env guard;
-    scale = 1.f / __builtin_sqrtf(static_cast<float>(d));
-  }
+  const operand& pooled = b.patches;
   run.parts(heads, [&](int part, int begin, int end) {
     for (int h = begin; h < end; h++) {
       attention_args a;
@@ -242,6 +240,20 @@ void resnet_forward(const runner<Kernels>& run, const model_config& m, const res
     }
   });
   project(run, w.proj, pooled, 1, out, v.embed);
+}
+
+/// Features [E] of one picture of the batch into `out`, before normalisation.
+template <class Kernels>
+void resnet_forward(const runner<Kernels>& run, const model_config& m, const resnet_weights& w,
+                    const image_batch& in, int picture, const resnet_buffers& b, float* out,
+                    const stage_observer& observe = {}) noexcept {
+  feature_map x = resnet_stem(run, m, w, in, picture, b);
+  observe("stem", 0, x.data, x.rows(), x.c, x.ld);
+  for (int i = 0; i < w.block_count; i++) {
+    x = bottleneck(run, w.blocks[i], x, b);
+    observe("block", i, x.data, x.rows(), x.c, x.ld);
+  }
+  resnet_attention_pool(run, m.vision, w, x, b, out);
 }
 
 }  // namespace nn

@@ -164,6 +164,10 @@ inline void patch_rows(const vision_weights& w, const preprocess_config& pre, co
                        const float (*table)[256]) noexcept {
   const int gh = in.grid_h(image, patch), gw = in.grid_w(image, patch), k = patch * patch * 3;
   const bool bytes = w.patch_bytes();
+  const auto row_of = [&](int y, int x) {
+    if (!nested) return y * gw + x;
+    return (y / 4 * (gw / 4) + x / 4) * 16 + (y / 2 % 2 * 2 + x / 2 % 2) * 4 + y % 2 * 2 + x % 2;
+  };
   const auto raw = [&pre](float x, int c) { return (x * pre.std[c] + pre.mean[c]) * 255.f; };
   const auto to_u8 = [&raw](float x, int c) {
     const float u = raw(x, c) + 0.5f;
@@ -171,11 +175,16 @@ inline void patch_rows(const vision_weights& w, const preprocess_config& pre, co
   };
   for (int y = 0; y < gh; y++)
     for (int x = 0; x < gw; x++) {
-      const int row = first_row + (!nested ? y * gw + x
-                                           : (y / 4 * (gw / 4) + x / 4) * 16 + (y / 2 % 2 * 2 + x / 2 % 2) * 4 +
-                                                 y % 2 * 2 + x % 2);
+      const int row = first_row + row_of(y, x);
       float* f = out.f32 + row * out.ld;
       std::uint8_t* q = out.u8 + row * out.ld8;
+      const auto put = [&](int at, float normalised, int c) {
+        if (bytes) {
+          q[at] = to_u8(normalised, c);
+        } else {
+          f[at] = w.patch_u8 ? raw(normalised, c) : normalised;
+        }
+      };
       out.scale[row] = 1.f;
       out.zero[row] = 0;
       if (in.rgb != nullptr || in.rgbs != nullptr) {
@@ -197,53 +206,35 @@ inline void patch_rows(const vision_weights& w, const preprocess_config& pre, co
       } else if (in.pixels != nullptr) {
         const float* planes = in.pixels + static_cast<std::ptrdiff_t>(image) * 3 * in.height * in.width;
         for (int c = 0; c < 3; c++)
-          for (int i = 0; i < patch; i++)
-            for (int j = 0; j < patch; j++) {
-              const float v = planes[(static_cast<std::ptrdiff_t>(c) * in.height + y * patch + i) * in.width +
-                                     x * patch + j];
-              const int at = (i * patch + j) * 3 + c;
-              if (bytes) {
-                q[at] = to_u8(v, c);
-              } else {
-                f[at] = w.patch_u8 ? raw(v, c) : v;
-              }
-            }
+          for (int i = 0; i < patch; i++) {
+            const float* from =
+                planes + (static_cast<std::ptrdiff_t>(c) * in.height + y * patch + i) * in.width + x * patch;
+            for (int j = 0; j < patch; j++) put((i * patch + j) * 3 + c, from[j], c);
+          }
       } else {
         const float* from =
             in.patches + (static_cast<std::ptrdiff_t>(image) * in.patch_stride + y * gw + x) * k;
-        for (int j = 0; j < k; j++) {
-          if (bytes) {
-            q[j] = to_u8(from[j], j % 3);
-          } else {
-            f[j] = w.patch_u8 ? raw(from[j], j % 3) : from[j];
-          }
-        }
+        for (int j = 0; j < k; j++) put(j, from[j], j % 3);
       }
       if (bytes) std::memset(q + k, 0, static_cast<std::size_t>(round_up(k, 8) - k));
     }
 }
 
-/// A group of pictures as far as it has to go alone. What is left of them, one row each from row `first` on: with a
-/// class token (pools_class_token) its values and heads' outputs in the last block, in b.kept or where they were made;
-/// else the row of b.pool, after attention or averaging. What follows reads as many weights as a block for these few
-/// rows, so vision_pooled does it for all groups at once.
+/// Rows before a picture's patches: class token and registers.
+constexpr int prefix_rows(const vision_config& v) noexcept { return (v.class_token != 0 ? 1 : 0) + v.registers; }
+
+/// Lays out the rows of a group of pictures (b.sequences, b.pooled) and embeds all patches into b.embedded
+/// [patches, C]. Returns the rows of b.x that they take with their class and register tokens.
 template <class Kernels>
-void vision_tokens(const runner<Kernels>& run, const model_config& m, const vision_weights& w,
-                   const image_batch& in, int first, const vision_buffers& b,
-                   const stage_observer& observe = {}) noexcept {
+int embed_patches(const runner<Kernels>& run, const model_config& m, const vision_weights& w, const image_batch& in,
+                  const vision_buffers& b, const stage_observer& observe) noexcept {
   const vision_config& v = m.vision;
-  block_shape s = shape_of(v.encoder);
-  const int c = s.width, patch = v.patch, prefix = (v.class_token != 0 ? 1 : 0) + v.registers;
-
-  s.rope = w.rope;
-  s.prefix = prefix;
-
-  // patch embedding of the whole group
+  const int patch = v.patch, prefix = prefix_rows(v);
   const int cell = v.conv_stem != 0 ? 4 : patch, cells = v.conv_stem != 0 ? 16 : 1;
   float table[3][256];
   {
     const fp_env guard;
-    ocellus::detail::normalise_table(m.preprocess, table);
+    ocellus::detail::normalize_table(m.preprocess, table);
   }
   int patches = 0, rows = 0;
   for (int i = 0; i < in.count; i++) {
@@ -272,29 +263,32 @@ void vision_tokens(const runner<Kernels>& run, const model_config& m, const visi
     if (!w.patch_bytes()) run.prepare(w.patch_embed.type, b.patches, patches, w.patch_embed.k);
     run.linear(w.patch_embed, b.patches.spent(), patches, b.embedded, b.ldx);
   }
-  observe("patch_embed", 0, b.embedded, patches, c, b.ldx);
+  observe("patch_embed", 0, b.embedded, patches, v.encoder.width, b.ldx);
+  return rows;
+}
 
-  // class token, registers, positions
+/// b.x of each picture: class token, registers, and the patches of b.embedded with their positions.
+inline void assemble_tokens(const vision_config& v, const vision_weights& w, const image_batch& in,
+                            const vision_buffers& b) noexcept {
+  const int c = v.encoder.width, prefix = prefix_rows(v);
+  const std::size_t row_bytes = sizeof(float) * static_cast<std::size_t>(c);
   const float* class_position = v.class_token != 0 && v.class_position != 0 ? w.positions : nullptr;
   const float* grid_positions =
       w.positions == nullptr ? nullptr : w.positions + (class_position != nullptr ? c : 0);
   int resampled_h = 0, resampled_w = 0;
   for (int i = 0; i < in.count; i++) {
-    const int gh = in.grid_h(i, patch), gw = in.grid_w(i, patch);
+    const int gh = in.grid_h(i, v.patch), gw = in.grid_w(i, v.patch);
     const float* positions = grid_positions;
     if (positions != nullptr && v.positions != position_resize::none && (gh != v.grid_h || gw != v.grid_w)) {
+      float* const resampled = b.positions + static_cast<std::ptrdiff_t>(v.grid_w) * c;
       if (gh != resampled_h || gw != resampled_w) {
         const fp_env guard;
-        const position_filter filter = v.positions == position_resize::bicubic ? position_filter::bicubic
-                                       : v.positions == position_resize::bicubic_antialias
-                                           ? position_filter::bicubic_antialias
-                                           : position_filter::bilinear_antialias;
-        resample_positions(b.positions + static_cast<std::ptrdiff_t>(v.grid_w) * c, c, gh, gw, grid_positions,
-                           v.grid_h, v.grid_w, c, filter, v.position_offset, b.positions);
+        resample_positions(resampled, c, gh, gw, grid_positions, v.grid_h, v.grid_w, c, v.positions,
+                           v.position_offset, b.positions);
         resampled_h = gh;
         resampled_w = gw;
       }
-      positions = b.positions + static_cast<std::ptrdiff_t>(v.grid_w) * c;
+      positions = resampled;
     }
     float* x = b.x + b.sequences[i].row * b.ldx;
     if (v.class_token != 0) {
@@ -303,18 +297,60 @@ void vision_tokens(const runner<Kernels>& run, const model_config& m, const visi
       x += b.ldx;
     }
     for (int r = 0; r < v.registers; r++, x += b.ldx)
-      std::memcpy(x, w.registers + static_cast<std::ptrdiff_t>(r) * c,
-                  sizeof(float) * static_cast<std::size_t>(c));
+      std::memcpy(x, w.registers + static_cast<std::ptrdiff_t>(r) * c, row_bytes);
     const float* from = b.embedded + (b.sequences[i].row - i * prefix) * b.ldx;
     for (int p = 0; p < gh * gw; p++, x += b.ldx, from += b.ldx) {
       if (positions == nullptr) {
-        std::memcpy(x, from, sizeof(float) * static_cast<std::size_t>(c));
+        std::memcpy(x, from, row_bytes);
       } else {
         const float* at = positions + static_cast<std::ptrdiff_t>(p) * c;
         for (int j = 0; j < c; j++) x[j] = from[j] + at[j];
       }
     }
   }
+}
+
+/// pool[i, C] of `count` pictures: the mean of the patches of b.x (pooling::avg, normed first if so configured), or its
+/// first row.
+template <class Kernels>
+void pool_rows(const runner<Kernels>& run, const vision_config& v, const vision_weights& w, int count,
+               const vision_buffers& b, const operand& pool) noexcept {
+  const int c = v.encoder.width, prefix = prefix_rows(v);
+  for (int i = 0; i < count; i++) {
+    float* const first = b.x + b.sequences[i].row * b.ldx;
+    float* const to = pool.f32 + i * pool.ld;
+    if (v.pool != pooling::avg) {
+      std::memcpy(to, first, sizeof(float) * static_cast<std::size_t>(c));
+      continue;
+    }
+    if (v.norm_before_pool != 0 && v.final_norm != 0)
+      run.norm_f32(w.norm, v.final_eps, first, b.ldx, b.sequences[i].rows, c, first, b.ldx);
+    const fp_env guard;
+    const int n = b.sequences[i].rows - prefix;
+    const float* const patches = first + prefix * b.ldx;
+    for (int j = 0; j < c; j++) to[j] = 0;
+    for (int t = 0; t < n; t++)
+      for (int j = 0; j < c; j++) to[j] = to[j] + patches[t * b.ldx + j];
+    for (int j = 0; j < c; j++) to[j] = to[j] / static_cast<float>(n);
+  }
+}
+
+/// A group of pictures as far as it has to go alone. What is left of them, one row each from row `first` on: with a
+/// class token (pools_class_token) its values and heads' outputs in the last block, in b.kept or where they were made;
+/// else the row of b.pool, after attention or averaging. What follows reads as many weights as a block for these few
+/// rows, so vision_pooled does it for all groups at once.
+template <class Kernels>
+void vision_tokens(const runner<Kernels>& run, const model_config& m, const vision_weights& w,
+                   const image_batch& in, int first, const vision_buffers& b,
+                   const stage_observer& observe = {}) noexcept {
+  const vision_config& v = m.vision;
+  block_shape s = shape_of(v.encoder);
+  s.rope = w.rope;
+  s.prefix = prefix_rows(v);
+  const int c = s.width;
+
+  const int rows = embed_patches(run, m, w, in, b, observe);
+  assemble_tokens(v, w, in, b);
   observe("embed", 0, b.x, rows, c, b.ldx);
   if (w.pre_norm) {
     run.norm_f32(w.pre_norm, v.final_eps, b.x, b.ldx, rows, c, b.x, b.ldx);
@@ -342,22 +378,7 @@ void vision_tokens(const runner<Kernels>& run, const model_config& m, const visi
     attention_pool(run, w.map.queries, c, 0, w.map.v, v.map_heads, b.blocks.x, b.sequences, in.count, b.blocks.pool,
                    p.f32, p.ld);
   } else {
-    for (int i = 0; i < in.count; i++) {
-      const auto token = [&](int index) { return b.x + (b.sequences[i].row + index) * b.ldx; };
-      float* to = p.f32 + i * p.ld;
-      if (v.pool != pooling::avg) {
-        std::memcpy(to, token(0), sizeof(float) * static_cast<std::size_t>(c));
-        continue;
-      }
-      if (v.norm_before_pool != 0 && v.final_norm != 0)
-        run.norm_f32(w.norm, v.final_eps, token(0), b.ldx, b.sequences[i].rows, c, token(0), b.ldx);
-      const fp_env guard;
-      const int n = b.sequences[i].rows - prefix;
-      for (int j = 0; j < c; j++) to[j] = 0;
-      for (int t = 0; t < n; t++)
-        for (int j = 0; j < c; j++) to[j] = to[j] + token(prefix + t)[j];
-      for (int j = 0; j < c; j++) to[j] = to[j] / static_cast<float>(n);
-    }
+    pool_rows(run, v, w, in.count, b, p);
   }
 }
 

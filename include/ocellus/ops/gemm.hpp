@@ -47,10 +47,10 @@ enum class activation : std::uint8_t {
 struct prefetch_run {
   const char* at = nullptr;
   std::ptrdiff_t pace = 0;
-  bool by_turns = false;  ///< each depth fetches of one of two panels only, by prefetchnta (see gemm_args)
+  bool by_turns = false;  ///< each depth fetches from one of the two panels in turn, by prefetchnta (see gemm_args)
 
-  /// The share of the first of so many tiles, where one alone would fetch `row` bytes of each panel at a time. Two
-  /// tiles or more may take turns: then a line of 64 bytes still gets its fetch.
+  /// The run of the first of `tiles` tiles that share the fetching; one alone would fetch `row` bytes of each panel at
+  /// each depth. Two tiles or more may take turns between the panels: every line of 64 bytes is still fetched.
   static prefetch_run first(const void* next, int row, int tiles, bool turns) noexcept {
     return {static_cast<const char*>(next), ceil_div(row, tiles), turns && tiles > 1};
   }
@@ -63,13 +63,13 @@ struct gemm_args {
   std::ptrdiff_t lda = 0;
   const float* a_scale = nullptr;        ///< [M], s8 only
   const std::int32_t* a_zero = nullptr;  ///< [M], s8 only
-  /// `a` by round_bf16, whose zeros end each row, for gemm_bf16 of sets that round (exact_bf16 false); null: it rounds
-  /// A itself, in each call. Or `a` by split_bf16, for gemm_f16 of sets that have it; null: as the set's parents
-  /// do it. Ragged panels may read `a` in any case.
+  /// `a` as round_bf16 wrote it (zeros end each row), for gemm_bf16 of sets that round (exact_bf16 false); null:
+  /// gemm_bf16 rounds A itself, in each call. Or `a` as split_bf16 wrote it, for gemm_f16 of sets that have it; null:
+  /// gemm_f16 is that of the set's parent. `a` is needed in any case: ragged panels may read it.
   const std::uint16_t* a_bf16 = nullptr;
   std::ptrdiff_t lda_bf16 = 0;
-  /// `a` by arrange_u8, for gemm_s8 of sets with quad_rows: of just these M rows, ld_arranged bytes from one's share to
-  /// the next's; read only. Null: gemm_s8 arranges rows itself, in each call.
+  /// `a` as arrange_u8 wrote it, for gemm_s8 of sets with quad_rows: exactly these M rows, of ld_arranged bytes each;
+  /// read only. Null: gemm_s8 arranges rows itself, in each call.
   std::uint8_t* a_arranged = nullptr;
   std::ptrdiff_t ld_arranged = 0;
 
@@ -92,13 +92,13 @@ struct gemm_args {
   bool nta_fills_l2 = false;             ///< cpu_features::nta_fills_l2: changes how weights are fetched, and no bit
 };
 
-/// Rows of u8 for products of sets with quad_rows, made ready beforehand: gemm_args::a_arranged. Several calls may take
-/// parts of the depth.
+/// Rearranges rows of u8 ahead of the products of sets with quad_rows, once for all of them: gemm_args::a_arranged.
+/// Several calls may each take a part of the depth.
 struct arrange_args {
   const std::uint8_t* a = nullptr;  ///< [M, K] of the product, as gemm_s8 reads it
   std::ptrdiff_t lda = 0;
   std::uint8_t* out = nullptr;   ///< aligned to 64
-  std::ptrdiff_t ld_out = 0;     ///< bytes from one row's share to the next's: a multiple of 64, at least 4 K
+  std::ptrdiff_t ld_out = 0;     ///< bytes of one row's share of out: a multiple of 64, at least 4 K
   int m = 0, k = 0;              ///< m: quad_rows or more
   int begin = 0, end = 0;        ///< depths of this call: multiples of 64, but for an end that is K
 };

@@ -8,7 +8,7 @@
 // Missing columns and depths are zero.
 #pragma once
 
-#include <ocellus/core/scalar.hpp>
+#include <ocellus/core/float16.hpp>
 
 #include <cstddef>
 #include <cstdint>

@@ -104,7 +104,7 @@ inline std::size_t longest_entity(std::span<const char32_t> text, bool semicolon
   return 0;
 }
 
-/// Replaces one reference at text[i] == '&' as html.unescape does; returns the position behind what was read.
+/// Replaces one reference at text[i] == '&' as html.unescape does; returns the position after what was read.
 inline std::size_t unescape_one(std::span<const char32_t> text, std::size_t i, text32& out) noexcept {
   const auto is_at = [text](std::size_t at, char32_t c) { return at < text.size() && text[at] == c; };
   if (is_at(i + 1, '#')) {

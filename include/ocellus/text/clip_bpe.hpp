@@ -162,8 +162,7 @@ class clip_bpe {
     return {special_text_.data() + s.offset, s.size};
   }
 
-  // ---- open_clip
-  // -----------------------------------------------------------------------------------------------------
+  // open_clip
 
   /// ASCII that cleaning changes in letter case only.
   static bool is_plain(std::string_view text) noexcept {
@@ -191,8 +190,7 @@ class clip_bpe {
     return encode_words({clean.data(), clean.size()}, out);
   }
 
-  // ---- transformers
-  // --------------------------------------------------------------------------------------------------
+  // transformers
 
   /// The fast tokenizer: special texts are cut out of the raw text, the rest is normalised, cut at the other
   /// special texts, and split into words.
@@ -267,8 +265,7 @@ class clip_bpe {
     return best;
   }
 
-  // ---- words
-  // ---------------------------------------------------------------------------------------------------------
+  // words
 
   /// Cuts clean UTF-8 into words and encodes each, until the sink is full.
   status encode_words(std::string_view text, token_sink& out) const noexcept {

@@ -23,7 +23,7 @@ inline constexpr std::uint32_t spm_dummy_prefix = 1u << 0;   ///< a blank is put
 inline constexpr std::uint32_t spm_single_blanks = 1u << 1;  ///< runs of blanks become one, none at the ends
 inline constexpr std::uint32_t spm_escape_blanks = 1u << 2;  ///< blanks become U+2581
 inline constexpr std::uint32_t spm_blank_is_suffix = 1u << 3;  ///< the dummy blank goes to the end
-inline constexpr std::uint32_t spm_whole_words = 1u << 4;      ///< no piece has U+2581 behind another letter
+inline constexpr std::uint32_t spm_whole_words = 1u << 4;      ///< no piece has U+2581 after another letter
 inline constexpr std::uint32_t spm_known_flags = 0x1F;
 
 /// Section 0 of both kinds.

@@ -46,7 +46,7 @@ constexpr bool is_in_runs(std::span<const std::uint32_t> runs, char32_t c) noexc
   return at != runs.end() && (*at == c || (at - runs.begin()) % 2 == 1);
 }
 
-/// Decodes one code point at text[i] and moves i behind it. A broken sequence gives U+FFFD and i moves over
+/// Decodes one code point at text[i] and moves i past it. A broken sequence gives U+FFFD and i moves over
 /// its longest prefix that could have begun a valid one (at least one byte), as Python's errors="replace"
 /// does. i < text.size().
 constexpr char32_t decode_one(std::string_view text, std::size_t& i) noexcept {

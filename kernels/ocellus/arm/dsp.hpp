@@ -9,6 +9,7 @@
 //
 // Two rows by two columns: 21 instructions for 16 products; a third row or column would not fit into 13 registers.
 // Overflow: 16-bit factors are bytes; see ops/gemm.hpp for K.
+// Not timed: run under qemu, instructions counted only (bench/results/cortex_m.txt, beside CMSIS-NN's).
 #pragma once
 
 #include <ocellus/generic/scalar.hpp>

@@ -14,6 +14,7 @@
 // Helium's floats flush denormals, so law 2 holds here but for values below 1.2e-38.
 // Registers: four scalar accumulators and four pointers to rows (gcc spills more than that); a row of A, one of W, the
 // gather's addresses and a constant in registers of 128 bits.
+// Not timed: run under qemu, instructions counted only (bench/results/cortex_m.txt, beside CMSIS-NN's).
 #pragma once
 
 #include <ocellus/generic/scalar.hpp>

@@ -107,7 +107,7 @@ using panels_pass = void (*)(const gemm_args&, const void* acc, std::ptrdiff_t l
 /// Columns that such a pass takes.
 static constexpr int pass_columns = (epilogue_panels == 2 ? 2 : 1) * panel_width;
 
-/// What is ragged, or has a residual behind an activation: by `pass`, row by row in memory of its own.
+/// What is ragged, or has a residual after an activation: by `pass`, row by row in memory of its own.
 static OCELLUS_NOINLINE void finish_ragged(const gemm_args& g, const void* acc, std::ptrdiff_t lda, int i, int rows,
                                            int col, int cols, panels_pass pass) noexcept {
   alignas(64) float c[tile_columns], bias[tile_columns], scale[tile_columns] = {};
@@ -134,7 +134,7 @@ static OCELLUS_NOINLINE void finish_ragged(const gemm_args& g, const void* acc, 
 }
 
 /// For sets with passes over whole panels: all columns from `acc` ([rows, cols rounded up to 16]) by the pass that `g`
-/// asks for, of pass_of(activation, residual) with both as constants. Gated units apply silu behind the product
+/// asks for, of pass_of(activation, residual) with both as constants. Gated units apply silu after the product
 /// (gate_rows), so here it is rare.
 template <class Acc, class PassOf>
 static OCELLUS_INLINE void finish_by_panels(const gemm_args& g, const Acc* acc, std::ptrdiff_t lda, int i, int rows,

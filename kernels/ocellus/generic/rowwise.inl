@@ -114,7 +114,7 @@ static OCELLUS_INLINE V exp2(V x) noexcept {
 }
 static constexpr float log2_e = 1.44269504f;
 
-/// How exact an activation is: as f32, or as a product of bytes before or behind it deserves, with rows of 255 steps.
+/// How exact an activation is: as f32, or as a product of bytes before or after it deserves, with rows of 255 steps.
 enum class precision { f32, u8 };
 
 /// -b log2(e) of x sigmoid(b x), which is Swish [Ramachandran 2017].
@@ -236,7 +236,7 @@ static void gate_rows(float* y, std::ptrdiff_t ldy, const float* x, std::ptrdiff
 /// LayerNorm of R rows side by side, for a row alone would wait for its chain of additions. Mean and squared deviations
 /// in two passes, as the reference does in f32. `low` and `high`: each row's extremes and zero.
 template <int R>
-static OCELLUS_NOINLINE void normalise_rows(float* y, std::ptrdiff_t ldy, const float* x, std::ptrdiff_t ldx,
+static OCELLUS_NOINLINE void normalize_rows(float* y, std::ptrdiff_t ldy, const float* x, std::ptrdiff_t ldx,
                                             const float* gain, const float* bias, int c, float eps, float* low,
                                             float* high) noexcept {
   vec s[R], mean[R], rstd[R];
@@ -293,10 +293,10 @@ static void layer_norm(const layer_norm_args& a) noexcept {
   int r = 0;
   if constexpr (norm_rows > 1)
     for (; r + norm_rows <= a.rows; r += norm_rows)
-      normalise_rows<norm_rows>(a.y + r * a.ldy, a.ldy, a.x + r * a.ldx, a.ldx, a.gain, a.bias, a.c, a.eps, low,
+      normalize_rows<norm_rows>(a.y + r * a.ldy, a.ldy, a.x + r * a.ldx, a.ldx, a.gain, a.bias, a.c, a.eps, low,
                                 high);
   for (; r < a.rows; r++)
-    normalise_rows<1>(a.y + r * a.ldy, a.ldy, a.x + r * a.ldx, a.ldx, a.gain, a.bias, a.c, a.eps, low, high);
+    normalize_rows<1>(a.y + r * a.ldy, a.ldy, a.x + r * a.ldx, a.ldx, a.gain, a.bias, a.c, a.eps, low, high);
 }
 
 /// f(i, end, chain) for the vecs at i of a row of c values, the last of them ragged if it ends before i + 16. With
@@ -376,9 +376,9 @@ static void layer_norm_u8(const layer_norm_args& a) noexcept {
     const float* x = a.x + r * a.ldx;
     rows = a.rows - r < norm_rows ? 1 : norm_rows;
     if (rows == norm_rows) {
-      normalise_rows<norm_rows>(a.y, ldy, x, a.ldx, a.gain, a.bias, a.c, a.eps, low, high);
+      normalize_rows<norm_rows>(a.y, ldy, x, a.ldx, a.gain, a.bias, a.c, a.eps, low, high);
     } else {
-      normalise_rows<1>(a.y, ldy, x, a.ldx, a.gain, a.bias, a.c, a.eps, low, high);
+      normalize_rows<1>(a.y, ldy, x, a.ldx, a.gain, a.bias, a.c, a.eps, low, high);
     }
     for (int i = 0; i < rows; i++)
       quantize_row_within(a.q + (r + i) * a.ldq, a.scale[r + i], a.zero[r + i], a.y + i * ldy, a.c, low[i], high[i]);

@@ -107,8 +107,7 @@ struct portable : scalar {
     static OCELLUS_INLINE vec select_n(vec a, vec b, int n) noexcept {
       return each([&](auto i) OCELLUS_LAMBDA {
         const int left = n - i * lanes, m = left < 0 ? 0 : left > lanes ? lanes : left;
-        return hn::IfThenElse(hn::FirstN(d32(), static_cast<std::size_t>(m)), a.v[i],
-                                              b.v[i]);
+        return hn::IfThenElse(hn::FirstN(d32(), static_cast<std::size_t>(m)), a.v[i], b.v[i]);
       });
     }
     static OCELLUS_INLINE vec first_n(vec a, int n) noexcept { return select_n(a, zero(), n); }
@@ -157,8 +156,7 @@ struct portable : scalar {
     static OCELLUS_INLINE vec add_exponent(vec p, vec t) noexcept {
       return each([&](auto i) OCELLUS_LAMBDA {
         const ints shifted = hn::ShiftLeft<23>(hn::BitCast(di32(), t.v[i]));
-        return hn::BitCast(
-            d32(), hn::Add(hn::BitCast(di32(), p.v[i]), shifted));
+        return hn::BitCast(d32(), hn::Add(hn::BitCast(di32(), p.v[i]), shifted));
       });
     }
     /// scalar's round_even, plus `more`, within [low, high], to sixteen bytes.
@@ -166,8 +164,7 @@ struct portable : scalar {
     OCELLUS_INLINE void to_bytes(Byte* q, std::int32_t more, std::int32_t low, std::int32_t high) const noexcept {
       const vec shifted = *this + set(12582912.f);
       unroll<vectors>([&](auto i) OCELLUS_LAMBDA {
-        ints r = hn::Sub(hn::BitCast(di32(), shifted.v[i]),
-                                         hn::Set(di32(), 0x4b400000));
+        ints r = hn::Sub(hn::BitCast(di32(), shifted.v[i]), hn::Set(di32(), 0x4b400000));
         r = hn::Add(r, hn::Set(di32(), more));
         r = hn::Max(r, hn::Set(di32(), low));
         r = hn::Min(r, hn::Set(di32(), high));
@@ -184,10 +181,7 @@ struct portable : scalar {
       return each([&](auto i) OCELLUS_LAMBDA {
         const ints a = hn::LoadU(di32(), acc + i * lanes);
         const ints s = hn::LoadU(di32(), sums + i * lanes);
-        return hn::ConvertTo(
-            d32(),
-            hn::Sub(
-                a, hn::Mul(hn::Set(di32(), zero_point), s)));
+        return hn::ConvertTo(d32(), hn::Sub(a, hn::Mul(hn::Set(di32(), zero_point), s)));
       });
     }
     static OCELLUS_INLINE void interleave4(std::int8_t* out, const std::int8_t* r0, const std::int8_t* r1,
@@ -207,12 +201,10 @@ struct portable : scalar {
       return hn::LoadU(d32(), b + d * 16 + column);
     } else if constexpr (std::is_same_v<W, bf16> && std::endian::native == std::endian::little) {
       const hn::Repartition<std::uint8_t, d32> bytes;
-      const ints pair = hn::BitCast(
-          di32(), hn::LoadU(
-                      bytes, reinterpret_cast<const std::uint8_t*>(b + (d / 2) * 32 + column * 2)));
+      const auto* from = reinterpret_cast<const std::uint8_t*>(b + (d / 2) * 32 + column * 2);
+      const ints pair = hn::BitCast(di32(), hn::LoadU(bytes, from));
       const ints top = d % 2 == 0 ? hn::ShiftLeft<16>(pair)
-                                  : hn::And(
-                                        pair, hn::Set(di32(), static_cast<std::int32_t>(0xffff0000u)));
+                                  : hn::And(pair, hn::Set(di32(), static_cast<std::int32_t>(0xffff0000u)));
       return hn::BitCast(d32(), top);
     } else {
       float wide[lanes];
@@ -270,16 +262,14 @@ struct portable : scalar {
     for (int at = 0; at < all; at += wide) {
       ints acc[MR][wide], more[MR][wide];
       unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-        unroll<wide>([&](auto j)
-                         OCELLUS_LAMBDA { acc[r][j] = more[r][j] = hn::Zero(di32()); });
+        unroll<wide>([&](auto j) OCELLUS_LAMBDA { acc[r][j] = more[r][j] = hn::Zero(di32()); });
       });
       for (int d = 0; d < k; d += 4)
         unroll<wide>([&](auto j) OCELLUS_LAMBDA {
           // of each group of four bytes two, then the other two, as s16: products are added in pairs, in s32
           const int p = (at + j) / vectors, column = (at + j) % vectors * lanes;
-          const auto w = hn::BitCast(
-              d16(), hn::LoadU(
-                         d8(), b + static_cast<std::size_t>(p) * panel_stride + d * 16 + column * 4));
+          const std::int8_t* from = b + static_cast<std::size_t>(p) * panel_stride + d * 16 + column * 4;
+          const auto w = hn::BitCast(d16(), hn::LoadU(d8(), from));
           const auto w_even = hn::ShiftRight<8>(hn::ShiftLeft<8>(w));
           const auto w_odd = hn::ShiftRight<8>(w);
           unroll<MR>([&](auto r) OCELLUS_LAMBDA {
@@ -287,20 +277,16 @@ struct portable : scalar {
             std::memcpy(&four, a + r * lda + d, 4);
             const auto x = hn::BitCast(d16(), hn::Set(di32(), four));
             const auto even = hn::And(x, low);
-            const auto odd = hn::BitCast(
-                d16(), hn::ShiftRight<8>(hn::BitCast(du16(), x)));
-            acc[r][j] =
-                hn::ReorderWidenMulAccumulate(di32(), even, w_even, acc[r][j], more[r][j]);
+            const auto odd = hn::BitCast(d16(), hn::ShiftRight<8>(hn::BitCast(du16(), x)));
+            acc[r][j] = hn::ReorderWidenMulAccumulate(di32(), even, w_even, acc[r][j], more[r][j]);
             keep(acc[r][j]);
-            acc[r][j] =
-                hn::ReorderWidenMulAccumulate(di32(), odd, w_odd, acc[r][j], more[r][j]);
+            acc[r][j] = hn::ReorderWidenMulAccumulate(di32(), odd, w_odd, acc[r][j], more[r][j]);
             keep(acc[r][j]);
           });
         });
       unroll<MR>([&](auto r) OCELLUS_LAMBDA {
         unroll<wide>([&](auto j) OCELLUS_LAMBDA {
-          hn::StoreU(hn::RearrangeToOddPlusEven(acc[r][j], more[r][j]), di32(),
-                                     out + r * ldo + (at + j) * lanes);
+          hn::StoreU(hn::RearrangeToOddPlusEven(acc[r][j], more[r][j]), di32(), out + r * ldo + (at + j) * lanes);
         });
       });
     }

@@ -22,7 +22,7 @@
 
 #include <ocellus/generic/scalar.hpp>
 
-#if OCELLUS_HAVE_RVV
+#if OCELLUS_HAS_RVV
 #include <riscv_vector.h>
 
 OCELLUS_TARGET_BEGIN("arch=+v")

@@ -285,7 +285,7 @@ struct amx : avx512bf16 {
                   {halves, sums, batch_rows});
   }
   static void gemm_unsplit(const gemm_args& g) noexcept {
-#if OCELLUS_HAVE_AVX512FP16
+#if OCELLUS_HAS_AVX512FP16
     avx512fp16::gemm_f16(g);
 #else
     avx512bf16::gemm_f16(g);

@@ -8,11 +8,13 @@
 // | _mm512_madd_epi16   | vpmaddwd      | adds those sums in s32; else u8 x s8 as s16 halves        |
 // | _mm512_scalef_ps    | vscalefps     | powers of two, after vrndscaleps                          |
 //
+// Overflow: as in avx2.hpp.
 // Registers: f32 tile 12 x 32: 24 accumulators + 2 of W + broadcasts = 27 of 32, and between two parts of its depth 8
 // for a row of the epilogue of the tile before (gcc puts up to five of its values on the stack, none of the products').
 // s8 tile of quads 4 x 16: 4 + 1 of ones + 2 of W + 2 of A; of halves 8 x 32: 16 + 4 + 2.
-// % of vpmaddwd's peak: s8 by quads, at 50 rows, 75-84 % on Zen 5 (kernels-zen5.json): making ready weighs more beside
-// tiles twice as wide.
+// % of peak at 50 rows. f32: 98-100 % on Zen 5 (kernels-zen5.json), 98 % on Zen 4 (kernels.json). s8 by quads, of
+// vpmaddwd's: 75-84 % on Zen 5, 58-60 % on Granite Rapids (kernels-gnr.json: 1.26 to 1.3 times avx2), since making
+// ready weighs more beside tiles twice as wide.
 #pragma once
 
 #include <ocellus/x86/avx2.hpp>

@@ -8,17 +8,17 @@
 // | _mm512_cvtph_ps       | vcvtph2ps     | partial sums to f32, each 64 products                     |
 //
 // Outside law 2, for it rounds activations and partial sums to fp16; pixels, whose like signs make long partial sums,
-// take the exact way (gemm_args::exact). Overflow: a partial sum of 64 products
-// must stay below 65504, which activations after LayerNorm and weights below 1 keep by three orders of
-// magnitude. Registers: tile 12 x 64: 24 accumulators + 2 of W + 1 broadcast = 27 of 32. Blocking: A is rounded into 48
-// KiB of stack, 64 rows x 192 deep, and C holds the partial sums. Emerald Rapids (bench/results/kernels-emr.json): 66
-// to 77 % of the peak, 1.7 to 1.85 times avx512's. Its indexing is tested over an emulation as well.
+// take the exact way (gemm_args::exact). Overflow: a partial sum of 64 products must stay below 65504, which it does
+// by three orders of magnitude for activations after LayerNorm and weights below 1.
+// Registers: tile 12 x 64: 24 accumulators + 2 of W + 1 broadcast = 27 of 32. Blocking: A is rounded into 48 KiB of
+// stack, 64 rows x 192 deep, and C holds the partial sums. Emerald Rapids (bench/results/kernels-emr.json): 66 to 77 %
+// of the peak, 1.7 to 1.85 times avx512's. Its indexing is tested over an emulation as well.
 // gcc >= 12, clang >= 16.
 #pragma once
 
 #include <ocellus/x86/avx512vnni.hpp>
 
-#if OCELLUS_HAVE_AVX512FP16
+#if OCELLUS_HAS_AVX512FP16
 OCELLUS_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512fp16,avx2,fma,f16c,bmi2")
 OCELLUS_BEGIN
 namespace kernels {
@@ -51,7 +51,7 @@ struct avx512fp16 : avx512vnni {
   };
 
 #include <ocellus/generic/unroll.inl>
-#include <ocellus/generic/gemm_fp16.inl>
+#include <ocellus/x86/gemm_fp16.inl>
   static void gemm_exact(const gemm_args& g) noexcept { avx512vnni::gemm_f16(g); }
 #include <ocellus/generic/gemm_rounded.inl>
   static void gemm_f16(const gemm_args& g) noexcept { gemm_rounded(g); }

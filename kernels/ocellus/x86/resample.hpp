@@ -5,6 +5,7 @@
 //   _mm256_shuffle_epi8   vpshufb      1 @ p15; 2 @ FP12
 //   _mm256_add_epi32      vpaddd       1 @ p015; 1 @ FP0123
 // Overflow: see ops/resample.hpp; the total stays inside 32 bits, parts of it may wrap.
+// Speed: bench_kernels --benchmark_filter=resize_bicubic; bench/results has no record of it.
 // Registers (horizontal): 4 accumulators + 4 shuffled pixels + 4 weights + 2 masks of 16 or 32.
 #pragma once
 

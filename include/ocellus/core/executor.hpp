@@ -7,7 +7,7 @@
 //
 // Any thread pool fits: fill run, self and concurrency (1, the default, ignores run). `run` calls task(context, i) once
 // for each i in [0, n), in any order and on any threads, and returns when all are done. Neither tasks nor run may
-// throw. Neighbouring tasks one after the other on one thread are the quickest: their weights are fetched ahead.
+// throw. It is quickest to run neighbouring tasks in order on one thread: kernels fetch the weights of the next ahead.
 #pragma once
 
 #include <ocellus/config.hpp>
