@@ -119,6 +119,25 @@ class guarded {
   T* data_ = nullptr;
 };
 
+/// A program's floating-point state that entry points must not compute in: on x86 it rounds up and flushes denormals.
+class odd_fp_env {
+ public:
+#if defined(__SSE__)
+  odd_fp_env() : saved_(_mm_getcsr()) { _mm_setcsr(0x1f80u | 0x8040u | 0x4000u); }
+  ~odd_fp_env() { _mm_setcsr(saved_); }
+
+ private:
+  unsigned saved_;
+#else
+  odd_fp_env() {}
+  ~odd_fp_env() {}
+
+ public:
+#endif
+  odd_fp_env(const odd_fp_env&) = delete;
+  odd_fp_env& operator=(const odd_fp_env&) = delete;
+};
+
 using rng = std::mt19937;
 
 /// Nearly normal, by the sum of four uniform numbers: the same values from every standard library, and quick where

@@ -144,6 +144,41 @@ TEST_CASE("resize: threads change nothing") {
   }
 }
 
+TEST_CASE("preprocessing: the program's rounding changes nothing") {
+  const resample_kernels best = best_kernels().resample;
+  const image source = noise(301, 257, 8);
+  preprocess_config c;
+  const auto all = [&] {
+    struct results {
+      std::vector<std::uint8_t> rgb;
+      std::vector<float> values;
+      std::vector<int> grids;
+    } r;
+    c.resize = resize_mode::shortest;
+    const result<image> rgb = preprocess(source, c, best);
+    REQUIRE(rgb);
+    r.rgb.assign(rgb->pixels(), rgb->pixels() + rgb->size_bytes());
+    r.values.resize(rgb->size_bytes());
+    normalize(*rgb, c, r.values.data());
+    c.resize = resize_mode::naflex;
+    for (int w = 1; w < 400; w += 7) {
+      const auto s = preprocess_shape_of(c, w, 400 - w);
+      REQUIRE(s);
+      r.grids.push_back(s->grid_w);
+      r.grids.push_back(s->grid_h);
+    }
+    return r;
+  };
+  const auto expected = all();
+  const auto got = [&] {
+    const kernel_testing::odd_fp_env odd;
+    return all();
+  }();
+  CHECK(got.rgb == expected.rgb);
+  CHECK(got.values == expected.values);
+  CHECK(got.grids == expected.grids);
+}
+
 TEST_CASE("resize: hand-computed cases") {
   const resample_kernels kernels = resample_kernels_of<kernels::resample_scalar>();
   const std::uint8_t two[6] = {0, 100, 255, 100, 200, 255};

@@ -351,6 +351,32 @@ TEST_CASE(
       }
 }
 
+TEST_CASE("attention: sums that underflow have no sign, whichever keys a block has beyond those that a row sees") {
+  const fp_env strict;
+  rng random(13);
+  const int t = 21, d = 20;
+  attention_inputs in(t, t, t, d, d, random);
+  for (std::size_t i = 0; i < in.q.size(); i++) {  // of the second key's share, below a half, -0 is left
+    const std::size_t key = i / static_cast<std::size_t>(d);
+    in.q[i] = 1;
+    in.k[i] = 1 - 0.5f * static_cast<float>(key);
+    in.v[i] = key == 0 ? 0.f : key == 1 ? -1e-45f : 1.f;
+  }
+  in.args.causal = true;
+  std::vector<float> expected(in.q.size()), got(in.q.size());
+  const auto run = [&](const kernel_table& table, std::vector<float>& out) {
+    in.args.out = out.data();
+    table.attention_f32(in.args);
+  };
+  run(scalar_table, expected);
+  for (std::size_t i = 0; i < expected.size(); i++) CHECK(std::bit_cast<std::uint32_t>(expected[i]) != 0x80000000u);
+  for (const kernel_set& set : all_sets()) {
+    if (!set.available) continue;
+    run(set.table, got);
+    CHECK_MESSAGE(first_difference(got.data(), expected.data(), got.size()) < 0, set.name);
+  }
+}
+
 TEST_CASE("row-wise operations: every set equals scalar bit for bit") {
   const fp_env strict;
   rng random(7);

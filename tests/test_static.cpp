@@ -120,6 +120,12 @@ void check_towers() {
   CHECK(allocations == before);
 #endif
   CHECK(std::memcmp(got.data(), expected.data(), got.size() * sizeof(float)) == 0);
+  std::fill(got.begin(), got.end(), 0.f);
+  {
+    const kernel_testing::odd_fp_env odd;
+    vision(rgb.data(), got.data(), memory);
+  }
+  CHECK(std::memcmp(got.data(), expected.data(), width * sizeof(float)) == 0);
 
   for (std::size_t i = 0; i < pixels.size(); i++) pixels[i] = static_cast<float>(rgb[i]) / 64.f - 2.f;
   nn::image_batch one;
@@ -143,6 +149,12 @@ void check_towers() {
     CHECK(text({ids, n}, got.data(), text_memory) == status::ok);
     CHECK(std::memcmp(got.data(), expected.data(), width * sizeof(float)) == 0);
   }
+  std::fill(got.begin(), got.end(), 0.f);
+  {
+    const kernel_testing::odd_fp_env odd;
+    CHECK(text({ids, 6}, got.data(), text_memory) == status::ok);
+  }
+  CHECK(std::memcmp(got.data(), expected.data(), width * sizeof(float)) == 0);
   ids[2] = 772;
   CHECK(text(ids, got.data(), text_memory) == status::token_out_of_range);
   CHECK(text({}, got.data(), text_memory) == status::wrong_shape);

@@ -47,7 +47,8 @@ class thread_pool {
   int threads() const noexcept { return static_cast<int>(workers_.size()) + 1; }
 
   /// A handle to this pool; one call at a time (calls from several threads queue up). A task may call its own pool: it
-  /// then runs those tasks itself, one after the other. Tasks of two pools must not call each other's pool.
+  /// then runs those tasks itself, one after the other. Tasks of two pools must not call each other's pool. A process
+  /// that fork() made has none of the threads: it makes a pool of its own, and does not destroy this one.
   ocellus::executor executor() noexcept { return {&run, this, threads()}; }
 
   /// The cores that this process may run on, at least 1: on Linux those of its affinity mask (taskset, cpusets).

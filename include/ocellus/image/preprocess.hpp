@@ -12,6 +12,7 @@
 
 #include <ocellus/config.hpp>
 #include <ocellus/core/executor.hpp>
+#include <ocellus/core/fp_env.hpp>
 #include <ocellus/core/status.hpp>
 #include <ocellus/image/image.hpp>
 #include <ocellus/image/preprocess_config.hpp>
@@ -95,6 +96,7 @@ inline result<preprocess_shape> preprocess_shape_of(const preprocess_config& c, 
     h = c.size_h;
   } else if (c.resize == resize_mode::naflex) {
     if (c.patch < 1 || c.patch > largest_side || c.max_patches < 1) return status::invalid_argument;
+    const fp_env guard;
     detail::naflex_grid(height, width, c.patch, c.max_patches, s.grid_h, s.grid_w);
     h = std::int64_t{s.grid_h} * c.patch;
     w = std::int64_t{s.grid_w} * c.patch;
@@ -137,6 +139,7 @@ inline status preprocess_into(std::uint8_t* target, image_view source, const pre
 
 /// (x / 255 - mean) / std in single precision, planar: `pixel_values` is [3, height, width].
 inline void normalize(image_view rgb, const preprocess_config& c, float* pixel_values) noexcept {
+  const fp_env guard;
   float table[3][256];  // 8-bit pixels have 256 answers per channel
   detail::normalize_table(c, table);
   const std::ptrdiff_t plane = static_cast<std::ptrdiff_t>(rgb.width) * rgb.height;

@@ -13,6 +13,7 @@
 
 #include <ocellus/config.hpp>
 #include <ocellus/core/executor.hpp>
+#include <ocellus/core/fp_env.hpp>
 #include <ocellus/core/status.hpp>
 #include <ocellus/image/image.hpp>
 #include <ocellus/image/preprocess_config.hpp>
@@ -187,6 +188,7 @@ inline status resize_into(std::uint8_t* target, std::ptrdiff_t target_stride, im
   if (source.width > INT32_MAX / 3 - 16) return status::image_too_large;
   const bool horizontal = window.resized_w != source.width;
   const bool vertical = window.resized_h != source.height;
+  const fp_env guard;  // weights are rounded to nearest, whatever the program's rounding is
   detail::axis_taps columns, rows;
   if (horizontal) {
     const status s = columns.build(filter, source.width, window.resized_w, window.x, window.w);

@@ -5,6 +5,8 @@
 //   ocellus::pinned<ocellus::kernels::avx2> p;     // the whole unit is for one ISA: direct calls, unused ops vanish
 //
 // Both have the same call syntax, so one tower serves both. One indirect call every few microseconds costs nothing.
+// Operations compute in the floating-point state that they find; towers set it. Who calls one by itself in a program
+// that flushes denormals or rounds another way puts an fp_env (core/fp_env.hpp) before it for the same bits everywhere.
 //
 // Every unit that calls these compiles all kernels. A project of many units defines OCELLUS_DECLARE_ONLY in them, and
 // OCELLUS_DEFINE_KERNELS in one that includes this header and nothing else of its own, with the same flags; CMake's

@@ -755,6 +755,7 @@ class tower {
   }
   /// embedding[embed], unit length, of rgb[side, side, 3].
   void operator()(const std::uint8_t* rgb, float* embedding, static_arena<arena_size>& memory) const noexcept {
+    const fp_env guard;
     features(rgb, embedding, memory);
     kernels_.l2_normalize(embedding, embedding, embed);
   }

@@ -320,6 +320,7 @@ class model {
   status encode_pictures(std::span<const image_view> pictures, float* out, workspace& work,
                          const executor& threads = {}, float* logits = nullptr) const noexcept {
     if (!has_vision()) return status::no_vision_tower;
+    const fp_env guard;
     const preprocess_config& p = config_.preprocess;
     const std::size_t n = pictures.size();
     result<array<std::uint8_t*>> rgb = array<std::uint8_t*>::make(n);
@@ -340,7 +341,6 @@ class model {
     }
     result<array<std::uint8_t>> pixels = array<std::uint8_t>::make((*offsets)[n]);
     if (!pixels) return pixels.error();
-    const fp_env guard;
     for (std::size_t i = 0; i < n; i++) {
       (*rgb)[i] = pixels->data() + (*offsets)[i];
       const result<preprocess_shape> s = preprocess_shape_of(p, pictures[i].width, pictures[i].height);

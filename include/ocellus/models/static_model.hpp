@@ -227,11 +227,13 @@ class vision_tower {
   /// embedding[E], unit length, of a picture that is already resized and cropped: rgb[image_h, image_w, 3].
   /// After a successful bind.
   void operator()(const std::uint8_t* rgb, float* embedding, static_arena<arena_size>& memory) const noexcept {
+    const fp_env guard;
     features(rgb, embedding, memory);
     Kernels::l2_normalize(embedding, embedding, embed);
   }
   /// The same from normalised pixels [3, image_h, image_w].
   void operator()(const float* pixels, float* embedding, static_arena<arena_size>& memory) const noexcept {
+    const fp_env guard;
     features(pixels, embedding, memory);
     Kernels::l2_normalize(embedding, embedding, embed);
   }
@@ -313,6 +315,7 @@ class text_tower {
   /// than the context), token_out_of_range.
   status operator()(std::span<const std::int32_t> ids, float* embedding,
                     static_arena<arena_size>& memory) const noexcept {
+    const fp_env guard;
     const status s = features(ids, embedding, memory);
     if (s == status::ok) Kernels::l2_normalize(embedding, embedding, embed);
     return s;

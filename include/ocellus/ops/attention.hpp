@@ -4,7 +4,7 @@
 // What every kernel set computes, to the bit (law 2):
 //   attention_f32: scores and outputs are FMA chains over ascending d and j; softmax as in ops/rowwise.hpp: subtract
 //     the row's maximum, multiply by scale log2(e), 2^x, sum in sixteen lanes; the output is multiplied by 1/sum at the
-//     end.
+//     end, and 0 is added to it: no output is -0.
 //   attention_bf16: the same; but sets that round activations to bf16 (exact_bf16 false) round q, k, v and the
 //     probabilities before they are divided by their sum.
 //   attention_s8: q is quantised per row to u8 with a zero point, k and v per row to s8; both products are exact

@@ -26,6 +26,7 @@
 // unigram_model.cc (EncodeOptimized), normalizer.cc and bpe_model.cc decide ties and rounding.
 #pragma once
 
+#include <ocellus/core/fp_env.hpp>
 #include <ocellus/text/blob.hpp>
 #include <ocellus/text/buffer.hpp>
 #include <ocellus/text/double_array.hpp>
@@ -58,6 +59,7 @@ class spm_unigram {
   /// Pushes the content ids of `text` (any bytes) until the sink is full. May return out_of_memory,
   /// too_large.
   status encode(std::string_view text, token_sink& out) const noexcept {
+    const fp_env guard;  // the library's ties are those of sums rounded to nearest
     const auto cut = [this](std::string_view run, detail::spm_emit emit) {
       return text_.is_xlm_roberta() ? segment<double>(run, emit) : segment<float>(run, emit);
     };

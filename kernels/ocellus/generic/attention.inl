@@ -56,10 +56,12 @@ static void attention_f32(const attention_args& t) noexcept {
       } else {
         tiles_float<float_rows, 1, float>(scores, tk_pad, v, v_stride, keys, out, 32, {}, false, rows);
       }
+      // + 0 turns -0 into 0: a sum that underflows has a sign, which the zeros of keys that its row does not see may
+      // change, and how many of these there are depends on the block
       for (int r = 0; r < rows; r++)
         for (int p = 0; p < panels; p++)
-          store_tail(vec::load(out + r * 32 + p * 16) * vec::set(inv[r]), t.out + (i + r) * t.ldo, d + p * 16,
-                     t.d);
+          store_tail(vec::load(out + r * 32 + p * 16) * vec::set(inv[r]) + vec::zero(), t.out + (i + r) * t.ldo,
+                     d + p * 16, t.d);
     }
     i += rows;
   }
