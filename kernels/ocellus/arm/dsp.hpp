@@ -9,8 +9,8 @@
 // | ldrd          | four activations of a row, split beforehand                              |
 //
 // A tile splits its six rows once, on the stack, for all of its columns, and then goes down one column at a time: 21
-// instructions for 24 products, and each weight is read from flash once for six rows. (Two rows by two columns, split on
-// the way, take 21 for 16.) Registers: six sums, two of weights, two of a row, three pointers: 13 of 14.
+// instructions for 24 products, and flash is read once for six rows. (Two rows by two columns, split on the way, take
+// 21 for 16.) Registers: six sums, two of weights, two of a row, three pointers: 13 of 14.
 // Overflow: 16-bit factors are bytes; see ops/gemm.hpp for K.
 #pragma once
 
