@@ -164,7 +164,7 @@ inline void patch_rows(const vision_weights& w, const preprocess_config& pre, co
                        const float (*table)[256]) noexcept {
   const int gh = in.grid_h(image, patch), gw = in.grid_w(image, patch), k = patch * patch * 3;
   const bool bytes = w.patch_bytes();
-  const auto raw = [&pre](float x, int c) { return (x * pre.std[c] + pre.mean[c]) * 255.f; };
+  const auto raw = [&pre](float x, int c) { return (strict_product(x, pre.std[c]) + pre.mean[c]) * 255.f; };
   const auto to_u8 = [&raw](float x, int c) {
     const float u = raw(x, c) + 0.5f;
     return static_cast<std::uint8_t>(u > 0.f ? (u < 255.f ? u : 255.f) : 0.f);  // NaN: 0
