@@ -28,7 +28,7 @@ struct dsp : scalar {
   static constexpr int epilogue_panels = 1;
 
   static constexpr int s8_rows = 6;
-  static constexpr int part = 256;  // depth of a tile's rows that lie split on the stack: 3 KB
+  static constexpr int tile_depth = 256;  // depth of a tile's rows that lie split on the stack: 3 KB
 
 #include <ocellus/generic/unroll.inl>
 
@@ -76,9 +76,9 @@ struct dsp : scalar {
   static OCELLUS_NOINLINE void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
                                        std::size_t panel_stride, int k, std::int32_t* out, std::ptrdiff_t ldo,
                                        const prefetch_run&) noexcept {
-    alignas(8) std::uint32_t halves[MR * part / 2];
-    for (int d = 0; d < k; d += part) {
-      const int groups = (k - d < part ? k - d : part) / 4;
+    alignas(8) std::uint32_t halves[MR * tile_depth / 2];
+    for (int d = 0; d < k; d += tile_depth) {
+      const int groups = (k - d < tile_depth ? k - d : tile_depth) / 4;
       split<MR>(halves, a + d, lda, groups);
       for (int p = 0; p < P; p++)
         for (int c = 0; c < 16; c++) {

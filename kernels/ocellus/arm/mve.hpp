@@ -8,12 +8,12 @@
 // | vcvtnq_s32_f32             | vcvtn.s32.f32    | round half to even                                            |
 // | vst4q_s8                   | vst40..43.8      | interleave4                                                   |
 //
-// Helium has no lane-wise dot product, so a tile walks down one column for up to six rows at once, which it lays beside
-// each other on the stack first: one pointer serves all rows, and one gather of weights. Weights are read as w + 128, so
-// that both factors are unsigned: sum a w = sum a (w + 128) - 128 sum a, exact.
+// Helium has no lane-wise dot product, so a tile walks down one column for six rows at once and lays those beside each
+// other on the stack first: one pointer serves all rows, and one gather of weights. Weights are read as w + 128, so that
+// both factors are unsigned: sum a w = sum a (w + 128) - 128 sum a, exact.
 // Overflow: sum a (w + 128) <= 255 * 255 * 32768 < 2^31.
 // Helium's floats flush denormals, so law 2 holds here but for values below 1.2e-38.
-// Registers: six scalar accumulators (of seven, since those are even and one counts the loop) and a pointer; a row of A,
+// Registers: six scalar accumulators (of seven, since those are even and lr counts the loop), a pointer; a row of A,
 // one of W, the gather's addresses, where those start and a constant in registers of 128 bits.
 #pragma once
 
@@ -29,7 +29,7 @@ namespace kernels {
 struct mve : scalar {
   static constexpr isa id = isa::mve;
   static constexpr int s8_rows = 6;
-  static constexpr int part = 512;  // depth of a tile's rows that lie on the stack beside each other: 3 KB
+  static constexpr int tile_depth = 512;  // depth of a tile's rows that lie on the stack beside each other: 3 KB
   static constexpr int epilogue_panels = 1;
 
   struct vec {
@@ -169,7 +169,7 @@ struct mve : scalar {
   /// Rows of a tile beside each other, sixteen depths of each by turns, the last of them padded with zeros.
   template <int MR>
   struct tile_rows {
-    alignas(16) std::uint8_t a[MR * part];
+    alignas(16) std::uint8_t a[MR * tile_depth];
     alignas(16) std::uint32_t sums[MR][16];  // of one panel
     std::uint32_t start[MR];                 // -128 times the sum of each row
   };
@@ -233,8 +233,8 @@ struct mve : scalar {
                                        std::size_t panel_stride, int k, std::int32_t* out, std::ptrdiff_t ldo,
                                        const prefetch_run&) noexcept {
     tile_rows<MR> t;
-    for (int d = 0; d < k; d += part) {
-      const int depth = k - d < part ? k - d : part;
+    for (int d = 0; d < k; d += tile_depth) {
+      const int depth = k - d < tile_depth ? k - d : tile_depth;
       interleave(t, a + d, lda, depth);
       for (int p = 0; p < P; p++) {
         columns(t, b + static_cast<std::size_t>(p) * panel_stride + d * 16, depth);
