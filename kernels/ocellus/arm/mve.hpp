@@ -9,8 +9,8 @@
 // | vst4q_s8                   | vst40..43.8      | interleave4                                                   |
 //
 // Helium has no lane-wise dot product, so a tile walks down one column for six rows at once and lays those beside each
-// other on the stack first: one pointer serves all rows, and one gather of weights. Weights are read as w + 128, so that
-// both factors are unsigned: sum a w = sum a (w + 128) - 128 sum a, exact.
+// other on the stack first: one pointer serves all rows, and one gather of weights. Weights are read as w + 128, so
+// that both factors are unsigned: sum a w = sum a (w + 128) - 128 sum a, exact.
 // Overflow: sum a (w + 128) <= 255 * 255 * 32768 < 2^31.
 // Helium's floats flush denormals, so law 2 holds here but for values below 1.2e-38.
 // Registers: six scalar accumulators (of seven, since those are even and lr counts the loop), a pointer; a row of A,
