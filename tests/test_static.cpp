@@ -62,7 +62,7 @@ struct packed {
     const auto done = convert::convert(o);
     REQUIRE_MESSAGE(done, (done ? "" : done.failure().what));
     const std::size_t size = fs::file_size(o.output);
-    storage.resize(size + 64);
+    storage.resize(size + 128);
     const std::size_t shift = 64 - reinterpret_cast<std::uintptr_t>(storage.data()) % 64;
     std::ifstream(o.output, std::ios::binary)
         .read(reinterpret_cast<char*>(storage.data() + shift), static_cast<std::streamsize>(size));
@@ -208,6 +208,10 @@ TEST_CASE("A compile-time model refuses files that hold another model, other typ
   CHECK(tower.bind(file_of(dtype::f32).bytes) == status::unsupported_dtype);
   CHECK(tower.bind({}) == status::empty_file);
   CHECK(tower.bind(s8.first(s8.size() / 2)) == status::truncated);
+  CHECK(tower.bind({s8.data(), s8.size() + 64}) == status::ok);  // a partition of flash with the file at its start
+  alignas(64) static std::byte erased[4096] = {};
+  CHECK(tower.bind(erased) == status::bad_magic);
+  CHECK(tower.bind(s8.subspan(4)) == status::bad_alignment);
   static constexpr model_config deeper = vit{}.image(64).patch(8).width(128).layers(4).heads(2).embed(64);
   static vision_tower<deeper, pinned<kernels::scalar>> other;
   CHECK(other.bind(s8) == status::different_config);

@@ -23,9 +23,9 @@
 
 #define OCELLUS_PRAGMA_(x) _Pragma(#x)
 
-#if defined(__wasm__) || (defined(__riscv) && defined(__clang__) && __clang_major__ < 19)
-// clang has no float_control for wasm, nor before 19 for RISC-V, so nothing can be undone. What it contracts by default
-// are single expressions, and ocellus writes none that has a product and a sum of vectors.
+#if defined(__clang__) && (defined(__wasm__) || defined(__arm__) || (defined(__riscv) && __clang_major__ < 19))
+// clang has no float_control for wasm and 32-bit Arm, nor before 19 for RISC-V, so nothing can be undone. What it
+// contracts by default are single expressions, and ocellus writes none that has a product and a sum of vectors.
 #if defined(__FAST_MATH__)
 #error "ocellus: for this target and compiler, build without -ffast-math: it cannot be undone for the library's code"
 #endif

@@ -159,6 +159,14 @@ inline result<model_config> stored_config(const packed_file& file) noexcept {
   return m;
 }
 
+/// The packed file at the start of `bytes`, which may go on behind it: a partition of flash.
+inline result<packed_file> file_in(std::span<const std::byte> bytes) noexcept {
+  format::file_header h = {};
+  if (bytes.size() >= sizeof(h)) std::memcpy(&h, bytes.data(), sizeof(h));
+  const bool longer = h.file_bytes >= sizeof(h) && h.file_bytes < bytes.size();
+  return packed_file::open(longer ? bytes.first(static_cast<std::size_t>(h.file_bytes)) : bytes);
+}
+
 }  // namespace detail
 
 /// The image tower of `Config`, which has static storage. Weights: the data type of the packed file's matrices;
@@ -201,10 +209,11 @@ class vision_tower {
   vision_tower& operator=(const vision_tower&) = delete;
 
   /// Finds the weights in a packed file, which must be aligned to 64 bytes and outlive the tower; copies
-  /// nothing. Errors: those of packed_file, different_config, missing_tensor, wrong_shape, unsupported_dtype
-  /// (the file has weights of another type), unsupported_layout.
+  /// nothing. `packed` may go on behind the file: a partition of flash. Errors: those of packed_file,
+  /// different_config, missing_tensor, wrong_shape, unsupported_dtype (the file has weights of another type),
+  /// unsupported_layout.
   status bind(std::span<const std::byte> packed) noexcept {
-    const result<packed_file> file = packed_file::open(packed);
+    const result<packed_file> file = detail::file_in(packed);
     if (!file) return file.error();
     const result<model_config> stored = detail::stored_config(*file);
     if (!stored) return stored.error();
@@ -298,7 +307,7 @@ class text_tower {
 
   /// As vision_tower::bind.
   status bind(std::span<const std::byte> packed) noexcept {
-    const result<packed_file> file = packed_file::open(packed);
+    const result<packed_file> file = detail::file_in(packed);
     if (!file) return file.error();
     const result<model_config> stored = detail::stored_config(*file);
     if (!stored) return stored.error();

@@ -168,7 +168,7 @@ inline void patch_rows(const vision_weights& w, const preprocess_config& pre, co
     if (!nested) return y * gw + x;
     return (y / 4 * (gw / 4) + x / 4) * 16 + (y / 2 % 2 * 2 + x / 2 % 2) * 4 + y % 2 * 2 + x % 2;
   };
-  const auto raw = [&pre](float x, int c) { return (x * pre.std[c] + pre.mean[c]) * 255.f; };
+  const auto raw = [&pre](float x, int c) { return (strict_product(x, pre.std[c]) + pre.mean[c]) * 255.f; };
   const auto to_u8 = [&raw](float x, int c) {
     const float u = raw(x, c) + 0.5f;
     return static_cast<std::uint8_t>(u > 0.f ? (u < 255.f ? u : 255.f) : 0.f);  // NaN: 0

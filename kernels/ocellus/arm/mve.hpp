@@ -8,12 +8,13 @@
 // | vcvtnq_s32_f32             | vcvtn.s32.f32    | round half to even                                            |
 // | vst4q_s8                   | vst40..43.8      | interleave4                                                   |
 //
-// Helium has no lane-wise dot product, so a tile walks down one column for up to four rows at once. Weights are
-// read as w + 128, so that both factors are unsigned: sum a w = sum a (w + 128) - 128 sum a, exact.
+// Helium has no lane-wise dot product, so a tile walks down one column for six rows at once and lays those beside each
+// other on the stack first: one pointer serves all rows, and one gather of weights. Weights are read as w + 128, so
+// that both factors are unsigned: sum a w = sum a (w + 128) - 128 sum a, exact.
 // Overflow: sum a (w + 128) <= 255 * 255 * 32768 < 2^31.
 // Helium's floats flush denormals, so law 2 holds here but for values below 1.2e-38.
-// Registers: four scalar accumulators and four pointers to rows (gcc spills more than that); a row of A, one of W, the
-// gather's addresses and a constant in registers of 128 bits.
+// Registers: six scalar accumulators (of seven, since those are even and lr counts the loop), a pointer; a row of A,
+// one of W, the gather's addresses, where those start and a constant in registers of 128 bits.
 // Not timed: run under qemu, instructions counted only (bench/results/cortex_m.txt, beside CMSIS-NN's).
 #pragma once
 
@@ -28,6 +29,9 @@ namespace kernels {
 
 struct mve : scalar {
   static constexpr isa id = isa::mve;
+  static constexpr int s8_rows = 6;
+  static constexpr int tile_depth = 512;  // depth of a tile's rows that lie on the stack beside each other: 3 KB
+  static constexpr int epilogue_panels = 1;
 
   struct vec {
     float32x4_t q0, q1, q2, q3;  // lanes 0..3, 4..7, 8..11, 12..15
@@ -147,8 +151,7 @@ struct mve : scalar {
 
 #include <ocellus/generic/unroll.inl>
 
-  // gcc makes two gathers of the intrinsic (one loads, one moves the addresses) and indexes rows instead of moving
-  // pointers: 18 instructions in the loop below instead of 11.
+  // gcc makes two gathers of the intrinsic: one loads, one moves the addresses.
 
   /// The words at the addresses `at` + 256, by which those are moved on.
   static OCELLUS_INLINE uint8x16_t gather(uint32x4_t& at) noexcept {
@@ -156,6 +159,7 @@ struct mve : scalar {
     asm volatile("vldrw.u32 %q0, [%q1, #256]!" : "=&w"(x), "+w"(at) : : "memory");
     return vreinterpretq_u8_u32(x);
   }
+
   /// The sixteen bytes at p, which is moved on.
   static OCELLUS_INLINE uint8x16_t load_next(const std::uint8_t*& p) noexcept {
     uint8x16_t x;
@@ -163,24 +167,65 @@ struct mve : scalar {
     return x;
   }
 
-  /// Products of one column: acc[r] += sum over k of row r's a * (w + 128). `at`: one step before its first groups.
+  /// Rows of a tile beside each other, sixteen depths of each by turns, the last of them padded with zeros.
   template <int MR>
-  static OCELLUS_INLINE void column(std::uint32_t (&acc)[MR], const std::uint8_t* const (&rows)[MR], uint32x4_t at,
-                                    int k) noexcept {
-    const std::uint8_t* a[MR];
-    unroll<MR>([&](auto r) OCELLUS_LAMBDA { a[r] = rows[r]; });
-    const uint8x16_t flip = vdupq_n_u8(0x80);
-    for (int d = k / 16; d > 0; d--) {
-      const uint8x16_t x = veorq_u8(gather(at), flip);
-      unroll<MR>([&](auto r) OCELLUS_LAMBDA { acc[r] = vmladavaq_u8(acc[r], load_next(a[r]), x); });
+  struct tile_rows {
+    alignas(16) std::uint8_t a[MR * tile_depth];
+    alignas(16) std::uint32_t sums[MR][16];  // of one panel
+    std::uint32_t start[MR];                 // -128 times the sum of each row
+  };
+
+  template <int MR>
+  static OCELLUS_INLINE void interleave(tile_rows<MR>& t, const std::uint8_t* a, std::ptrdiff_t lda,
+                                        int depth) noexcept {
+    for (int r = 0; r < MR; r++) {
+      const std::uint8_t* from = a + r * lda;
+      std::uint8_t* to = t.a + 16 * r;
+      std::uint32_t sum = 0;
+      for (int i = depth / 16; i > 0; i--, to += 16 * MR) {
+        const uint8x16_t x = load_next(from);
+        sum = vaddvaq_u8(sum, x);
+        vst1q_u8(to, x);
+      }
+      if (depth % 16 != 0) {
+        const uint8x16_t x = vldrbq_z_u8(from, vctp8q(static_cast<std::uint32_t>(depth) % 16));
+        sum = vaddvaq_u8(sum, x);
+        vst1q_u8(to, x);
+      }
+      t.start[r] = 0u - 128 * sum;
     }
-    if (const auto left = static_cast<std::uint32_t>(k) % 16; left != 0) {  // a multiple of 4
-      const mve_pred16_t there = vctp8q(left);
-      const uint8x16_t x =
-          veorq_u8(vreinterpretq_u8_u32(vldrwq_gather_base_wb_z_u32(&at, 256, vctp32q(left / 4))), flip);
-      unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-        acc[r] = vmladavaq_p_u8(acc[r], vldrbq_z_u8(a[r], there), x, there);
-      });
+  }
+
+  /// t.sums = products with a panel: of each column, t.start and the sum over the depth of a * (w + 128).
+  template <int MR>
+  static OCELLUS_INLINE void columns(tile_rows<MR>& t, const std::int8_t* w, int depth) noexcept {
+    const uint8x16_t flip = vdupq_n_u8(0x80);
+    const uint32x4_t groups = vmulq_n_u32(vidupq_n_u32(0, 1), 64);
+    const auto add = [&](std::uint32_t(&acc)[MR], const std::uint8_t*& a, uint8x16_t x) OCELLUS_LAMBDA {
+      x = veorq_u8(x, flip);
+      unroll<MR>([&](auto r) OCELLUS_LAMBDA { acc[r] = vmladavaq_u8(acc[r], load_next(a), x); });
+    };
+    const int steps = depth / 16;
+    uint32x4_t first = vaddq_n_u32(groups, static_cast<std::uint32_t>(reinterpret_cast<std::uintptr_t>(w)) - 256u);
+    for (int c = 0; c < 16; c++) {
+      std::uint32_t acc[MR];
+      unroll<MR>([&](auto r) OCELLUS_LAMBDA { acc[r] = t.start[r]; });
+      const std::uint8_t* a = t.a;
+      uint32x4_t at;
+      asm("vmov %q0, %q1" : "=w"(at) : "w"(first));  // gcc would keep a copy in four core registers
+      for (int i = steps; i > 0; i--) add(acc, a, gather(at));
+      unroll<MR>([&](auto r) OCELLUS_LAMBDA { t.sums[r][c] = acc[r]; });
+      first = vaddq_n_u32(first, 4);
+    }
+    const auto left = static_cast<std::uint32_t>(depth) % 16;  // a multiple of 4
+    for (int c = 0; c < 16 && left != 0; c++) {
+      std::uint32_t acc[MR];
+      unroll<MR>([&](auto r) OCELLUS_LAMBDA { acc[r] = t.sums[r][c]; });
+      const std::uint8_t* a = t.a + 16 * MR * steps;
+      const void* const at = w + 256 * steps + 4 * c;
+      add(acc, a, vreinterpretq_u8_u32(
+                      vldrwq_gather_offset_z_u32(static_cast<const std::uint32_t*>(at), groups, vctp32q(left / 4))));
+      unroll<MR>([&](auto r) OCELLUS_LAMBDA { t.sums[r][c] = acc[r]; });
     }
   }
 
@@ -188,26 +233,19 @@ struct mve : scalar {
   static OCELLUS_NOINLINE void tile_s8(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
                                        std::size_t panel_stride, int k, std::int32_t* out, std::ptrdiff_t ldo,
                                        const prefetch_run&) noexcept {
-    const std::uint8_t* rows[MR];
-    std::uint32_t start[MR];  // -128 sum a
-    for (int r = 0; r < MR; r++) {
-      const std::uint8_t* x = rows[r] = a + r * lda;
-      std::uint32_t sum = 0;
-      for (int d = k / 16; d > 0; d--) sum = vaddvaq_u8(sum, load_next(x));
-      sum = vaddvaq_u8(sum, vldrbq_z_u8(x, vctp8q(static_cast<std::uint32_t>(k) % 16)));
-      start[r] = 0u - 128 * sum;
-    }
-    for (int p = 0; p < P; p++) {
-      const std::int8_t* w = b + static_cast<std::size_t>(p) * panel_stride;
-      uint32x4_t at = vaddq_n_u32(vmulq_n_u32(vidupq_n_u32(0, 1), 64),
-                                  static_cast<std::uint32_t>(reinterpret_cast<std::uintptr_t>(w)) - 256u);
-      std::int32_t* o = out + p * 16;
-      for (int c = 0; c < 16; c++, o++) {
-        std::uint32_t acc[MR];
-        unroll<MR>([&](auto r) OCELLUS_LAMBDA { acc[r] = start[r]; });
-        column<MR>(acc, rows, at, k);
-        unroll<MR>([&](auto r) OCELLUS_LAMBDA { o[r * ldo] = static_cast<std::int32_t>(acc[r]); });
-        at = vaddq_n_u32(at, 4);
+    tile_rows<MR> t;
+    for (int d = 0; d < k; d += tile_depth) {
+      const int depth = k - d < tile_depth ? k - d : tile_depth;
+      interleave(t, a + d, lda, depth);
+      for (int p = 0; p < P; p++) {
+        columns(t, b + static_cast<std::size_t>(p) * panel_stride + d * 16, depth);
+        for (int r = 0; r < MR; r++)
+          unroll<4>([&](auto i) OCELLUS_LAMBDA {
+            std::int32_t* const o = out + r * ldo + p * 16 + 4 * i;
+            int32x4_t x = vreinterpretq_s32_u32(vld1q_u32(t.sums[r] + 4 * i));
+            if (d > 0) x = vaddq_s32(x, vld1q_s32(o));
+            vst1q_s32(o, x);
+          });
       }
     }
   }

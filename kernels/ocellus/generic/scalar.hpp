@@ -21,6 +21,15 @@ OCELLUS_STRICT_FP_BEGIN
 #pragma GCC optimize("Os")  // any x86-64 of the last fifteen years has a set of its own: this one has to be small
 #endif
 OCELLUS_BEGIN
+
+// A Cortex-M with floating point has registers for a vec's lanes, but gcc at -O2 would loop over them in memory.
+#if defined(__ARM_FP) && defined(__ARM_ARCH_PROFILE) && __ARM_ARCH_PROFILE == 'M' && !defined(__ARM_FEATURE_MVE) && \
+    !defined(__OPTIMIZE_SIZE__)
+#define OCELLUS_LANES OCELLUS_PRAGMA_(GCC unroll 16)
+#else
+#define OCELLUS_LANES
+#endif
+
 namespace kernels {
 
 struct scalar {
@@ -59,7 +68,7 @@ struct scalar {
     static vec zero() noexcept { return set(0.f); }
     static vec set(float x) noexcept {
       vec r;
-      for (int i = 0; i < 16; i++) r.v[i] = x;
+      OCELLUS_LANES for (int i = 0; i < 16; i++) r.v[i] = x;
       return r;
     }
     static vec load(const float* p) noexcept {
@@ -87,32 +96,32 @@ struct scalar {
 
     vec operator+(const vec& b) const noexcept {
       vec r;
-      for (int i = 0; i < 16; i++) r.v[i] = v[i] + b.v[i];
+      OCELLUS_LANES for (int i = 0; i < 16; i++) r.v[i] = v[i] + b.v[i];
       return r;
     }
     vec operator-(const vec& b) const noexcept {
       vec r;
-      for (int i = 0; i < 16; i++) r.v[i] = v[i] - b.v[i];
+      OCELLUS_LANES for (int i = 0; i < 16; i++) r.v[i] = v[i] - b.v[i];
       return r;
     }
     vec operator*(const vec& b) const noexcept {
       vec r;
-      for (int i = 0; i < 16; i++) r.v[i] = strict_product(v[i], b.v[i]);
+      OCELLUS_LANES for (int i = 0; i < 16; i++) r.v[i] = strict_product(v[i], b.v[i]);
       return r;
     }
     vec operator/(const vec& b) const noexcept {
       vec r;
-      for (int i = 0; i < 16; i++) r.v[i] = v[i] / b.v[i];
+      OCELLUS_LANES for (int i = 0; i < 16; i++) r.v[i] = v[i] / b.v[i];
       return r;
     }
     static vec min(const vec& a, const vec& b) noexcept {
       vec r;
-      for (int i = 0; i < 16; i++) r.v[i] = a.v[i] < b.v[i] ? a.v[i] : b.v[i];
+      OCELLUS_LANES for (int i = 0; i < 16; i++) r.v[i] = a.v[i] < b.v[i] ? a.v[i] : b.v[i];
       return r;
     }
     static vec max(const vec& a, const vec& b) noexcept {
       vec r;
-      for (int i = 0; i < 16; i++) r.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i];
+      OCELLUS_LANES for (int i = 0; i < 16; i++) r.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i];
       return r;
     }
     /// The fixed tree of law 2: 8 + 8, 4 + 4, 2 + 2, 1 + 1.
@@ -125,32 +134,32 @@ struct scalar {
     }
     float hmax() const noexcept {
       float m = v[0];
-      for (int i = 1; i < 16; i++) m = v[i] > m ? v[i] : m;
+      OCELLUS_LANES for (int i = 1; i < 16; i++) m = v[i] > m ? v[i] : m;
       return m;
     }
     float hmin() const noexcept {
       float m = v[0];
-      for (int i = 1; i < 16; i++) m = v[i] < m ? v[i] : m;
+      OCELLUS_LANES for (int i = 1; i < 16; i++) m = v[i] < m ? v[i] : m;
       return m;
     }
     /// p * 2^n where t = n + 1.5 * 2^23: the low bits of t are n, which goes into the exponent field.
     static vec add_exponent(const vec& p, const vec& t) noexcept {
       vec r;
-      for (int i = 0; i < 16; i++)
+      OCELLUS_LANES for (int i = 0; i < 16; i++)
         r.v[i] = std::bit_cast<float>(std::bit_cast<std::uint32_t>(p.v[i]) +
                                       (std::bit_cast<std::uint32_t>(t.v[i]) << 23));
       return r;
     }
     /// clamp(round(x) + zero, 0, 255) of each lane.
     void to_u8(std::uint8_t* q, std::int32_t zero_point) const noexcept {
-      for (int i = 0; i < 16; i++) {
+      OCELLUS_LANES for (int i = 0; i < 16; i++) {
         const std::int32_t r = wrap(round_even(v[i]) + static_cast<std::int64_t>(zero_point));
         q[i] = static_cast<std::uint8_t>(r < 0 ? 0 : r > 255 ? 255 : r);
       }
     }
     /// clamp(round(x), -127, 127) of each lane.
     void to_s8(std::int8_t* q) const noexcept {
-      for (int i = 0; i < 16; i++) {
+      OCELLUS_LANES for (int i = 0; i < 16; i++) {
         const std::int32_t r = round_even(v[i]);
         q[i] = static_cast<std::int8_t>(r < -127 ? -127 : r > 127 ? 127 : r);
       }
@@ -159,7 +168,7 @@ struct scalar {
     static vec dequantize(const std::int32_t* acc, const std::int32_t* sums,
                           std::int32_t zero_point) noexcept {
       vec r;
-      for (int i = 0; i < 16; i++)
+      OCELLUS_LANES for (int i = 0; i < 16; i++)
         r.v[i] = static_cast<float>(wrap(acc[i] - static_cast<std::int64_t>(zero_point) * sums[i]));
       return r;
     }
