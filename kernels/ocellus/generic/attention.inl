@@ -43,7 +43,7 @@ static void attention_f32(const attention_args& t) noexcept {
       tiles_float<float_rows, 2, float>(t.q + i * t.ldq, t.ldq,
                                         kt + static_cast<std::size_t>(j / 16) * k_stride, k_stride, t.d,
                                         scores + j, tk_pad, {}, false, rows);
-    float inv[float_rows];
+    float inv[float_rows] = {};  // gcc with -O3 -flto believes that rows might be none
     for (int r = 0; r < rows; r++) {
       const int seen = t.causal ? i + r + 1 + t.causal_offset : t.tk;
       inv[r] = 1.f / softmax_row(scores + r * tk_pad, seen < t.tk ? seen : t.tk, keys_pad, t.scale);
