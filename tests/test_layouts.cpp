@@ -411,7 +411,7 @@ bool noted(const model_source& m, const std::string& part) {
 
 TEST_CASE("an open_clip configuration is read as open_clip evaluates it, or refused") {
   const fs::path folder = shared() / "goldens/openclip-clip";
-  if (missing(folder)) return;
+  if (!have(folder)) return;
   const auto file = checkpoint::open(folder / "open_clip_model.safetensors");
   const auto config = read_json(folder / "open_clip_config.json");
   REQUIRE(file);
@@ -440,7 +440,7 @@ TEST_CASE("an open_clip configuration is read as open_clip evaluates it, or refu
 
 TEST_CASE("open_clip's own models have OpenAI's names: without a configuration their activation is not guessed silently") {
   const fs::path source = shared() / "goldens/openclip-clip/open_clip_model.safetensors";
-  if (missing(source)) return;
+  if (!have(source)) return;
   const fs::path folder = scratch("no-configuration");
   fs::create_directories(folder);
   const auto read_as = [&](const char* name) {
@@ -455,7 +455,7 @@ TEST_CASE("open_clip's own models have OpenAI's names: without a configuration t
         "open_clip_config.json is missing, which tells activation and heads: give it by --config");
   CHECK(read_as("vit.safetensors").find("the number of heads cannot be told") != std::string::npos);
   const fs::path statedict = shared() / "goldens/openai-statedict/model.pt";
-  if (missing(statedict)) return;
+  if (!have(statedict)) return;
   const auto file = checkpoint::open(statedict);
   REQUIRE(file);
   const auto m = read_openai(*file);
@@ -465,7 +465,7 @@ TEST_CASE("open_clip's own models have OpenAI's names: without a configuration t
 
 TEST_CASE("timm's model_args decide before the registered model, and those that choose parts are refused") {
   const fs::path folder = shared() / "goldens/timm-vit";
-  if (missing(folder)) return;
+  if (!have(folder)) return;
   const auto file = checkpoint::open(folder / "model.safetensors");
   const auto config = read_json(folder / "config.json");
   REQUIRE(file);
