@@ -282,7 +282,9 @@ void vision_tokens(const runner<Kernels>& run, const model_config& m, const visi
   for (int i = 0; i < in.count; i++) {
     const int gh = in.grid_h(i, patch), gw = in.grid_w(i, patch);
     const float* positions = grid_positions;
-    if (positions != nullptr && v.positions != position_resize::none && (gh != v.grid_h || gw != v.grid_w)) {
+    constexpr bool one_grid = requires { Kernels::one_grid; };  // then the program is without doubles
+    if (!one_grid && positions != nullptr && v.positions != position_resize::none &&
+        (gh != v.grid_h || gw != v.grid_w)) {
       if (gh != resampled_h || gw != resampled_w) {
         const fp_env guard;
         const position_filter filter = v.positions == position_resize::bicubic ? position_filter::bicubic
