@@ -41,9 +41,20 @@ struct static_arena {
 
 namespace detail {
 
-/// Kernels for weights of one data type: the other products vanish from the program.
-template <class Kernels, dtype T>
+/// Kernels for weights of one data type, with or without gated units and rotary positions, and one size of pictures:
+/// what the tower does not need vanishes from the program.
+template <class Kernels, dtype T, bool Gated, bool Rotary>
 struct typed_kernels : Kernels {
+  static constexpr bool one_grid = true;
+
+  template <class... Args>
+  void gate_rows(Args... args) const noexcept {
+    if constexpr (Gated) Kernels::gate_rows(args...);
+  }
+  template <class... Args>
+  void rotate_rows(Args... args) const noexcept {
+    if constexpr (Rotary) Kernels::rotate_rows(args...);
+  }
   void gemm_f32(const gemm_args& g) const noexcept {
     if constexpr (T == dtype::f32) Kernels::gemm_f32(g);
   }
@@ -174,6 +185,12 @@ inline result<packed_file> file_in(std::span<const std::byte> bytes) noexcept {
 template <const model_config& Config, class Kernels, dtype Weights = dtype::s8>
 class vision_tower {
   static constexpr const vision_config& v = Config.vision;
+  /// For buffers: the position table is never fitted to another grid.
+  static constexpr vision_config one_grid = [] {
+    vision_config own = Config.vision;
+    own.positions = position_resize::none;
+    return own;
+  }();
   static_assert(v.kind == vision_kind::vit, "the image tower of a compile-time model is a ViT");
   static_assert(v.patch > 0 && v.image_h >= v.patch && v.image_w >= v.patch,
                 "the image is smaller than a patch");
@@ -199,7 +216,7 @@ class vision_tower {
   /// Bytes of activations; beside them a call takes some KB of stack, up to 120 KB with s8 weights on `sse41`, `avx2`
   /// and `avx512` and with bf16 weights on `avx512bf16` and `amx`.
   static constexpr std::size_t arena_size =
-      nn::vision_buffers{}.carve(nullptr, v, 1, 1, tokens, tokens, 1, form);
+      nn::vision_buffers{}.carve(nullptr, one_grid, 1, 1, tokens, tokens, 1, form);
   /// Bytes of the tower's weights in a packed file; its header and its tables add some KB. An upper bound for uneven
   /// layers, and for a tower without a projection, which its configuration does not tell (DINOv2).
   static constexpr std::size_t flash_size = detail::flash_of(v, Weights);
@@ -262,7 +279,7 @@ class vision_tower {
   }
 
  private:
-  using kernels = detail::typed_kernels<Kernels, Weights>;
+  using kernels = detail::typed_kernels<Kernels, Weights, v.encoder.gated != 0, v.encoder.rope != 0>;
 
   void run(nn::image_batch& in, float* out, static_arena<arena_size>& memory, float* logits) const noexcept {
     const fp_env guard;
@@ -270,7 +287,7 @@ class vision_tower {
     in.height = v.image_h;
     in.width = v.image_w;
     nn::vision_buffers b;
-    b.carve(memory.bytes, v, 1, 1, tokens, tokens, 1, form);
+    b.carve(memory.bytes, one_grid, 1, 1, tokens, tokens, 1, form);
     const kernels set{};
     const nn::runner<kernels> run{set, {}};
     nn::vision_tokens(run, Config, weights_, in, 0, b);
@@ -345,7 +362,7 @@ class text_tower {
   }
 
  private:
-  using kernels = detail::typed_kernels<Kernels, Weights>;
+  using kernels = detail::typed_kernels<Kernels, Weights, t.encoder.gated != 0, false>;
 
   std::array<nn::block_weights, static_cast<std::size_t>(t.encoder.layers)> blocks_;
   nn::text_weights weights_;

@@ -267,7 +267,9 @@ int embed_patches(const runner<Kernels>& run, const model_config& m, const visio
   return rows;
 }
 
-/// b.x of each picture: class token, registers, and the patches of b.embedded with their positions.
+/// b.x of each picture: class token, registers, and the patches of b.embedded with their positions. OneGrid: pictures
+/// have the position table's own grid, and the program is without the doubles that another would need.
+template <bool OneGrid>
 inline void assemble_tokens(const vision_config& v, const vision_weights& w, const image_batch& in,
                             const vision_buffers& b) noexcept {
   const int c = v.encoder.width, prefix = prefix_rows(v);
@@ -279,7 +281,8 @@ inline void assemble_tokens(const vision_config& v, const vision_weights& w, con
   for (int i = 0; i < in.count; i++) {
     const int gh = in.grid_h(i, v.patch), gw = in.grid_w(i, v.patch);
     const float* positions = grid_positions;
-    if (positions != nullptr && v.positions != position_resize::none && (gh != v.grid_h || gw != v.grid_w)) {
+    if (!OneGrid && positions != nullptr && v.positions != position_resize::none &&
+        (gh != v.grid_h || gw != v.grid_w)) {
       float* const resampled = b.positions + static_cast<std::ptrdiff_t>(v.grid_w) * c;
       if (gh != resampled_h || gw != resampled_w) {
         const fp_env guard;
@@ -350,7 +353,8 @@ void vision_tokens(const runner<Kernels>& run, const model_config& m, const visi
   const int c = s.width;
 
   const int rows = embed_patches(run, m, w, in, b, observe);
-  assemble_tokens(v, w, in, b);
+  constexpr bool one_grid = requires { Kernels::one_grid; };
+  assemble_tokens<one_grid>(v, w, in, b);
   observe("embed", 0, b.x, rows, c, b.ldx);
   if (w.pre_norm) {
     run.norm_f32(w.pre_norm, v.final_eps, b.x, b.ldx, rows, c, b.x, b.ldx);
