@@ -761,7 +761,7 @@ class tower {
   }
 
  private:
-  using kernels = ocellus::detail::typed_kernels<Kernels, Weights>;
+  using kernels = ocellus::detail::typed_kernels<Kernels, Weights, true, true>;
 
   void run(nn::image_batch& in, float* out, static_arena<arena_size>& memory) const noexcept {
     const fp_env guard;
