@@ -16,7 +16,7 @@ using namespace ocellus;
 namespace {
 
 struct options : compute_options {
-  std::string model, labels, labels_file, templates_file;
+  std::string model, images_file, labels, labels_file, templates_file;
   std::vector<std::string> images, templates;
   int top = 5;
   bool json = false, upright = false;
@@ -115,10 +115,12 @@ std::vector<std::string> class_labels(const model& m) {
 }
 
 void classify(options& o) {
+  if (o.images.empty() && o.images_file.empty()) throw usage("classify: give pictures by --image or --images");
   if (!o.labels.empty() && !o.labels_file.empty())
     throw usage("classify: give --labels or --labels-file, not both");
   if (!o.templates.empty() && !o.templates_file.empty())
     throw usage("classify: give --template or --templates-file, not both");
+  add_paths(o.images_file, o.images);
   const model m = open_model(o.model, o);
   if (!m.has_vision()) fail(o.model, status::no_vision_tower);
   const bool head = o.labels.empty() && o.labels_file.empty();
@@ -211,7 +213,9 @@ void add_classify(CLI::App& app) {
                                    "averaged as CLIP's prompt ensembling does.");
   const auto o = std::make_shared<options>();
   c->add_option("model", o->model, "The packed model (.oc)")->required();
-  c->add_option("--image", o->images, "Picture files: JPEG, PNG, BMP, GIF, TGA, PNM")->required();
+  c->add_option("--image", o->images, "Picture files: JPEG, PNG, BMP, GIF, TGA, PNM");
+  c->add_option("--images", o->images_file,
+                "File with one path of a picture a line, or NUL behind each; -: standard input");
   c->add_option("--labels", o->labels, "Labels, separated by commas");
   c->add_option("--labels-file", o->labels_file, "File with one label a line (for labels with commas)");
   c->add_option("--template", o->templates,

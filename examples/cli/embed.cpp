@@ -12,7 +12,7 @@ using namespace ocellus;
 namespace {
 
 struct options : compute_options {
-  std::string model, texts_file, pixels, shapes, ids, out;
+  std::string model, images_file, texts_file, pixels, shapes, ids, out;
   std::vector<std::string> images, texts;
   bool raw = false, upright = false, keep_going = false;
 };
@@ -128,11 +128,12 @@ std::vector<float> embed_ids(const model& m, options& o) {
 }
 
 void embed(options& o) {
+  const bool pictures = !o.images.empty() || !o.images_file.empty();
   const int kinds =
-      !o.images.empty() + !o.texts.empty() + !o.texts_file.empty() + !o.pixels.empty() + !o.ids.empty();
-  if (kinds != 1) throw usage("embed: give exactly one of --image, --text, --texts, --pixels, --ids");
+      pictures + !o.texts.empty() + !o.texts_file.empty() + !o.pixels.empty() + !o.ids.empty();
+  if (kinds != 1) throw usage("embed: give exactly one of --image (or --images), --text, --texts, --pixels, --ids");
   if (!o.shapes.empty() && o.pixels.empty()) throw usage("embed: --shapes goes with --pixels");
-  if (o.keep_going && o.images.empty()) throw usage("embed: --keep-going goes with --image");
+  if (o.keep_going && !pictures) throw usage("embed: --keep-going goes with --image");
   const model m = open_model(o.model, o);
   const bool text = !o.texts.empty() || !o.texts_file.empty() || !o.ids.empty();
   if (text ? !m.has_text() : !m.has_vision())
@@ -141,8 +142,9 @@ void embed(options& o) {
     throw failure(o.model +
                   ": the model has no tokenizer; convert it again with --tokenizer PATH, or give --ids");
   check_writable(o.out);
+  add_paths(o.images_file, o.images);
   std::size_t bad = 0;
-  std::vector<float> e = !o.images.empty()                             ? embed_images(m, o, bad)
+  std::vector<float> e = pictures                                      ? embed_images(m, o, bad)
                          : !o.pixels.empty()                           ? embed_pixels(m, o)
                          : !o.ids.empty()                              ? embed_ids(m, o)
                                                                        : embed_texts(m, o);
@@ -161,6 +163,7 @@ void add_embed(CLI::App& app) {
   const auto o = std::make_shared<options>();
   c->add_option("model", o->model, "The packed model (.oc)")->required();
   c->add_option("--image", o->images, "Picture files: JPEG, PNG, BMP, GIF, TGA, PNM");
+  c->add_option("--images", o->images_file, "File with one path of a picture a line, or NUL behind each; -: standard input");
   c->add_option("--text", o->texts, "Texts");
   c->add_option("--texts", o->texts_file,
                 "File with one text a line, or .jsonl with {\"text\": ...} a line; -: standard input");

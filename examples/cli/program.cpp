@@ -148,6 +148,23 @@ std::vector<std::string> read_lines(const std::string& path) {
   return lines;
 }
 
+void add_paths(const std::string& list, std::vector<std::string>& paths) {
+  if (list.empty()) return;
+  const std::string text = read_file(list);
+  std::vector<std::string> named;
+  if (text.find('\0') == std::string::npos) {
+    named = lines_of(text);
+  } else {
+    for (std::size_t begin = 0, end = 0; begin < text.size(); begin = end + 1) {
+      end = std::min(text.find('\0', begin), text.size());
+      named.push_back(text.substr(begin, end - begin));
+    }
+  }
+  std::erase(named, "");
+  if (named.empty()) throw failure(list + ": names no files");
+  paths.insert(paths.end(), named.begin(), named.end());
+}
+
 result<image> read_picture(const std::string& path, const load_options& options) {
   if (path != "-") return load_image(path.c_str(), options);
   try {

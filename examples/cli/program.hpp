@@ -52,6 +52,9 @@ std::vector<std::string> read_texts(const std::string& path);
 /// One label or template a line, empty lines left out.
 std::vector<std::string> read_lines(const std::string& path);
 
+/// Adds the paths that the file `list` names, one a line, or each ended by NUL as `find -print0` does it. "": none.
+void add_paths(const std::string& list, std::vector<std::string>& paths);
+
 /// The whole file, or standard input where the path is "-". Errors name it.
 std::string read_file(const std::string& path);
 

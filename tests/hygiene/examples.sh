@@ -68,6 +68,10 @@ printf '[a, heart]\n[]\n' >"$scratch/brackets.txt"
 "$build_dir/ocellus" embed "$model" --image "$blue" -o "$scratch/blue.npy"
 # shellcheck disable=SC2002  # a pipe, not a file
 cat "$blue" | "$build_dir/ocellus" embed "$model" --image - -o - | cmp - "$scratch/blue.npy"
+printf '%s\0' "$blue" | "$build_dir/ocellus" embed "$model" --images - -o - | cmp - "$scratch/blue.npy"
+printf '%s\n\n' "$blue" >"$scratch/paths.txt"
+"$build_dir/ocellus" embed "$model" --images "$scratch/paths.txt" -o - | cmp - "$scratch/blue.npy"
+"$build_dir/ocellus" classify "$model" --images "$scratch/paths.txt" --labels "a blue heart,a red heart" --json | grep -q '"label":"a blue heart"'
 code() {  # EXPECTED PATTERN COMMAND...: the exit code, and the one line on stderr
   local expected=$1 pattern=$2 got=0
   shift 2
@@ -77,6 +81,9 @@ code() {  # EXPECTED PATTERN COMMAND...: the exit code, and the one line on stde
 }
 code 1 "standard output" "$build_dir/ocellus" tokenize "$model" --text a >/dev/full
 code 1 "standard output" "$build_dir/ocellus-convert" --help >/dev/full
+code 2 "exactly one of" "$build_dir/ocellus" embed "$model" --images "$scratch/paths.txt" --text a -o "$scratch/x.npy"
+code 2 "give pictures by" "$build_dir/ocellus" classify "$model" --labels a
+code 1 "names no files" "$build_dir/ocellus" classify "$model" --images /dev/null --labels a
 code 2 "nonsense: no such command" "$build_dir/ocellus" nonsense
 code 2 "model is required: it stands before" "$build_dir/ocellus" embed --text a "$model" -o "$scratch/x.npy"
 code 1 "cannot be written: No such file" "$build_dir/ocellus" embed "$model" --image "$scratch/none.png" -o "$scratch/none/x.npy"
