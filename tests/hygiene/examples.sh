@@ -71,7 +71,8 @@ cat "$blue" | "$build_dir/ocellus" embed "$model" --image - -o - | cmp - "$scrat
 printf '%s\0' "$blue" | "$build_dir/ocellus" embed "$model" --images - -o - | cmp - "$scratch/blue.npy"
 printf '%s\n\n' "$blue" >"$scratch/paths.txt"
 "$build_dir/ocellus" embed "$model" --images "$scratch/paths.txt" -o - | cmp - "$scratch/blue.npy"
-"$build_dir/ocellus" classify "$model" --images "$scratch/paths.txt" --labels "a blue heart,a red heart" --json | grep -q '"label":"a blue heart"'
+"$build_dir/ocellus" classify "$model" --images "$scratch/paths.txt" --labels "a blue heart,a red heart" --json >"$scratch/answer.json"
+grep -q '"label":"a blue heart"' "$scratch/answer.json"
 code() {  # EXPECTED PATTERN COMMAND...: the exit code, and the one line on stderr
   local expected=$1 pattern=$2 got=0
   shift 2

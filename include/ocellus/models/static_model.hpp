@@ -186,7 +186,7 @@ template <const model_config& Config, class Kernels, dtype Weights = dtype::s8>
 class vision_tower {
   static constexpr const vision_config& v = Config.vision;
   /// For buffers: the position table is never fitted to another grid.
-  static constexpr vision_config one_grid = [] {
+  static constexpr vision_config fixed_grid = [] {
     vision_config own = Config.vision;
     own.positions = position_resize::none;
     return own;
@@ -216,7 +216,7 @@ class vision_tower {
   /// Bytes of activations; beside them a call takes some KB of stack, up to 120 KB with s8 weights on `sse41`, `avx2`
   /// and `avx512` and with bf16 weights on `avx512bf16` and `amx`.
   static constexpr std::size_t arena_size =
-      nn::vision_buffers{}.carve(nullptr, one_grid, 1, 1, tokens, tokens, 1, form);
+      nn::vision_buffers{}.carve(nullptr, fixed_grid, 1, 1, tokens, tokens, 1, form);
   /// Bytes of the tower's weights in a packed file; its header and its tables add some KB. An upper bound for uneven
   /// layers, and for a tower without a projection, which its configuration does not tell (DINOv2).
   static constexpr std::size_t flash_size = detail::flash_of(v, Weights);
@@ -287,7 +287,7 @@ class vision_tower {
     in.height = v.image_h;
     in.width = v.image_w;
     nn::vision_buffers b;
-    b.carve(memory.bytes, one_grid, 1, 1, tokens, tokens, 1, form);
+    b.carve(memory.bytes, fixed_grid, 1, 1, tokens, tokens, 1, form);
     const kernels set{};
     const nn::runner<kernels> run{set, {}};
     nn::vision_tokens(run, Config, weights_, in, 0, b);

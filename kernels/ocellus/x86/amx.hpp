@@ -19,7 +19,7 @@
 // product: 50 rows are four of 13, the last from row 37 on, whose first two rows come out as before.
 // Of the peak (bench/results/kernels-emr.json): s8 30-40 % at ViT-B/32's 50 rows, whose weights come from L3; that is 3
 // to 3.9 times vpdpbusd. Loads of tiles that lie in L2 are the limit, and the epilogue's GELU and C's way to L3 beside
-// them. f16 by three products: 11-18 % on Granite Rapids, 1.31 to 1.8 times avx512fp16 (kernels-gnr.json).
+// them. f16 by three products: 12-20 % on Granite Rapids, 1.3 to 2.03 times avx512fp16 (kernels-gnr.json).
 #pragma once
 
 #include <ocellus/x86/avx512bf16.hpp>
