@@ -134,43 +134,32 @@ struct int8_result {
   std::vector<std::string> lines;
 };
 
-/// Smooths the plan and rounds its matrices for their inputs, tries it as int8 against 16-bit weights on pictures and
-/// prompts, and gives blocks that lose too much back their 16 bits (with --calibrate only: the built-in pictures are not
-/// what anybody asks of a model).
-outcome<int8_result> prepare_int8(const convert_options& options, model_source& model,
-                                  const std::vector<std::byte>& tokenizer, bool show) {
-  constexpr double enough = 0.99;
-  int8_result r;
-  calibration_inputs inputs;
-  if (options.calibrate) {
-    auto read = read_calibration(*options.calibrate);
-    if (!read) return read.failure();
-    inputs = std::move(*read);
-  } else {
-    inputs = built_in_inputs();
-  }
-  const auto write = [&](const pack_options& packing, packed_writer& out) -> outcome<pack_result> {
-    if (auto opened = out.open(options.output); !opened) return opened.failure();
-    auto packed = write_tensors(model, packing, out, show);
-    if (!packed) return packed;
-    add_sections(model, tokenizer, out);
-    if (auto done = out.complete(space_of(model, *packed)); !done) return done.failure();
-    return packed;
-  };
-  // the reference: 16-bit weights, or 32 where a weight is too large for f16
-  std::optional<packed_writer> reference;
-  if (reference.emplace(); !write({ocellus::dtype::f16}, *reference)) {
-    reference.emplace();
-    if (auto done = write({ocellus::dtype::f32}, *reference); !done) return done.failure();
-  }
+/// An embedding of the user's own that falls below this cosine to 16-bit weights gives blocks their 16 bits back.
+constexpr double enough_cos = 0.99;
+
+/// A file that nobody keeps, complete but for its provenance.
+outcome<pack_result> write_trial(const convert_options& options, const model_source& model,
+                                 const std::vector<std::byte>& tokenizer, const pack_options& packing, bool show,
+                                 packed_writer& out) {
+  if (auto opened = out.open(options.output); !opened) return opened.failure();
+  auto packed = write_tensors(model, packing, out, show);
+  if (!packed) return packed;
+  add_sections(model, tokenizer, out);
+  if (auto done = out.complete(space_of(model, *packed)); !done) return done.failure();
+  return packed;
+}
+
+/// Smooths the plan and rounds its matrices for what they see of the inputs in the packed file `reference`.
+outcome<void> smooth_and_round(model_source& model, const fs::path& reference, const calibration_inputs& inputs,
+                               bool show) {
   std::uint64_t pixels = 0, weights = 0;
   for (const image& picture : inputs.pictures)
     pixels += static_cast<std::uint64_t>(picture.width()) * static_cast<std::uint64_t>(picture.height()) * 3;
   progress observing(pixels, show);
-  auto seen = observe_inputs(reference->temporary(), inputs, observing);
+  auto seen = observe_inputs(reference, inputs, observing);
   observing.finish();
   if (!seen) return seen.failure();
-  if (auto done = smooth(model, *seen); !done) return done.failure();
+  if (auto done = smooth(model, *seen); !done) return done;
   for (planned_tensor& t : model.tensors) {
     if (t.name == "vision.patch_embed.weight")
       t.columns = raw_pixel_columns(model.config.preprocess, static_cast<int>(t.shape[1]));
@@ -186,9 +175,82 @@ outcome<int8_result> prepare_int8(const convert_options& options, model_source& 
     if (name == "vision.patch_embed.weight") return 0.003;
     return inputs.own && name.starts_with("vision.") ? 0.3 : 1.0;
   };
-  if (auto done = round_for_inputs(model, *seen, wanted, damp, rounding); !done) return done.failure();
+  if (auto done = round_for_inputs(model, *seen, wanted, damp, rounding); !done) return done;
   rounding.finish();
+  return {};
+}
 
+/// The s8 block that adds most to the error of a tower with too low a cosine, as its tensors' names begin; or nothing.
+std::string worst_block(const fidelity& found, const std::vector<std::string>& keep_f16) {
+  std::string worst;
+  double most = 0;
+  for (const auto& [name, tower] : {std::pair{"vision", &found.image}, {"text", &found.text}}) {
+    if (tower->worst_cos >= enough_cos) continue;
+    for (std::size_t l = 0; l < tower->block_error.size(); l++) {
+      const double added = tower->block_error[l] - (l == 0 ? 0 : tower->block_error[l - 1]);
+      const std::string block = std::string(name) + ".blocks." + std::to_string(l) + ".";
+      if (!(added > most) || std::find(keep_f16.begin(), keep_f16.end(), block) != keep_f16.end()) continue;
+      most = added;
+      worst = block;
+    }
+  }
+  return worst;
+}
+
+std::string with_digits(double x, int digits) {
+  char buffer[32];
+  std::snprintf(buffer, sizeof(buffer), "%.*f", digits, x);
+  return buffer;
+}
+
+/// Tells what the chosen weights cost, for the file and for people.
+void add_report(int8_result& r, const pack_result& packed, const fidelity& found, const calibration_inputs& inputs) {
+  r.report = {{"inputs", inputs.description}, {"kept_f16", r.keep_f16}};
+  for (const auto& [kind, e] : packed.weight_error) {
+    r.report["weight_error"][kind] = e;
+    r.lines.push_back(kind + ": weights off by " + with_digits(100 * e, 2) + " %");
+  }
+  for (const auto& [name, tower] : {std::pair{"image", &found.image}, {"text", &found.text}}) {
+    if (tower->items == 0) continue;
+    r.report[name] = {{"items", tower->items},
+                      {"mean_cos", tower->mean_cos},
+                      {"worst_cos", tower->worst_cos},
+                      {"error_after_block", tower->block_error}};
+    std::string line = std::string(name) + ": cos to 16-bit weights: mean " + with_digits(tower->mean_cos, 5) +
+                       ", worst " + with_digits(tower->worst_cos, 5) + " (" + std::to_string(tower->items) +
+                       " inputs); error after each block, %:";
+    for (const double e : tower->block_error) line += " " + with_digits(100 * e, 1);
+    r.lines.push_back(line);
+  }
+  for (const std::string& block : r.keep_f16) r.lines.push_back(block + "*: kept in f16");
+  r.lines.push_back("measured on " + inputs.description);
+}
+
+/// Smooths the plan and rounds its matrices for their inputs, tries it as int8 against 16-bit weights on pictures and
+/// prompts, and gives blocks that lose too much back their 16 bits (with --calibrate only: the built-in pictures are not
+/// what anybody asks of a model).
+outcome<int8_result> prepare_int8(const convert_options& options, model_source& model,
+                                  const std::vector<std::byte>& tokenizer, bool show) {
+  calibration_inputs inputs;
+  if (options.calibrate) {
+    auto read = read_calibration(*options.calibrate);
+    if (!read) return read.failure();
+    inputs = std::move(*read);
+  } else {
+    inputs = built_in_inputs();
+  }
+  const auto write = [&](const pack_options& packing, packed_writer& out) {
+    return write_trial(options, model, tokenizer, packing, show, out);
+  };
+  // the reference: 16-bit weights, or 32 where a weight is too large for f16
+  std::optional<packed_writer> reference;
+  if (reference.emplace(); !write({ocellus::dtype::f16}, *reference)) {
+    reference.emplace();
+    if (auto done = write({ocellus::dtype::f32}, *reference); !done) return done.failure();
+  }
+  if (auto done = smooth_and_round(model, reference->temporary(), inputs, show); !done) return done.failure();
+
+  int8_result r;
   outcome<fidelity> found = fidelity{};
   outcome<pack_result> packed = pack_result{};
   for (int tries = 0; tries < 6; tries++) {
@@ -197,49 +259,12 @@ outcome<int8_result> prepare_int8(const convert_options& options, model_source& 
     if (!packed) return packed.failure();
     found = compare_models(reference->temporary(), candidate.temporary(), inputs);
     if (!found) return found.failure();
-    if (!inputs.own || found->worst() >= enough) break;
-    // the block that adds most to the error keeps 16 bits
-    std::string worst;
-    double most = 0;
-    for (const auto& [name, tower] : {std::pair{"vision", &found->image}, {"text", &found->text}})
-      for (std::size_t l = 0; l < tower->block_error.size(); l++) {
-        const double before = l == 0 ? 0 : tower->block_error[l - 1];
-        const std::string block = std::string(name) + ".blocks." + std::to_string(l) + ".";
-        if (tower->worst_cos >= enough || std::find(r.keep_f16.begin(), r.keep_f16.end(), block) != r.keep_f16.end())
-          continue;
-        if (tower->block_error[l] - before > most) {
-          most = tower->block_error[l] - before;
-          worst = block;
-        }
-      }
+    if (!inputs.own || found->worst() >= enough_cos) break;
+    const std::string worst = worst_block(*found, r.keep_f16);
     if (worst.empty()) break;
     r.keep_f16.push_back(worst);
   }
-
-  r.report = {{"inputs", inputs.description}, {"kept_f16", r.keep_f16}};
-  const auto text = [](double x, int digits) {
-    char buffer[32];
-    std::snprintf(buffer, sizeof(buffer), "%.*f", digits, x);
-    return std::string(buffer);
-  };
-  for (const auto& [kind, e] : packed->weight_error) {
-    r.report["weight_error"][kind] = e;
-    r.lines.push_back(kind + ": weights off by " + text(100 * e, 2) + " %");
-  }
-  for (const auto& [name, tower] : {std::pair{"image", &found->image}, {"text", &found->text}}) {
-    if (tower->items == 0) continue;
-    r.report[name] = {{"items", tower->items},
-                      {"mean_cos", tower->mean_cos},
-                      {"worst_cos", tower->worst_cos},
-                      {"error_after_block", tower->block_error}};
-    std::string line = std::string(name) + ": cos to 16-bit weights: mean " +
-                       text(tower->mean_cos, 5) + ", worst " + text(tower->worst_cos, 5) + " (" +
-                       std::to_string(tower->items) + " inputs); error after each block, %:";
-    for (const double e : tower->block_error) line += " " + text(100 * e, 1);
-    r.lines.push_back(line);
-  }
-  for (const std::string& block : r.keep_f16) r.lines.push_back(block + "*: kept in f16");
-  r.lines.push_back("measured on " + inputs.description);
+  add_report(r, *packed, *found, inputs);
   return r;
 }
 
