@@ -26,19 +26,19 @@ constexpr std::uint64_t max_expansion = std::uint64_t{1} << 24;
 
 }  // namespace
 
-const char* to_string(dtype type) noexcept {
+const char* to_string(source_dtype type) noexcept {
   switch (type) {
-    case dtype::f64: return "f64";
-    case dtype::f32: return "f32";
-    case dtype::f16: return "f16";
-    case dtype::bf16: return "bf16";
-    case dtype::i64: return "i64";
-    case dtype::i32: return "i32";
-    case dtype::i16: return "i16";
-    case dtype::i8: return "i8";
-    case dtype::u8: return "u8";
-    case dtype::boolean: return "bool";
-    case dtype::other: return "of another type";
+    case source_dtype::f64: return "f64";
+    case source_dtype::f32: return "f32";
+    case source_dtype::f16: return "f16";
+    case source_dtype::bf16: return "bf16";
+    case source_dtype::i64: return "i64";
+    case source_dtype::i32: return "i32";
+    case source_dtype::i16: return "i16";
+    case source_dtype::i8: return "i8";
+    case source_dtype::u8: return "u8";
+    case source_dtype::boolean: return "bool";
+    case source_dtype::other: return "of another type";
   }
   return "";
 }
@@ -540,15 +540,15 @@ outcome<void> checkpoint::read_f32(const tensor_info& tensor, std::vector<float>
   return guarded([&]() -> outcome<void> {
     out.clear();
     switch (from.info.type) {
-      case dtype::f32:
+      case source_dtype::f32:
         return state_->read(from, out, [](const std::byte* p) { return std::bit_cast<float>(load_u32(p)); });
-      case dtype::f16:
+      case source_dtype::f16:
         return state_->read(from, out, [](const std::byte* p) { return from_f16(load_u16(p)); });
-      case dtype::bf16:
+      case source_dtype::bf16:
         return state_->read(from, out, [](const std::byte* p) {
           return std::bit_cast<float>(static_cast<std::uint32_t>(load_u16(p)) << 16);
         });
-      case dtype::f64:
+      case source_dtype::f64:
         return state_->read(from, out, [](const std::byte* p) {
           return static_cast<float>(std::bit_cast<double>(load_u64(p)));
         });
@@ -564,22 +564,22 @@ outcome<void> checkpoint::read_i64(const tensor_info& tensor, std::vector<std::i
   return guarded([&]() -> outcome<void> {
     out.clear();
     switch (from.info.type) {
-      case dtype::i64:
+      case source_dtype::i64:
         return state_->read(from, out,
                             [](const std::byte* p) { return static_cast<std::int64_t>(load_u64(p)); });
-      case dtype::i32:
+      case source_dtype::i32:
         return state_->read(from, out, [](const std::byte* p) {
           return std::int64_t{static_cast<std::int32_t>(load_u32(p))};
         });
-      case dtype::i16:
+      case source_dtype::i16:
         return state_->read(from, out, [](const std::byte* p) {
           return std::int64_t{static_cast<std::int16_t>(load_u16(p))};
         });
-      case dtype::i8:
+      case source_dtype::i8:
         return state_->read(from, out,
                             [](const std::byte* p) { return std::int64_t{static_cast<std::int8_t>(*p)}; });
-      case dtype::u8:
-      case dtype::boolean:
+      case source_dtype::u8:
+      case source_dtype::boolean:
         return state_->read(from, out, [](const std::byte* p) { return std::to_integer<std::int64_t>(*p); });
       default:
         return in_tensor(from.info.name,

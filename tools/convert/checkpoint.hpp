@@ -33,18 +33,18 @@ namespace ocellus::convert {
 
 /// Element types. `other` is a type that a container may hold and that we do not read (complex, 8-bit floats,
 /// text): such a tensor is listed, and refused by name when it is read.
-enum class dtype : std::uint8_t { f64, f32, f16, bf16, i64, i32, i16, i8, u8, boolean, other };
+enum class source_dtype : std::uint8_t { f64, f32, f16, bf16, i64, i32, i16, i8, u8, boolean, other };
 
 /// "f32", "bf16", ... Static storage.
-const char* to_string(dtype type) noexcept;
+const char* to_string(source_dtype type) noexcept;
 
-constexpr bool is_floating(dtype type) noexcept { return type <= dtype::bf16; }
+constexpr bool is_floating(source_dtype type) noexcept { return type <= source_dtype::bf16; }
 
 /// One tensor: its name in the checkpoint (wrappers and the prefixes `module.`, `_orig_mod.` taken off), type
 /// and shape.
 struct tensor_info {
   std::string name;
-  dtype type = dtype::other;
+  source_dtype type = source_dtype::other;
   std::vector<std::int64_t> shape;  ///< outermost first; empty for a scalar
   std::int64_t elements = 1;        ///< product of the shape, checked against overflow
   std::size_t slot = 0;             ///< where the checkpoint keeps its place in the file

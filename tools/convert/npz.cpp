@@ -114,19 +114,19 @@ bool parse_descr(std::string_view descr, found_tensor& tensor) {
   tensor.big_endian = descr[0] == '>';
   tensor.element_bytes = static_cast<std::uint8_t>(bytes);
   const auto is = [&](char l, unsigned b) { return letter == l && bytes == b; };
-  dtype& type = tensor.info.type;
-  if (is('f', 8)) return type = dtype::f64, true;
-  if (is('f', 4)) return type = dtype::f32, true;
-  if (is('f', 2)) return type = dtype::f16, true;
+  source_dtype& type = tensor.info.type;
+  if (is('f', 8)) return type = source_dtype::f64, true;
+  if (is('f', 4)) return type = source_dtype::f32, true;
+  if (is('f', 2)) return type = source_dtype::f16, true;
   if (is('V', 2))
-    return type = dtype::bf16, true;  // bfloat16 is no type of NumPy's; big_vision's arrays come so
-  if (is('i', 8)) return type = dtype::i64, true;
-  if (is('i', 4)) return type = dtype::i32, true;
-  if (is('i', 2)) return type = dtype::i16, true;
-  if (is('i', 1)) return type = dtype::i8, true;
-  if (is('u', 1)) return type = dtype::u8, true;
-  if (is('b', 1)) return type = dtype::boolean, true;
-  type = dtype::other;
+    return type = source_dtype::bf16, true;  // bfloat16 is no type of NumPy's; big_vision's arrays come so
+  if (is('i', 8)) return type = source_dtype::i64, true;
+  if (is('i', 4)) return type = source_dtype::i32, true;
+  if (is('i', 2)) return type = source_dtype::i16, true;
+  if (is('i', 1)) return type = source_dtype::i8, true;
+  if (is('u', 1)) return type = source_dtype::u8, true;
+  if (is('b', 1)) return type = source_dtype::boolean, true;
+  type = source_dtype::other;
   if (letter == 'U' && bytes <= 63) return tensor.element_bytes = static_cast<std::uint8_t>(4 * bytes), true;
   return is('f', 16) || is('c', 8) || is('c', 16) || is('u', 2) || is('u', 4) || is('u', 8) || letter == 'S';
 }

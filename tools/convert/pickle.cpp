@@ -39,42 +39,42 @@ struct element_name {
 };
 
 constexpr element_name storage_types[] = {
-    {"DoubleStorage", {dtype::f64, 8}},
-    {"FloatStorage", {dtype::f32, 4}},
-    {"HalfStorage", {dtype::f16, 2}},
-    {"BFloat16Storage", {dtype::bf16, 2}},
-    {"LongStorage", {dtype::i64, 8}},
-    {"IntStorage", {dtype::i32, 4}},
-    {"ShortStorage", {dtype::i16, 2}},
-    {"CharStorage", {dtype::i8, 1}},
-    {"ByteStorage", {dtype::u8, 1}},
-    {"BoolStorage", {dtype::boolean, 1}},
-    {"ComplexFloatStorage", {dtype::other, 8}},
-    {"ComplexDoubleStorage", {dtype::other, 16}},
+    {"DoubleStorage", {source_dtype::f64, 8}},
+    {"FloatStorage", {source_dtype::f32, 4}},
+    {"HalfStorage", {source_dtype::f16, 2}},
+    {"BFloat16Storage", {source_dtype::bf16, 2}},
+    {"LongStorage", {source_dtype::i64, 8}},
+    {"IntStorage", {source_dtype::i32, 4}},
+    {"ShortStorage", {source_dtype::i16, 2}},
+    {"CharStorage", {source_dtype::i8, 1}},
+    {"ByteStorage", {source_dtype::u8, 1}},
+    {"BoolStorage", {source_dtype::boolean, 1}},
+    {"ComplexFloatStorage", {source_dtype::other, 8}},
+    {"ComplexDoubleStorage", {source_dtype::other, 16}},
 };
 
 constexpr element_name element_types[] = {
-    {"float64", {dtype::f64, 8}},
-    {"double", {dtype::f64, 8}},
-    {"float32", {dtype::f32, 4}},
-    {"float", {dtype::f32, 4}},
-    {"float16", {dtype::f16, 2}},
-    {"half", {dtype::f16, 2}},
-    {"bfloat16", {dtype::bf16, 2}},
-    {"int64", {dtype::i64, 8}},
-    {"long", {dtype::i64, 8}},
-    {"int32", {dtype::i32, 4}},
-    {"int", {dtype::i32, 4}},
-    {"int16", {dtype::i16, 2}},
-    {"short", {dtype::i16, 2}},
-    {"int8", {dtype::i8, 1}},
-    {"uint8", {dtype::u8, 1}},
-    {"bool", {dtype::boolean, 1}},
-    {"uint16", {dtype::other, 2}},
-    {"uint32", {dtype::other, 4}},
-    {"uint64", {dtype::other, 8}},
-    {"complex64", {dtype::other, 8}},
-    {"complex128", {dtype::other, 16}},
+    {"float64", {source_dtype::f64, 8}},
+    {"double", {source_dtype::f64, 8}},
+    {"float32", {source_dtype::f32, 4}},
+    {"float", {source_dtype::f32, 4}},
+    {"float16", {source_dtype::f16, 2}},
+    {"half", {source_dtype::f16, 2}},
+    {"bfloat16", {source_dtype::bf16, 2}},
+    {"int64", {source_dtype::i64, 8}},
+    {"long", {source_dtype::i64, 8}},
+    {"int32", {source_dtype::i32, 4}},
+    {"int", {source_dtype::i32, 4}},
+    {"int16", {source_dtype::i16, 2}},
+    {"short", {source_dtype::i16, 2}},
+    {"int8", {source_dtype::i8, 1}},
+    {"uint8", {source_dtype::u8, 1}},
+    {"bool", {source_dtype::boolean, 1}},
+    {"uint16", {source_dtype::other, 2}},
+    {"uint32", {source_dtype::other, 4}},
+    {"uint64", {source_dtype::other, 8}},
+    {"complex64", {source_dtype::other, 8}},
+    {"complex128", {source_dtype::other, 16}},
     {"float8_e4m3fn", {}},
     {"float8_e5m2", {}},
     {"float8_e4m3fnuz", {}},
@@ -174,6 +174,15 @@ class reader {
     return p;
   }
 
+  /// The next `size` bytes, at most 8, as an integer: little-endian, without a sign.
+  bool take_number(std::size_t size, std::uint64_t& n) {
+    const std::byte* const p = take(size);
+    if (p == nullptr) return false;
+    n = 0;
+    for (std::size_t i = size; i-- > 0;) n = n << 8 | std::to_integer<std::uint64_t>(p[i]);
+    return true;
+  }
+
   bool push(value v) {
     if (stack_.size() >= max_stack) return fail("its stack grows beyond any checkpoint's");
     stack_.push_back(v);
@@ -189,6 +198,12 @@ class reader {
     value v;
     v.kind = k;
     v.integer = integer;
+    return push(v);
+  }
+  bool push_real(double real) {
+    value v;
+    v.kind = kind::real;
+    v.real = real;
     return push(v);
   }
 
@@ -253,14 +268,14 @@ class reader {
     return true;
   }
 
-  bool push_long(std::size_t length) {
+  /// A signed integer of `length` bytes.
+  bool push_long(std::uint64_t length) {
     if (length > 8) return push_text(kind::big, length);
-    const std::byte* const p = take(length);
-    if (p == nullptr) return false;
-    std::uint64_t bits =
-        length > 0 && (p[length - 1] & std::byte{0x80}) != std::byte{0} ? ~std::uint64_t{0} : 0;
-    for (std::size_t i = length; i-- > 0;) bits = bits << 8 | std::to_integer<std::uint64_t>(p[i]);
-    return push_integer(static_cast<std::int64_t>(bits));
+    std::uint64_t bits = 0;
+    if (!take_number(static_cast<std::size_t>(length), bits)) return false;
+    if (length == 0) return push_integer(0);
+    const int unused = 64 - 8 * static_cast<int>(length);  // bits that take the sign
+    return push_integer(static_cast<std::int64_t>(bits << unused) >> unused);
   }
 
   bool put(std::uint64_t index) {
@@ -347,7 +362,7 @@ class reader {
     }
     if (global.name == "torch.storage.UntypedStorage" || global.name == "torch.UntypedStorage") {
       global.untyped = true;
-      return set(role::storage_type, {dtype::u8, 1});
+      return set(role::storage_type, {source_dtype::u8, 1});
     }
     if (script_classes_ && (module == "__torch__" || module.starts_with("__torch__."))) {
       return set(role::script_class, {});
@@ -482,7 +497,7 @@ class reader {
     }
   }
 
-  bool step(unsigned op);
+  bool step(unsigned opcode);
 
   std::span<const std::byte> bytes_;
   bool script_classes_;
@@ -498,105 +513,104 @@ class reader {
   pickle_data data_;
 };
 
-bool reader::step(unsigned op) {
-  const std::byte* p = nullptr;
-  std::vector<value> items;
-  switch (op) {
-    case 0x80:  // PROTO
-      if ((p = take(1)) == nullptr) return false;
-      return std::to_integer<unsigned>(*p) <= 5 || fail("its protocol is not known");
-    case 0x95:  // FRAME
-      if ((p = take(8)) == nullptr) return false;
-      return load_u64(p) <= bytes_.size() - at_ || fail("it is cut off");
-    case '.':  // STOP
-      stopped_ = true;
-      return need(1) && (marks_.empty() || fail("a mark is left at its end"));
+/// Opcodes by pickletools' names: those that checkpoints of tensors need.
+namespace op {
+enum : unsigned {
+  proto = 0x80, frame = 0x95, stop = '.', mark = '(', pop = '0', pop_mark = '1',
+  none = 'N', new_true = 0x88, new_false = 0x89, bin_int = 'J', bin_int1 = 'K', bin_int2 = 'M', long1 = 0x8a,
+  bin_float = 'G', bin_unicode = 'X', bin_unicode8 = 0x8d, short_bin_unicode = 0x8c, bin_bytes = 'B',
+  bin_bytes8 = 0x8e, short_bin_bytes = 'C', bin_string = 'T', short_bin_string = 'U',
+  empty_tuple = ')', tuple1 = 0x85, tuple2 = 0x86, tuple3 = 0x87, tuple = 't', empty_list = ']', append = 'a',
+  appends = 'e', empty_dict = '}', set_item = 's', set_items = 'u', empty_set = 0x8f, add_items = 0x90,
+  frozen_set = 0x91,
+  bin_put = 'q', long_bin_put = 'r', memoize = 0x94, bin_get = 'h', long_bin_get = 'j',
+  global = 'c', stack_global = 0x93, bin_pers_id = 'Q', reduce = 'R', new_obj = 0x81, build = 'b',
+};
+}  // namespace op
 
-    case '(':  // MARK
+bool reader::step(unsigned opcode) {
+  std::uint64_t n = 0;
+  std::vector<value> items;
+  switch (opcode) {
+    case op::proto: return take_number(1, n) && (n <= 5 || fail("its protocol is not known"));
+    case op::frame: return take_number(8, n) && (n <= bytes_.size() - at_ || fail("it is cut off"));
+    case op::stop: stopped_ = true; return need(1) && (marks_.empty() || fail("a mark is left at its end"));
+
+    case op::mark:
       if (marks_.size() >= max_stack) return fail("its stack grows beyond any checkpoint's");
       marks_.push_back(stack_.size());
       return true;
-    case '0':  // POP
+    case op::pop:
       if (!need(1)) return false;
       pop();
       return true;
-    case '1': return pop_mark(items);  // POP_MARK
+    case op::pop_mark: return pop_mark(items);
 
-    case 'N': return push(value{});                    // NONE
-    case 0x88: return push_integer(1, kind::boolean);  // NEWTRUE
-    case 0x89: return push_integer(0, kind::boolean);  // NEWFALSE
-    case 'J':                                          // BININT
-      return (p = take(4)) != nullptr && push_integer(static_cast<std::int32_t>(load_u32(p)));
-    case 'K': return (p = take(1)) != nullptr && push_integer(std::to_integer<int>(*p));        // BININT1
-    case 'M': return (p = take(2)) != nullptr && push_integer(load_u16(p));                     // BININT2
-    case 0x8a: return (p = take(1)) != nullptr && push_long(std::to_integer<std::size_t>(*p));  // LONG1
-    case 'G': {                                                                                 // BINFLOAT
-      if ((p = take(8)) == nullptr) return false;
-      value v;
-      v.kind = kind::real;
-      v.real = std::bit_cast<double>(__builtin_bswap64(load_u64(p)));
-      return push(v);
-    }
-    case 'X': return (p = take(4)) != nullptr && push_text(kind::text, load_u32(p));   // BINUNICODE
-    case 0x8d: return (p = take(8)) != nullptr && push_text(kind::text, load_u64(p));  // BINUNICODE8
-    case 0x8c:                                                                         // SHORT_BINUNICODE
-      return (p = take(1)) != nullptr && push_text(kind::text, std::to_integer<std::uint64_t>(*p));
-    case 'B': return (p = take(4)) != nullptr && push_text(kind::bytes, load_u32(p));   // BINBYTES
-    case 0x8e: return (p = take(8)) != nullptr && push_text(kind::bytes, load_u64(p));  // BINBYTES8
-    case 'C':                                                                           // SHORT_BINBYTES
-      return (p = take(1)) != nullptr && push_text(kind::bytes, std::to_integer<std::uint64_t>(*p));
-    case 'T': return (p = take(4)) != nullptr && push_string(load_u32(p));  // BINSTRING
-    case 'U':                                                               // SHORT_BINSTRING
-      return (p = take(1)) != nullptr && push_string(std::to_integer<std::uint64_t>(*p));
+    case op::none: return push(value{});
+    case op::new_true: return push_integer(1, kind::boolean);
+    case op::new_false: return push_integer(0, kind::boolean);
+    case op::bin_int: return take_number(4, n) && push_integer(static_cast<std::int32_t>(n));
+    case op::bin_int1: return take_number(1, n) && push_integer(static_cast<std::int64_t>(n));
+    case op::bin_int2: return take_number(2, n) && push_integer(static_cast<std::int64_t>(n));
+    case op::long1: return take_number(1, n) && push_long(n);
+    case op::bin_float: return take_number(8, n) && push_real(std::bit_cast<double>(__builtin_bswap64(n)));
+    case op::bin_unicode: return take_number(4, n) && push_text(kind::text, n);
+    case op::bin_unicode8: return take_number(8, n) && push_text(kind::text, n);
+    case op::short_bin_unicode: return take_number(1, n) && push_text(kind::text, n);
+    case op::bin_bytes: return take_number(4, n) && push_text(kind::bytes, n);
+    case op::bin_bytes8: return take_number(8, n) && push_text(kind::bytes, n);
+    case op::short_bin_bytes: return take_number(1, n) && push_text(kind::bytes, n);
+    case op::bin_string: return take_number(4, n) && push_string(n);
+    case op::short_bin_string: return take_number(1, n) && push_string(n);
 
-    case ')': return push_sequence(kind::tuple, {});                                   // EMPTY_TUPLE
-    case 0x85: return push_top_as_tuple(1);                                            // TUPLE1
-    case 0x86: return push_top_as_tuple(2);                                            // TUPLE2
-    case 0x87: return push_top_as_tuple(3);                                            // TUPLE3
-    case 't': return pop_mark(items) && push_sequence(kind::tuple, std::move(items));  // TUPLE
-    case ']': return push_sequence(kind::list, {});                                    // EMPTY_LIST
-    case 'a': {                                                                        // APPEND
+    case op::empty_tuple: return push_sequence(kind::tuple, {});
+    case op::tuple1: return push_top_as_tuple(1);
+    case op::tuple2: return push_top_as_tuple(2);
+    case op::tuple3: return push_top_as_tuple(3);
+    case op::tuple: return pop_mark(items) && push_sequence(kind::tuple, std::move(items));
+    case op::empty_list: return push_sequence(kind::list, {});
+    case op::append: {
       if (!need(2)) return false;
       const value item = pop();
       return append(stack_.back(), {&item, 1});
     }
-    case 'e': return pop_mark(items) && need(1) && append(stack_.back(), items);  // APPENDS
-    case '}': return push_dict();                                                 // EMPTY_DICT
-    case 's': {                                                                   // SETITEM
+    case op::appends: return pop_mark(items) && need(1) && append(stack_.back(), items);
+    case op::empty_dict: return push_dict();
+    case op::set_item: {
       if (!need(3)) return false;
       const value item = pop(), key = pop();
       const value pair[] = {key, item};
       return set_items(stack_.back(), pair);
     }
-    case 'u': return pop_mark(items) && need(1) && set_items(stack_.back(), items);  // SETITEMS
-    case 0x8f: return push(kind::opaque, 0);                                         // EMPTY_SET
-    case 0x90: return pop_mark(items) && need(1) && append(stack_.back(), items);    // ADDITEMS
-    case 0x91: return pop_mark(items) && push(kind::opaque, 0);                      // FROZENSET
+    case op::set_items: return pop_mark(items) && need(1) && set_items(stack_.back(), items);
+    case op::empty_set: return push(kind::opaque, 0);
+    case op::add_items: return pop_mark(items) && need(1) && append(stack_.back(), items);
+    case op::frozen_set: return pop_mark(items) && push(kind::opaque, 0);
 
-    case 'q': return (p = take(1)) != nullptr && put(std::to_integer<std::uint64_t>(*p));  // BINPUT
-    case 'r': return (p = take(4)) != nullptr && put(load_u32(p));                         // LONG_BINPUT
-    case 0x94: return put(memo_.size());                                                   // MEMOIZE
-    case 'h': return (p = take(1)) != nullptr && get(std::to_integer<std::uint64_t>(*p));  // BINGET
-    case 'j': return (p = take(4)) != nullptr && get(load_u32(p));                         // LONG_BINGET
+    case op::bin_put: return take_number(1, n) && put(n);
+    case op::long_bin_put: return take_number(4, n) && put(n);
+    case op::memoize: return put(memo_.size());
+    case op::bin_get: return take_number(1, n) && get(n);
+    case op::long_bin_get: return take_number(4, n) && get(n);
 
-    case 'c': {  // GLOBAL
+    case op::global: {
       std::string_view module, name;
       return take_line(module) && take_line(name) && push_global(module, name);
     }
-    case 0x93: {  // STACK_GLOBAL
+    case op::stack_global: {
       if (!need(2)) return false;
       const value name = pop(), module = pop();
       if (name.kind != kind::text || module.kind != kind::text) return fail("a name that is no text");
       return push_global(data_.texts[module.number], data_.texts[name.number]);
     }
-    case 'Q': return need(1) && push_persistent();  // BINPERSID
-    case 'R':                                       // REDUCE
-    case 0x81: return call();                       // NEWOBJ
-    case 'b': return build();                       // BUILD
+    case op::bin_pers_id: return need(1) && push_persistent();
+    case op::reduce:
+    case op::new_obj: return call();
+    case op::build: return build();
     default: break;
   }
   constexpr char hex[] = "0123456789abcdef";
-  return fail(std::string("its opcode 0x") + hex[op >> 4] + hex[op & 15] +
+  return fail(std::string("its opcode 0x") + hex[opcode >> 4] + hex[opcode & 15] +
               " is not one that checkpoints of tensors need");
 }
 

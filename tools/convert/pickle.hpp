@@ -53,7 +53,7 @@ struct pickle_value {
 
 /// The element type of a storage or tensor and its size in bytes, which types that we do not read have too.
 struct pickle_element {
-  dtype type = dtype::other;
+  source_dtype type = source_dtype::other;
   std::uint8_t bytes = 1;
 };
 

@@ -15,19 +15,19 @@ using nlohmann::json;
 
 struct element_type {
   std::string_view name;
-  dtype type;
+  source_dtype type;
   std::uint64_t bits;
 };
 
 constexpr element_type element_types[] = {
-    {"F64", dtype::f64, 64},          {"F32", dtype::f32, 32},      {"F16", dtype::f16, 16},
-    {"BF16", dtype::bf16, 16},        {"I64", dtype::i64, 64},      {"I32", dtype::i32, 32},
-    {"I16", dtype::i16, 16},          {"I8", dtype::i8, 8},         {"U8", dtype::u8, 8},
-    {"BOOL", dtype::boolean, 8},      {"U64", dtype::other, 64},    {"U32", dtype::other, 32},
-    {"U16", dtype::other, 16},        {"C64", dtype::other, 64},    {"F8_E4M3", dtype::other, 8},
-    {"F8_E5M2", dtype::other, 8},     {"F8_E8M0", dtype::other, 8}, {"F8_E4M3FNUZ", dtype::other, 8},
-    {"F8_E5M2FNUZ", dtype::other, 8}, {"F6_E2M3", dtype::other, 6}, {"F6_E3M2", dtype::other, 6},
-    {"F4", dtype::other, 4},
+    {"F64", source_dtype::f64, 64},          {"F32", source_dtype::f32, 32},      {"F16", source_dtype::f16, 16},
+    {"BF16", source_dtype::bf16, 16},        {"I64", source_dtype::i64, 64},      {"I32", source_dtype::i32, 32},
+    {"I16", source_dtype::i16, 16},          {"I8", source_dtype::i8, 8},         {"U8", source_dtype::u8, 8},
+    {"BOOL", source_dtype::boolean, 8},      {"U64", source_dtype::other, 64},    {"U32", source_dtype::other, 32},
+    {"U16", source_dtype::other, 16},        {"C64", source_dtype::other, 64},    {"F8_E4M3", source_dtype::other, 8},
+    {"F8_E5M2", source_dtype::other, 8},     {"F8_E8M0", source_dtype::other, 8}, {"F8_E4M3FNUZ", source_dtype::other, 8},
+    {"F8_E5M2FNUZ", source_dtype::other, 8}, {"F6_E2M3", source_dtype::other, 6}, {"F6_E3M2", source_dtype::other, 6},
+    {"F4", source_dtype::other, 4},
 };
 
 constexpr std::uint64_t max_header = 100'000'000;  // as the reference
@@ -80,7 +80,7 @@ outcome<found_tensor> read_entry(const std::string& name, const json& entry, std
     tensor.info.shape.push_back(size.get<std::int64_t>());
   }
   tensor.begin = data + begin;
-  if (element->type != dtype::other) {
+  if (element->type != source_dtype::other) {
     tensor.element_bytes = static_cast<std::uint8_t>(element->bits / 8);
     if (auto placed = place_tensor(tensor, 0, end - begin); !placed) return placed.failure();
   } else {
