@@ -106,9 +106,9 @@ outcome<std::vector<std::uint32_t>> build_double_array(std::vector<double_array_
     const std::string_view key = entries[i].first;
     if (key.empty()) return error{"an empty piece"};
     if (key.find('\0') != std::string_view::npos)
-      return error{"a piece holds a NUL: \"" + printable(key, 60) + "\""};
+      return error{"a piece holds a NUL: " + in_quotes(key)};
     if (i > 0 && entries[i - 1].first == key)
-      return error{"a piece occurs twice: \"" + printable(key, 60) + "\""};
+      return error{"a piece occurs twice: " + in_quotes(key)};
   }
   if (entries.empty()) return std::vector<std::uint32_t>();
 

@@ -85,4 +85,10 @@ inline std::string printable(std::string_view text, std::size_t limit = 100) {
   return out;
 }
 
+inline std::string in_quotes(std::string_view text) {
+  std::string out = "\"";
+  out += printable(text, 60);
+  return out += '"';
+}
+
 }  // namespace ocellus::convert

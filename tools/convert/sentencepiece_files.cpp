@@ -23,8 +23,6 @@ using piece_type = vocabulary::piece_type;
 
 error fail(std::string what) { return error{std::move(what)}; }
 
-std::string in_quotes(std::string_view text) { return "\"" + printable(text, 60) + "\""; }
-
 // ---- protobuf
 
 /// Reads the fields of one protobuf message in order; every length is checked against the message.

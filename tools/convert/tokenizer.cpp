@@ -31,8 +31,6 @@ constexpr std::string_view end_of_word = "</w>";
 
 error fail(std::string what) { return error{std::move(what)}; }
 
-std::string in_quotes(std::string_view text) { return "\"" + printable(text, 60) + "\""; }
-
 /// GPT-2's table: printable letters of Latin-1 stand for themselves, the other bytes for U+0100 and on.
 struct byte_alphabet {
   std::array<std::string, 256> spelling;  // by byte

@@ -59,7 +59,7 @@ outcome<std::vector<added_token>> read_added_tokens(const json& list) {
     const json& id = member(t, "id");
     if (!content.is_string() || !id.is_number_integer()) return error{"an added token lacks its text or id"};
     const auto text = content.get<std::string>();
-    const std::string what = "the added token \"" + printable(text, 60) + "\"";
+    const std::string what = "the added token " + in_quotes(text);
     const auto value = id.get<std::int64_t>();
     if (value < 0 || value >= (1 << 24)) return error{"the id of " + what + " is out of range"};
     if (is_true(member(t, "single_word")))

@@ -24,8 +24,6 @@ constexpr std::string_view blank = ocellus::detail::spm_blank;
 
 error fail(std::string what) { return error{std::move(what)}; }
 
-std::string in_quotes(std::string_view text) { return "\"" + printable(text, 60) + "\""; }
-
 using id_map = std::unordered_map<std::string_view, std::uint32_t>;
 
 /// Everything that goes into the blob's sections.

@@ -21,8 +21,6 @@ constexpr std::size_t most_pieces = 1'000'000;
 
 error fail(std::string what) { return error{std::move(what)}; }
 
-std::string in_quotes(std::string_view text) { return "\"" + printable(text, 60) + "\""; }
-
 /// Lines as Python's text files have them: "\r\n" and "\r" end one too.
 std::vector<std::string_view> lines_of(std::string_view text) {
   std::vector<std::string_view> lines;
