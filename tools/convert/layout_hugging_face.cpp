@@ -4,7 +4,6 @@
 #include "preprocess_settings.hpp"
 
 #include <algorithm>
-#include <cmath>
 
 namespace ocellus::convert {
 
@@ -42,12 +41,7 @@ void add_clip_blocks(plan& p, const std::string& tower, const std::string& sourc
                       from = source + std::to_string(i) + ".";
     const std::string attn = from + "self_attn.";
     p.norm(to + "norm1", from + "layer_norm1", width);
-    p.matrix(to + "attn.qkv.weight", {3 * width, width},
-             {piece{attn + "q_proj.weight", {width, width}}, piece{attn + "k_proj.weight", {width, width}},
-              piece{attn + "v_proj.weight", {width, width}}});
-    p.exact(to + "attn.qkv.bias", {3 * width},
-            {piece{attn + "q_proj.bias", {width}}, piece{attn + "k_proj.bias", {width}},
-             piece{attn + "v_proj.bias", {width}}});
+    p.stacked_linear(to + "attn.qkv", {attn + "q_proj", attn + "k_proj", attn + "v_proj"}, width, width);
     p.linear(to + "attn.proj", attn + "out_proj", width, width);
     p.norm(to + "norm2", from + "layer_norm2", width);
     p.linear(to + "mlp.fc1", from + "mlp.fc1", e.mlp, width);
@@ -66,14 +60,6 @@ void add_text(plan& p, const std::string& from, const std::string& projection, b
   add_clip_blocks(p, "text.", from + "encoder.layers.", t.encoder);
   p.norm("text.norm", from + "final_layer_norm", width);
   if (!projection.empty()) p.linear("text.proj", projection, t.embed, width, bias);
-}
-
-void add_patches(plan& p, const std::string& source, bool bias) {
-  const vision_config& v = p.config().vision;
-  const std::int64_t width = v.encoder.width, patch = v.patch;
-  p.matrix("vision.patch_embed.weight", {width, patch * patch * 3},
-           piece{source + ".weight", {width, 3, patch, patch}}.convolution());
-  if (bias) p.exact("vision.patch_embed.bias", {width}, piece{source + ".bias", {width}});
 }
 
 void read_image(const settings& s, vision_config& v, int image, int patch) {
@@ -119,70 +105,80 @@ towers find_towers(plan& p, const std::string& model_type) {
   return t;
 }
 
+int read_pad_id(const settings& s) {
+  return std::max(s.optional_integer("pad_token_id", -1, INT32_MAX - 1).value_or(1), 0);
+}
+
+/// E of a tower: of both, or of the one that a file holds, whose projection may be missing.
+int read_embed(const settings& s, std::optional<int> of_both, bool projected, int width) {
+  if (of_both) return *of_both;
+  return projected ? s.integer("projection_dim", 512, 1, max_width, "embed") : width;
+}
+
+void read_clip_vision(plan& p, const settings& s, const std::string& from, std::optional<int> embed_of_both,
+                      const nlohmann::json* pre, const std::string& pre_name) {
+  vision_config& v = p.config().vision;
+  v.kind = vision_kind::vit;
+  v.pool = pooling::cls;
+  v.class_token = v.pre_norm = 1;
+  read_encoder(s, "vision.", {768, 3072, 12, 12, "quick_gelu", 1e-5}, v.encoder);
+  read_image(s, v, 224, 32);
+  v.final_eps = v.encoder.eps;
+  p.note_switch("vision.pool", "class token", "fixed by CLIPVisionModel");
+  const bool projected = embed_of_both || p.has("visual_projection.weight");
+  v.embed = read_embed(s, embed_of_both, projected, v.encoder.width);
+  const std::int64_t width = v.encoder.width, tokens = std::int64_t{v.grid_h} * v.grid_w + 1;
+  p.ignore_suffix(".position_ids");
+  add_patch_embed(p, from + "embeddings.patch_embedding", false);
+  p.exact("vision.class_token", {width}, piece{from + "embeddings.class_embedding", {width}});
+  p.exact("vision.positions", {tokens, width},
+          piece{from + "embeddings.position_embedding.weight", {tokens, width}});
+  p.norm("vision.pre_norm", from + "pre_layrnorm", width);  // spelt so in the reference
+  add_clip_blocks(p, "vision.", from + "encoder.layers.", v.encoder);
+  p.norm("vision.norm", from + "post_layernorm", width);
+  if (projected) p.linear("vision.proj", "visual_projection", v.embed, width, false);
+  processor_defaults d;
+  d.size = d.crop = v.image_h;
+  read_hf_preprocessor(p, pre, pre_name, d);
+}
+
+void read_clip_text(plan& p, const settings& s, const std::string& from, std::optional<int> embed_of_both) {
+  text_config& t = p.config().text;
+  t.present = 1;
+  read_encoder(s, "text.", {512, 2048, 12, 8, "quick_gelu", 1e-5}, t.encoder);
+  t.encoder.causal = 1;
+  t.final_eps = t.encoder.eps;
+  p.note_switch("text.causal", "true", "fixed by CLIPTextModel");
+  t.vocab = s.integer("vocab_size", 49408, 1, 1 << 22, "text.vocab");
+  t.context = s.integer("max_position_embeddings", 77, 1, 8192, "text.context");
+  t.pad_id = read_pad_id(s);
+  // Configurations from before transformers 4.31 say 2, which is wrong and stands for "at the highest id".
+  t.eos_id = s.integer("eos_token_id", 49407, 0, INT32_MAX - 1);
+  t.pool = t.eos_id == 2 ? pooling::argmax : pooling::eos;
+  s.note("text.pool", t.pool == pooling::argmax ? "at the highest id" : "at the first id " + std::to_string(t.eos_id),
+         "eos_token_id");
+  if (t.pool == pooling::eos && t.eos_id >= t.vocab)
+    s.fail("eos_token_id", "is " + std::to_string(t.eos_id) + ", outside of the vocabulary");
+  const bool projected = embed_of_both || p.has("text_projection.weight");
+  t.embed = read_embed(s, embed_of_both, projected, t.encoder.width);
+  add_text(p, from, projected ? "text_projection" : "", false);
+  p.model().tokenizer = {.style = text_style::clip_hf, .cleaning = {}, .context = t.context, .vocab_size = t.vocab};
+}
+
 void read_clip(plan& p, const settings& root, const std::string& model_type, const nlohmann::json* pre,
                const std::string& pre_name) {
-  model_config& m = p.config();
   const bool single = model_type != "clip";
   const towers have = find_towers(p, model_type);
-  const int top_embed = single ? 0 : root.integer("projection_dim", 512, 1, max_width, "embed");
-  if (have.vision) {
-    const settings s =
-        single ? root : tower_settings(root, "vision_config", "vision_config_dict", "CLIPVisionConfig");
-    vision_config& v = m.vision;
-    v.kind = vision_kind::vit;
-    v.pool = pooling::cls;
-    v.class_token = v.pre_norm = 1;
-    read_encoder(s, "vision.", {768, 3072, 12, 12, "quick_gelu", 1e-5}, v.encoder);
-    read_image(s, v, 224, 32);
-    v.final_eps = v.encoder.eps;
-    p.note_switch("vision.pool", "class token", "fixed by CLIPVisionModel");
-    const bool projected = !single || p.has("visual_projection.weight");
-    v.embed = single ? (projected ? s.integer("projection_dim", 512, 1, max_width, "embed") : v.encoder.width)
-                     : top_embed;
-    const std::int64_t width = v.encoder.width, tokens = std::int64_t{v.grid_h} * v.grid_w + 1;
-    const std::string& from = have.vision_names;
-    p.ignore_suffix(".position_ids");
-    add_patches(p, from + "embeddings.patch_embedding", false);
-    p.exact("vision.class_token", {width}, piece{from + "embeddings.class_embedding", {width}});
-    p.exact("vision.positions", {tokens, width},
-            piece{from + "embeddings.position_embedding.weight", {tokens, width}});
-    p.norm("vision.pre_norm", from + "pre_layrnorm", width);  // spelt so in the reference
-    add_clip_blocks(p, "vision.", from + "encoder.layers.", v.encoder);
-    p.norm("vision.norm", from + "post_layernorm", width);
-    if (projected) p.linear("vision.proj", "visual_projection", v.embed, width, false);
-    processor_defaults d;
-    d.size = d.crop = v.image_h;
-    read_hf_preprocessor(p, pre, pre_name, d);
-  }
-  if (have.text) {
-    const settings s =
-        single ? root : tower_settings(root, "text_config", "text_config_dict", "CLIPTextConfig");
-    text_config& t = m.text;
-    t.present = 1;
-    read_encoder(s, "text.", {512, 2048, 12, 8, "quick_gelu", 1e-5}, t.encoder);
-    t.encoder.causal = 1;
-    t.final_eps = t.encoder.eps;
-    p.note_switch("text.causal", "true", "fixed by CLIPTextModel");
-    t.vocab = s.integer("vocab_size", 49408, 1, 1 << 22, "text.vocab");
-    t.context = s.integer("max_position_embeddings", 77, 1, 8192, "text.context");
-    t.pad_id = std::max(s.optional_integer("pad_token_id", -1, INT32_MAX - 1).value_or(1), 0);
-    // Configurations from before transformers 4.31 say 2, which is wrong and stands for "at the highest id".
-    t.eos_id = s.integer("eos_token_id", 49407, 0, INT32_MAX - 1);
-    t.pool = t.eos_id == 2 ? pooling::argmax : pooling::eos;
-    s.note("text.pool",
-           t.pool == pooling::argmax ? "at the highest id" : "at the first id " + std::to_string(t.eos_id),
-           "eos_token_id");
-    if (t.pool == pooling::eos && t.eos_id >= t.vocab)
-      s.fail("eos_token_id", "is " + std::to_string(t.eos_id) + ", outside of the vocabulary");
-    const bool projected = !single || p.has("text_projection.weight");
-    t.embed = single ? (projected ? s.integer("projection_dim", 512, 1, max_width, "embed") : t.encoder.width)
-                     : top_embed;
-    add_text(p, have.text_names, projected ? "text_projection" : "", false);
-    p.model().tokenizer = {
-        .style = text_style::clip_hf, .cleaning = {}, .context = t.context, .vocab_size = t.vocab};
-  }
+  std::optional<int> embed;
+  if (!single) embed = root.integer("projection_dim", 512, 1, max_width, "embed");
+  if (have.vision)
+    read_clip_vision(p, single ? root : tower_settings(root, "vision_config", "vision_config_dict", "CLIPVisionConfig"),
+                     have.vision_names, embed, pre, pre_name);
+  if (have.text)
+    read_clip_text(p, single ? root : tower_settings(root, "text_config", "text_config_dict", "CLIPTextConfig"),
+                   have.text_names, embed);
   if (have.vision && have.text) read_logit_scale(p, "logit_scale", "");
-  m.score = score_kind::softmax;
+  p.config().score = score_kind::softmax;
 }
 
 /// SigLIP's attention pooling: one learned query over all tokens, then x + MLP(norm(x)).
@@ -202,96 +198,106 @@ void add_map_head(plan& p, const std::string& from) {
   p.linear("vision.map.fc2", from + "mlp.fc2", width, v.map_mlp);
 }
 
+/// NaFlex: any size, of which the positions are resized.
+void read_naflex_image(plan& p, const settings& s) {
+  vision_config& v = p.config().vision;
+  if (s.integer("num_channels", 3, 1, 64) != 3) s.fail("num_channels", "is not 3");
+  const int patch = s.integer("patch_size", 16, 1, 256, "vision.patch");
+  const int patches = s.integer("num_patches", 256, 1, 1 << 20, "vision.positions");
+  const int grid = square_side(p, patches, s.file() + ": " + s.path() + "num_patches");
+  set_image(v, grid * patch, grid * patch, patch);
+  v.naflex = 1;
+  v.positions = position_resize::bilinear_antialias;
+  p.note_switch("vision.position_resize", "bilinear with antialias", "fixed by Siglip2VisionEmbeddings");
+}
+
+void read_siglip_vision(plan& p, const settings& s, const std::string& from, bool naflex, const nlohmann::json* pre,
+                        const std::string& pre_name) {
+  vision_config& v = p.config().vision;
+  v.kind = vision_kind::vit;
+  read_encoder(s, "vision.", {768, 3072, 12, 12, "gelu_pytorch_tanh", 1e-6}, v.encoder);
+  v.final_eps = v.encoder.eps;
+  v.norm_before_pool = 1;
+  if (naflex) {
+    read_naflex_image(p, s);
+  } else {
+    read_image(s, v, 224, 16);
+  }
+  const std::int64_t width = v.encoder.width, tokens = std::int64_t{v.grid_h} * v.grid_w, patch = v.patch;
+  p.ignore_suffix(".position_ids");
+  if (naflex) {
+    // A linear layer over patches that lie as [row, column, channel] already.
+    p.linear("vision.patch_embed", from + "embeddings.patch_embedding", width, patch * patch * 3);
+  } else {
+    add_patch_embed(p, from + "embeddings.patch_embedding", true);
+  }
+  p.exact("vision.positions", {tokens, width},
+          piece{from + "embeddings.position_embedding.weight", {tokens, width}});
+  add_clip_blocks(p, "vision.", from + "encoder.layers.", v.encoder);
+  p.norm("vision.norm", from + "post_layernorm", width);
+  if (s.flag("vision_use_head", true)) {
+    v.pool = pooling::map;
+    v.map_heads = v.encoder.heads;
+    v.map_mlp = v.encoder.mlp;
+    v.map_act = v.encoder.act;
+    add_map_head(p, from + "head.");
+    s.note("vision.pool", "MAP head", "vision_use_head");
+  } else {
+    v.pool = pooling::none;
+    s.fail("vision_use_head", "is false: without its head the model has no embedding of an image");
+  }
+  v.embed = v.encoder.width;
+  preprocess_config& c = p.config().preprocess;
+  if (naflex) c.patch = v.patch;
+  read_hf_preprocessor(p, pre, pre_name,
+                       {.name = naflex ? "Siglip2ImageProcessor" : "SiglipImageProcessor",
+                        .square = true,
+                        .center_crop = false,
+                        .naflex = naflex,
+                        .filter = naflex ? resize_filter::bilinear : resize_filter::bicubic,
+                        .mean = {0.5f, 0.5f, 0.5f},
+                        .std = {0.5f, 0.5f, 0.5f},
+                        .size = v.image_h,
+                        .crop = 0});
+  if (naflex && c.patch != v.patch)
+    p.fail(pre_name + ": patch_size is " + std::to_string(c.patch) + ", the model's is " + std::to_string(v.patch));
+}
+
+void read_siglip_text(plan& p, const settings& s, const std::string& from) {
+  text_config& t = p.config().text;
+  t.present = 1;
+  read_encoder(s, "text.", {768, 3072, 12, 12, "gelu_pytorch_tanh", 1e-6}, t.encoder);
+  t.final_eps = t.encoder.eps;
+  t.pool = pooling::last;
+  t.vocab = s.integer("vocab_size", 32000, 1, 1 << 22, "text.vocab");
+  t.context = s.integer("max_position_embeddings", 64, 1, 8192, "text.context");
+  t.pad_id = read_pad_id(s);
+  t.embed = t.encoder.width;
+  if (s.has("projection_size")) t.embed = s.integer("projection_size", {}, 1, max_width);
+  s.note("embed", std::to_string(t.embed), "projection_size");
+  p.note_switch("text.causal", "false", "fixed by SiglipTextModel");
+  p.note_switch("text.pool", "last position", "fixed by SiglipTextModel");
+  add_text(p, from, from + "head", true);
+  p.model().tokenizer = {.style = {}, .cleaning = {}, .context = t.context, .vocab_size = t.vocab};
+  const vision_config& v = p.config().vision;
+  if (v.kind != vision_kind::none && p.ok() && v.embed != t.embed)
+    s.fail("projection_size", "is " + std::to_string(t.embed) + ", images have " + std::to_string(v.embed));
+}
+
 void read_siglip(plan& p, const settings& root, const std::string& model_type, const nlohmann::json* pre,
                  const std::string& pre_name) {
-  model_config& m = p.config();
   const bool naflex = model_type.starts_with("siglip2"),
              single = model_type != "siglip" && model_type != "siglip2";
   const towers have = find_towers(p, model_type);
-  if (have.vision) {
-    const settings s =
-        single ? root : root.child("vision_config", naflex ? "Siglip2VisionConfig" : "SiglipVisionConfig");
-    vision_config& v = m.vision;
-    v.kind = vision_kind::vit;
-    read_encoder(s, "vision.", {768, 3072, 12, 12, "gelu_pytorch_tanh", 1e-6}, v.encoder);
-    v.final_eps = v.encoder.eps;
-    v.norm_before_pool = 1;
-    if (naflex) {
-      if (s.integer("num_channels", 3, 1, 64) != 3) s.fail("num_channels", "is not 3");
-      const int patch = s.integer("patch_size", 16, 1, 256, "vision.patch");
-      const int patches = s.integer("num_patches", 256, 1, 1 << 20, "vision.positions");
-      const int grid = square_side(p, patches, s.file() + ": " + s.path() + "num_patches");
-      set_image(v, grid * patch, grid * patch, patch);
-      v.naflex = 1;
-      v.positions = position_resize::bilinear_antialias;
-      p.note_switch("vision.position_resize", "bilinear with antialias", "fixed by Siglip2VisionEmbeddings");
-    } else {
-      read_image(s, v, 224, 16);
-    }
-    const std::int64_t width = v.encoder.width, tokens = std::int64_t{v.grid_h} * v.grid_w, patch = v.patch;
-    const std::string& from = have.vision_names;
-    p.ignore_suffix(".position_ids");
-    if (naflex) {
-      // A linear layer over patches that lie as [row, column, channel] already.
-      p.linear("vision.patch_embed", from + "embeddings.patch_embedding", width, patch * patch * 3);
-    } else {
-      add_patches(p, from + "embeddings.patch_embedding", true);
-    }
-    p.exact("vision.positions", {tokens, width},
-            piece{from + "embeddings.position_embedding.weight", {tokens, width}});
-    add_clip_blocks(p, "vision.", from + "encoder.layers.", v.encoder);
-    p.norm("vision.norm", from + "post_layernorm", width);
-    if (s.flag("vision_use_head", true)) {
-      v.pool = pooling::map;
-      v.map_heads = v.encoder.heads;
-      v.map_mlp = v.encoder.mlp;
-      v.map_act = v.encoder.act;
-      add_map_head(p, from + "head.");
-      s.note("vision.pool", "MAP head", "vision_use_head");
-    } else {
-      v.pool = pooling::none;
-      s.fail("vision_use_head", "is false: without its head the model has no embedding of an image");
-    }
-    v.embed = v.encoder.width;
-    processor_defaults d{.name = naflex ? "Siglip2ImageProcessor" : "SiglipImageProcessor",
-                         .square = true,
-                         .center_crop = false,
-                         .naflex = naflex,
-                         .filter = naflex ? resize_filter::bilinear : resize_filter::bicubic,
-                         .mean = {0.5f, 0.5f, 0.5f},
-                         .std = {0.5f, 0.5f, 0.5f},
-                         .size = v.image_h,
-                         .crop = 0};
-    if (naflex) m.preprocess.patch = v.patch;
-    read_hf_preprocessor(p, pre, pre_name, d);
-    if (naflex && m.preprocess.patch != v.patch)
-      p.fail(pre_name + ": patch_size is " + std::to_string(m.preprocess.patch) + ", the model's is " +
-             std::to_string(v.patch));
-  }
-  if (have.text) {
-    const settings s =
-        single ? root : root.child("text_config", naflex ? "Siglip2TextConfig" : "SiglipTextConfig");
-    text_config& t = m.text;
-    t.present = 1;
-    read_encoder(s, "text.", {768, 3072, 12, 12, "gelu_pytorch_tanh", 1e-6}, t.encoder);
-    t.final_eps = t.encoder.eps;
-    t.pool = pooling::last;
-    t.vocab = s.integer("vocab_size", 32000, 1, 1 << 22, "text.vocab");
-    t.context = s.integer("max_position_embeddings", 64, 1, 8192, "text.context");
-    t.pad_id = std::max(s.optional_integer("pad_token_id", -1, INT32_MAX - 1).value_or(1), 0);
-    t.embed = t.encoder.width;
-    if (s.has("projection_size")) t.embed = s.integer("projection_size", {}, 1, max_width);
-    s.note("embed", std::to_string(t.embed), "projection_size");
-    p.note_switch("text.causal", "false", "fixed by SiglipTextModel");
-    p.note_switch("text.pool", "last position", "fixed by SiglipTextModel");
-    add_text(p, have.text_names, have.text_names + "head", true);
-    p.model().tokenizer = {.style = {}, .cleaning = {}, .context = t.context, .vocab_size = t.vocab};
-    if (have.vision && p.ok() && m.vision.embed != t.embed)
-      s.fail("projection_size",
-             "is " + std::to_string(t.embed) + ", images have " + std::to_string(m.vision.embed));
-  }
+  if (have.vision)
+    read_siglip_vision(
+        p, single ? root : root.child("vision_config", naflex ? "Siglip2VisionConfig" : "SiglipVisionConfig"),
+        have.vision_names, naflex, pre, pre_name);
+  if (have.text)
+    read_siglip_text(p, single ? root : root.child("text_config", naflex ? "Siglip2TextConfig" : "SiglipTextConfig"),
+                     have.text_names);
   if (have.vision && have.text) read_logit_scale(p, "logit_scale", "logit_bias");
-  m.score = score_kind::sigmoid;
+  p.config().score = score_kind::sigmoid;
 }
 
 void read_class_names(plan& p, const settings& root, int classes) {
@@ -302,6 +308,46 @@ void read_class_names(plan& p, const settings& root, int classes) {
     if (at == names->end() || !at->is_string()) return p.model().class_names.clear();
     p.model().class_names.push_back(printable_utf8(at->get<std::string>()));
   }
+}
+
+/// A block of ViT or DINOv2, `to` and `from` with its number and a dot.
+void add_vit_block(plan& p, const std::string& to, const std::string& from, bool dino, bool qkv_bias) {
+  const encoder_config& e = p.config().vision.encoder;
+  const std::int64_t width = e.width, hidden = e.mlp;
+  const std::string attn = from + "attention.attention.";
+  const std::string scale1 = dino ? from + "layer_scale1.lambda1" : "",
+                    scale2 = dino ? from + "layer_scale2.lambda1" : "";
+  p.norm(to + "norm1", from + (dino ? "norm1" : "layernorm_before"), width);
+  p.stacked_linear(to + "attn.qkv", {attn + "query", attn + "key", attn + "value"}, width, width, qkv_bias);
+  p.linear(to + "attn.proj", from + "attention.output.dense", width, width, true, scale1);
+  p.norm(to + "norm2", from + (dino ? "norm2" : "layernorm_after"), width);
+  std::string fc1 = from + (dino ? "mlp.fc1" : "intermediate.dense"), fc2 = from + (dino ? "mlp.fc2" : "output.dense");
+  if (e.gated == 0) {
+    p.linear(to + "mlp.fc1", fc1, hidden, width);
+  } else if (p.has(from + "mlp.weights_in.weight")) {
+    p.linear(to + "mlp.fc1", from + "mlp.weights_in", 2 * hidden, width);
+    fc2 = from + "mlp.weights_out";
+  } else {
+    p.stacked_linear(to + "mlp.fc1", {from + "mlp.gate_proj", from + "mlp.up_proj"}, hidden, width);
+    fc2 = from + "mlp.down_proj";
+  }
+  p.linear(to + "mlp.fc2", fc2, width, hidden, true, scale2);
+}
+
+processor_defaults plain_vit_processor(bool dino, int image) {
+  if (dino)
+    return {.name = "BitImageProcessor as DINOv2 has it",
+            .mean = {0.485f, 0.456f, 0.406f},
+            .std = {0.229f, 0.224f, 0.225f},
+            .size = image * 256 / 224,
+            .crop = image};
+  return {.name = "ViTImageProcessor",
+          .square = true,
+          .center_crop = false,
+          .filter = resize_filter::bilinear,
+          .mean = {0.5f, 0.5f, 0.5f},
+          .std = {0.5f, 0.5f, 0.5f},
+          .size = image};
 }
 
 /// ViT and DINOv2 share their embeddings and the names of their attention.
@@ -343,7 +389,7 @@ void read_plain_vit(plan& p, const settings& root, const std::string& model_type
 
   const std::int64_t width = e.width, tokens = std::int64_t{v.grid_h} * v.grid_w + 1;
   const std::string embeddings = prefix + "embeddings.";
-  add_patches(p, embeddings + "patch_embeddings.projection", true);
+  add_patch_embed(p, embeddings + "patch_embeddings.projection", true);
   p.exact("vision.class_token", {width}, piece{embeddings + "cls_token", {width}});
   if (v.registers != 0)
     p.exact("vision.registers", {v.registers, width},
@@ -352,45 +398,8 @@ void read_plain_vit(plan& p, const settings& root, const std::string& model_type
     p.ignore(embeddings + "register_tokens");  // [1, 0, C]
   p.exact("vision.positions", {tokens, width}, piece{embeddings + "position_embeddings", {tokens, width}});
   for (int i = 0; i < e.layers && p.ok(); i++) {
-    const std::string to = "vision.blocks." + std::to_string(i) + ".";
-    const std::string from = prefix + "encoder.layer." + std::to_string(i) + ".",
-                      attn = from + "attention.attention.";
-    const std::string scale1 = dino ? from + "layer_scale1.lambda1" : "",
-                      scale2 = dino ? from + "layer_scale2.lambda1" : "";
-    const std::string fc1 = from + (dino ? "mlp.fc1" : "intermediate.dense"),
-                      fc2 = from + (dino ? "mlp.fc2" : "output.dense");
-    p.norm(to + "norm1", from + (dino ? "norm1" : "layernorm_before"), width);
-    p.matrix(to + "attn.qkv.weight", {3 * width, width},
-             {piece{attn + "query.weight", {width, width}}, piece{attn + "key.weight", {width, width}},
-              piece{attn + "value.weight", {width, width}}});
-    if (qkv_bias)
-      p.exact(to + "attn.qkv.bias", {3 * width},
-              {piece{attn + "query.bias", {width}}, piece{attn + "key.bias", {width}},
-               piece{attn + "value.bias", {width}}});
-    p.matrix(to + "attn.proj.weight", {width, width},
-             piece{from + "attention.output.dense.weight", {width, width}}.times(scale1));
-    p.exact(to + "attn.proj.bias", {width},
-            piece{from + "attention.output.dense.bias", {width}}.times(scale1));
-    p.norm(to + "norm2", from + (dino ? "norm2" : "layernorm_after"), width);
-    if (e.gated != 0) {
-      const bool fused = p.has(from + "mlp.weights_in.weight");
-      const std::string out = from + (fused ? "mlp.weights_out" : "mlp.down_proj");
-      if (fused) {
-        p.linear(to + "mlp.fc1", from + "mlp.weights_in", 2 * std::int64_t{e.mlp}, width);
-      } else {
-        const std::string gate = from + "mlp.gate_proj", up = from + "mlp.up_proj";
-        p.matrix(to + "mlp.fc1.weight", {2 * std::int64_t{e.mlp}, width},
-                 {piece{gate + ".weight", {e.mlp, width}}, piece{up + ".weight", {e.mlp, width}}});
-        p.exact(to + "mlp.fc1.bias", {2 * std::int64_t{e.mlp}},
-                {piece{gate + ".bias", {e.mlp}}, piece{up + ".bias", {e.mlp}}});
-      }
-      p.matrix(to + "mlp.fc2.weight", {width, e.mlp}, piece{out + ".weight", {width, e.mlp}}.times(scale2));
-      p.exact(to + "mlp.fc2.bias", {width}, piece{out + ".bias", {width}}.times(scale2));
-    } else {
-      p.linear(to + "mlp.fc1", fc1, e.mlp, width);
-      p.matrix(to + "mlp.fc2.weight", {width, e.mlp}, piece{fc2 + ".weight", {width, e.mlp}}.times(scale2));
-      p.exact(to + "mlp.fc2.bias", {width}, piece{fc2 + ".bias", {width}}.times(scale2));
-    }
+    const std::string number = std::to_string(i) + ".";
+    add_vit_block(p, "vision.blocks." + number, prefix + "encoder.layer." + number, dino, qkv_bias);
   }
   p.norm("vision.norm", prefix + "layernorm", width);
   m.score = score_kind::logits;
@@ -400,23 +409,7 @@ void read_plain_vit(plan& p, const settings& root, const std::string& model_type
     read_class_names(p, root, v.classes);
   }
 
-  processor_defaults d;
-  d.name = dino ? "BitImageProcessor as DINOv2 has it" : "ViTImageProcessor";
-  if (dino) {
-    const float mean[3] = {0.485f, 0.456f, 0.406f}, std[3] = {0.229f, 0.224f, 0.225f};
-    std::copy_n(mean, 3, d.mean);
-    std::copy_n(std, 3, d.std);
-    d.crop = v.image_h;
-    d.size = v.image_h * 256 / 224;
-  } else {
-    d.square = true;
-    d.center_crop = false;
-    d.filter = resize_filter::bilinear;
-    for (float& x : d.mean) x = 0.5f;
-    for (float& x : d.std) x = 0.5f;
-    d.size = v.image_h;
-  }
-  read_hf_preprocessor(p, pre, pre_name, d);
+  read_hf_preprocessor(p, pre, pre_name, plain_vit_processor(dino, v.image_h));
   // The pictures that the processor makes need not have the size that the positions were trained for.
   const preprocess_config& c = m.preprocess;
   if (v.positions != position_resize::none && c.resize != resize_mode::none &&
@@ -427,28 +420,6 @@ void read_plain_vit(plan& p, const settings& root, const std::string& model_type
 }
 
 }  // namespace
-
-void add_map_queries(plan& p, const piece& q, const piece& q_bias, const piece& probe, const piece& k,
-                     const piece& k_bias) {
-  const std::int64_t width = p.config().vision.encoder.width, heads = p.config().vision.map_heads;
-  if (heads < 1 || width % heads != 0)
-    return p.fail("tensor " + probe.name + ": its width " + std::to_string(width) + " is no multiple of the MAP head's " +
-                  std::to_string(heads) + " heads");
-  p.computed("vision.map.queries", storage::exact, {heads, width}, {q, q_bias, probe, k, k_bias},
-             [heads](const std::vector<std::vector<float>>& in, std::vector<float>& out) {
-               const std::size_t n = in[1].size(), d = n / static_cast<std::size_t>(heads);
-               std::vector<double> sums(out.size());
-               for (std::size_t i = 0; i < n; i++) {
-                 double query = static_cast<double>(in[1][i]);
-                 for (std::size_t j = 0; j < n; j++)
-                   query += static_cast<double>(in[0][i * n + j]) * static_cast<double>(in[2][j]);
-                 for (std::size_t j = 0; j < n; j++)
-                   sums[i / d * n + j] += query * static_cast<double>(in[3][i * n + j]);
-                 sums[i / d * n] += 0 * static_cast<double>(in[4][i]);  // NaN and infinity come through
-               }
-               for (std::size_t i = 0; i < out.size(); i++) out[i] = static_cast<float>(sums[i]);
-             });
-}
 
 outcome<model_source> read_hugging_face(const checkpoint& file, const nlohmann::json& config,
                                         const std::string& name, const nlohmann::json* pre,

@@ -104,15 +104,7 @@ void read_native_vit(plan& p, const settings& s, bool quick_gelu, const std::str
 
   if (pruned) read_pruned(p, "vision", "visual.transformer.resblocks.", p.dim("visual.conv1.weight", 0), e);
 
-  const std::int64_t width = e.width, tokens = std::int64_t{v.grid_h} * v.grid_w + 1, patch = v.patch;
-  p.matrix("vision.patch_embed.weight", {width, patch * patch * 3},
-           piece{"visual.conv1.weight", {width, 3, patch, patch}}.convolution());
-  p.exact("vision.class_token", {width}, piece{"visual.class_embedding", {width}});
-  p.exact("vision.positions", {tokens, width}, piece{"visual.positional_embedding", {tokens, width}});
-  if (v.pre_norm != 0) p.norm("vision.pre_norm", "visual.ln_pre", width);
-  add_resblocks(p, "vision.", "visual.transformer.resblocks.", e);
-  p.norm("vision.norm", "visual.ln_post", width);
-  p.matrix("vision.proj.weight", {v.embed, width}, piece{"visual.proj", {width, v.embed}}.transposed());
+  add_clip_vit(p);
 }
 
 void read_resnet(plan& p, const settings& s) {
@@ -146,9 +138,7 @@ void read_timm_tower(plan& p, const settings& s) {
   const std::string pool = s.text("timm_pool", "avg"),
                     proj = s.text("timm_proj",
                                   s.has("timm_proj") || !s.object().contains("timm_proj") ? "linear" : "");
-  if (pool == "token") o.pool = pooling::cls;
-  if (pool == "avg") o.pool = pooling::avg;
-  if (pool == "map") o.pool = pooling::map;
+  o.pool = timm_pooling(pool);
   o.pool_origin = s.origin("timm_pool");
   if (!o.pool && (!pool.empty() || proj.empty() || proj == "none"))
     return s.fail("timm_pool", "is \"" + printable(pool) + "\": ocellus knows token, avg and map");

@@ -3,74 +3,34 @@
 // shapes.
 #include "layouts.hpp"
 
-#include <cmath>
+#include <algorithm>
 
 namespace ocellus::convert {
 
 using namespace ocellus;
-
-int square_side(plan& p, std::int64_t rows, const std::string& what) {
-  if (rows < 1 || rows > (1 << 20)) {
-    p.fail(what + " has no rows for patches");
-    return 1;
-  }
-  const int side = static_cast<int>(std::lround(std::sqrt(static_cast<double>(rows))));
-  if (static_cast<std::int64_t>(side) * side != rows)
-    p.fail(what + " has " + std::to_string(rows) + " rows for patches, which make no square grid");
-  return side;
-}
-
-void set_image(vision_config& v, int height, int width, int patch) {
-  v.patch = patch;
-  v.image_h = height;
-  v.image_w = width;
-  v.grid_h = height / patch;
-  v.grid_w = width / patch;
-}
-
-void read_logit_scale(plan& p, const std::string& scale, const std::string& bias) {
-  const double log_scale = p.scalar(scale);
-  // exp(7) is 1097: trained scales are clamped at 100 (ln 100 = 4.6); beyond 20 the softmax has lost its
-  // meaning.
-  if (!(log_scale > -20 && log_scale < 20))
-    p.fail("tensor " + printable(scale) + " is " + std::to_string(log_scale) +
-           ", which is no logarithm of a scale");
-  p.config().logit_scale = static_cast<float>(std::exp(log_scale));
-  p.note_switch("logit_scale", std::to_string(p.config().logit_scale), "exp of tensor " + scale);
-  if (p.has(bias)) {
-    p.config().logit_bias = static_cast<float>(p.scalar(bias));
-    p.note_switch("logit_bias", std::to_string(p.config().logit_bias), "tensor " + bias);
-  }
-}
 
 void add_resblocks(plan& p, const std::string& tower, const std::string& source, const encoder_config& e) {
   const std::int64_t width = e.width;
   for (int i = 0; i < e.layers && p.ok(); i++) {
     const std::string to = tower + "blocks." + std::to_string(i) + ".",
                       from = source + std::to_string(i) + ".";
-    const auto scaled = [&](piece part, const std::string& gain) {
-      return p.has(gain) ? part.times(gain) : part;
-    };
-    const std::string proj = from + "attn.out_proj.weight", fc2 = from + "mlp.c_proj.weight";
-    const bool attends = e.uneven == 0 || p.has(proj), feeds = e.uneven == 0 || p.has(fc2);
-    const std::int64_t inner = e.uneven != 0 && attends ? p.dim(proj, 1) : std::int64_t{e.heads} * e.head_width,
-                       mlp = e.uneven != 0 && feeds ? p.dim(fc2, 1) : e.mlp;
+    const auto if_there = [&](const std::string& gain) { return p.has(gain) ? gain : std::string(); };
+    const std::string proj = from + "attn.out_proj", fc2 = from + "mlp.c_proj";
+    const bool attends = e.uneven == 0 || p.has(proj + ".weight"), feeds = e.uneven == 0 || p.has(fc2 + ".weight");
+    const std::int64_t inner = e.uneven != 0 && attends ? p.dim(proj + ".weight", 1)
+                                                        : std::int64_t{e.heads} * e.head_width,
+                       mlp = e.uneven != 0 && feeds ? p.dim(fc2 + ".weight", 1) : e.mlp;
     if (attends) {
       p.norm(to + "norm1", from + "ln_1", width);
       p.matrix(to + "attn.qkv.weight", {3 * inner, width},
                piece{from + "attn.in_proj_weight", {3 * inner, width}});
       p.exact(to + "attn.qkv.bias", {3 * inner}, piece{from + "attn.in_proj_bias", {3 * inner}});
-      p.matrix(to + "attn.proj.weight", {width, inner},
-               scaled({proj, {width, inner}}, from + "ls_1.gamma"));
-      p.exact(to + "attn.proj.bias", {width},
-              scaled({from + "attn.out_proj.bias", {width}}, from + "ls_1.gamma"));
+      p.linear(to + "attn.proj", proj, width, inner, true, if_there(from + "ls_1.gamma"));
     }
     if (!feeds) continue;
     p.norm(to + "norm2", from + "ln_2", width);
     p.linear(to + "mlp.fc1", from + "mlp.c_fc", mlp, width);
-    p.matrix(to + "mlp.fc2.weight", {width, mlp},
-             scaled({fc2, {width, mlp}}, from + "ls_2.gamma"));
-    p.exact(to + "mlp.fc2.bias", {width}, scaled({from + "mlp.c_proj.bias", {width}}, from + "ls_2.gamma"));
+    p.linear(to + "mlp.fc2", fc2, width, mlp, true, if_there(from + "ls_2.gamma"));
   }
 }
 
@@ -89,6 +49,18 @@ void measure_resblocks(plan& p, const std::string& source, encoder_config& e) {
   e.uneven = 1;
   e.heads = static_cast<std::int32_t>(inner / e.head_width);
   e.mlp = static_cast<std::int32_t>(mlp);
+}
+
+void add_clip_vit(plan& p) {
+  const vision_config& v = p.config().vision;
+  const std::int64_t width = v.encoder.width, tokens = std::int64_t{v.grid_h} * v.grid_w + 1;
+  add_patch_embed(p, "visual.conv1", false);
+  p.exact("vision.class_token", {width}, piece{"visual.class_embedding", {width}});
+  p.exact("vision.positions", {tokens, width}, piece{"visual.positional_embedding", {tokens, width}});
+  if (v.pre_norm != 0) p.norm("vision.pre_norm", "visual.ln_pre", width);
+  add_resblocks(p, "vision.", "visual.transformer.resblocks.", v.encoder);
+  p.norm("vision.norm", "visual.ln_post", width);
+  p.matrix("vision.proj.weight", {v.embed, width}, piece{"visual.proj", {width, v.embed}}.transposed());
 }
 
 void add_clip_text(plan& p, const std::string& prefix, bool projection_is_linear) {
@@ -138,16 +110,7 @@ void read_vit(plan& p) {
   if (!p.ok() || patch < 1 || patch > 256) return p.fail("visual.conv1.weight has no patches");
   set_image(v, grid * patch, grid * patch, patch);
 
-  const std::int64_t width = e.width;
-  p.matrix("vision.patch_embed.weight", {width, patch * patch * 3},
-           piece{"visual.conv1.weight", {width, 3, patch, patch}}.convolution());
-  p.exact("vision.class_token", {width}, piece{"visual.class_embedding", {width}});
-  p.exact("vision.positions", {grid * grid + 1, width},
-          piece{"visual.positional_embedding", {grid * grid + 1, width}});
-  p.norm("vision.pre_norm", "visual.ln_pre", width);
-  add_resblocks(p, "vision.", block, e);
-  p.norm("vision.norm", "visual.ln_post", width);
-  p.matrix("vision.proj.weight", {v.embed, width}, piece{"visual.proj", {width, v.embed}}.transposed());
+  add_clip_vit(p);
 
   p.note_switch("vision.width", std::to_string(e.width), "shape of visual.conv1.weight");
   p.note_switch("vision.patch", std::to_string(patch), "shape of visual.conv1.weight");
@@ -162,31 +125,6 @@ void read_vit(plan& p) {
 }
 
 }  // namespace
-
-void add_batch_normed(plan& p, const std::string& to, const std::string& conv, const std::string& norm,
-                      std::int64_t n, std::int64_t channels, std::int64_t side) {
-  // y = gain * (conv(x) - mean) / sqrt(var + eps) + bias, so the weights of each output take the factor
-  // gain / sqrt(var + eps) and what is left is a bias. eps is 1e-5 wherever this is used.
-  const piece gain{norm + ".weight", {n}}, bias{norm + ".bias", {n}}, mean{norm + ".running_mean", {n}},
-      variance{norm + ".running_var", {n}};
-  const auto factor = [](float g, float v) {
-    return static_cast<double>(g) / std::sqrt(static_cast<double>(v) + 1e-5);
-  };
-  p.computed(to + ".weight", storage::matrix, {n, side * side * channels},
-             {piece{conv + ".weight", {n, channels, side, side}}.convolution(), gain, variance},
-             [factor](const std::vector<std::vector<float>>& in, std::vector<float>& w) {
-               const std::size_t rows = in[1].size(), k = w.size() / rows;
-               for (std::size_t i = 0; i < w.size(); i++)
-                 w[i] =
-                     static_cast<float>(static_cast<double>(in[0][i]) * factor(in[1][i / k], in[2][i / k]));
-             });
-  p.computed(to + ".bias", storage::exact, {n}, {gain, bias, mean, variance},
-             [factor](const std::vector<std::vector<float>>& in, std::vector<float>& b) {
-               for (std::size_t i = 0; i < b.size(); i++)
-                 b[i] = static_cast<float>(static_cast<double>(in[1][i]) -
-                                           static_cast<double>(in[2][i]) * factor(in[0][i], in[3][i]));
-             });
-}
 
 void add_clip_resnet(plan& p) {
   vision_config& v = p.config().vision;
@@ -233,10 +171,7 @@ void add_clip_resnet(plan& p) {
   p.exact("vision.attnpool.positions", {grid * grid + 1, out},
           piece{pool + "positional_embedding", {grid * grid + 1, out}});
   p.linear("vision.attnpool.q", pool + "q_proj", out, out);
-  p.matrix("vision.attnpool.kv.weight", {2 * out, out},
-           {piece{pool + "k_proj.weight", {out, out}}, piece{pool + "v_proj.weight", {out, out}}});
-  p.exact("vision.attnpool.kv.bias", {2 * out},
-          {piece{pool + "k_proj.bias", {out}}, piece{pool + "v_proj.bias", {out}}});
+  p.stacked_linear("vision.attnpool.kv", {pool + "k_proj", pool + "v_proj"}, out, out);
   p.linear("vision.attnpool.proj", pool + "c_proj", v.embed, out);
 
   std::string layers;

@@ -30,13 +30,6 @@ void read_labels(plan& p, const settings& s, int classes) {
   p.model().class_names = std::move(out);
 }
 
-std::optional<pooling> parse_pool(const std::string& name) {
-  if (name == "token") return pooling::cls;
-  if (name == "avg") return pooling::avg;
-  if (name == "map") return pooling::map;
-  return {};
-}
-
 }  // namespace
 
 outcome<model_source> read_timm(const checkpoint& file, const nlohmann::json& config,
@@ -71,7 +64,7 @@ outcome<model_source> read_timm(const checkpoint& file, const nlohmann::json& co
   const settings& pool_at = args.has("global_pool") ? args : root;
   if (pool_at.has("global_pool")) {
     const std::string pool = pool_at.text("global_pool", "");
-    o.pool = parse_pool(pool);
+    o.pool = timm_pooling(pool);
     o.pool_origin = pool_at.origin("global_pool");
     if (!o.pool)
       return error{name + ": global_pool is \"" + printable(pool) + "\": ocellus knows token, avg and map"};
@@ -175,9 +168,7 @@ outcome<model_source> read_dinov2(const checkpoint& file) {
   v.position_offset = v.registers != 0 ? 0.f : 0.1f;
 
   const std::int64_t width = e.width, tokens = std::int64_t{grid} * grid + 1;
-  p.matrix("vision.patch_embed.weight", {width, patch * patch * 3},
-           piece{"patch_embed.proj.weight", {width, 3, patch, patch}}.convolution());
-  p.exact("vision.patch_embed.bias", {width}, piece{"patch_embed.proj.bias", {width}});
+  add_patch_embed(p, "patch_embed.proj", true);
   p.exact("vision.class_token", {width}, piece{"cls_token", {width}});
   if (v.registers != 0)
     p.exact("vision.registers", {v.registers, width}, piece{"register_tokens", {v.registers, width}});
@@ -189,15 +180,10 @@ outcome<model_source> read_dinov2(const checkpoint& file) {
                       fc2 = from + (gated ? "mlp.w3" : "mlp.fc2");
     p.norm(to + "norm1", from + "norm1", width);
     p.linear(to + "attn.qkv", from + "attn.qkv", 3 * width, width);
-    p.matrix(to + "attn.proj.weight", {width, width},
-             piece{from + "attn.proj.weight", {width, width}}.times(from + "ls1.gamma"));
-    p.exact(to + "attn.proj.bias", {width},
-            piece{from + "attn.proj.bias", {width}}.times(from + "ls1.gamma"));
+    p.linear(to + "attn.proj", from + "attn.proj", width, width, true, from + "ls1.gamma");
     p.norm(to + "norm2", from + "norm2", width);
     p.linear(to + "mlp.fc1", fc1, gated ? 2 * std::int64_t{e.mlp} : e.mlp, width);
-    p.matrix(to + "mlp.fc2.weight", {width, e.mlp},
-             piece{fc2 + ".weight", {width, e.mlp}}.times(from + "ls2.gamma"));
-    p.exact(to + "mlp.fc2.bias", {width}, piece{fc2 + ".bias", {width}}.times(from + "ls2.gamma"));
+    p.linear(to + "mlp.fc2", fc2, width, e.mlp, true, from + "ls2.gamma");
   }
   p.norm("vision.norm", "norm", width);
   m.score = score_kind::logits;

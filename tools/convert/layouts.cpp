@@ -1,8 +1,11 @@
 #include "layouts.hpp"
 
 #include <algorithm>
+#include <cmath>
 
 namespace ocellus::convert {
+
+using namespace ocellus;
 
 namespace fs = std::filesystem;
 
@@ -41,11 +44,6 @@ config_kind kind_of(const nlohmann::json& j) {
 }
 
 }  // namespace
-
-std::string printable_utf8(std::string text) {
-  std::replace_if(text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 0x20; }, ' ');
-  return text;
-}
 
 outcome<model_source> read_model(const checkpoint& file, const source_files& files) {
   const auto has = [&](std::string_view name) { return file.find(name) != nullptr; };
@@ -116,6 +114,100 @@ outcome<model_source> read_model(const checkpoint& file, const source_files& fil
       "not a model that ocellus knows: none of the names of OpenAI's CLIP, open_clip, transformers, timm or "
       "big_vision among its " +
       std::to_string(file.tensors().size()) + " tensors"};
+}
+
+int square_side(plan& p, std::int64_t rows, const std::string& what) {
+  if (rows < 1 || rows > (1 << 20)) {
+    p.fail(what + " has no rows for patches");
+    return 1;
+  }
+  const int side = static_cast<int>(std::lround(std::sqrt(static_cast<double>(rows))));
+  if (static_cast<std::int64_t>(side) * side != rows)
+    p.fail(what + " has " + std::to_string(rows) + " rows for patches, which make no square grid");
+  return side;
+}
+
+void set_image(vision_config& v, int height, int width, int patch) {
+  v.patch = patch;
+  v.image_h = height;
+  v.image_w = width;
+  v.grid_h = height / patch;
+  v.grid_w = width / patch;
+}
+
+void read_logit_scale(plan& p, const std::string& scale, const std::string& bias) {
+  const double log_scale = p.scalar(scale);
+  // exp(7) is 1097: trained scales are clamped at 100 (ln 100 = 4.6); beyond 20 the softmax has lost its
+  // meaning.
+  if (!(log_scale > -20 && log_scale < 20))
+    p.fail("tensor " + printable(scale) + " is " + std::to_string(log_scale) +
+           ", which is no logarithm of a scale");
+  p.config().logit_scale = static_cast<float>(std::exp(log_scale));
+  p.note_switch("logit_scale", std::to_string(p.config().logit_scale), "exp of tensor " + scale);
+  if (p.has(bias)) {
+    p.config().logit_bias = static_cast<float>(p.scalar(bias));
+    p.note_switch("logit_bias", std::to_string(p.config().logit_bias), "tensor " + bias);
+  }
+}
+
+std::string printable_utf8(std::string text) {
+  std::replace_if(text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 0x20; }, ' ');
+  return text;
+}
+
+void add_patch_embed(plan& p, const std::string& source, bool bias) {
+  const vision_config& v = p.config().vision;
+  const std::int64_t width = v.encoder.width, patch = v.patch;
+  p.matrix("vision.patch_embed.weight", {width, patch * patch * 3},
+           piece{source + ".weight", {width, 3, patch, patch}}.convolution());
+  if (bias) p.exact("vision.patch_embed.bias", {width}, piece{source + ".bias", {width}});
+}
+
+void add_batch_normed(plan& p, const std::string& to, const std::string& conv, const std::string& norm,
+                      std::int64_t n, std::int64_t channels, std::int64_t side) {
+  // y = gain * (conv(x) - mean) / sqrt(var + eps) + bias, so the weights of each output take the factor
+  // gain / sqrt(var + eps) and what is left is a bias. eps is 1e-5 wherever this is used.
+  const piece gain{norm + ".weight", {n}}, bias{norm + ".bias", {n}}, mean{norm + ".running_mean", {n}},
+      variance{norm + ".running_var", {n}};
+  const auto factor = [](float g, float v) {
+    return static_cast<double>(g) / std::sqrt(static_cast<double>(v) + 1e-5);
+  };
+  p.computed(to + ".weight", storage::matrix, {n, side * side * channels},
+             {piece{conv + ".weight", {n, channels, side, side}}.convolution(), gain, variance},
+             [factor](const std::vector<std::vector<float>>& in, std::vector<float>& w) {
+               const std::size_t rows = in[1].size(), k = w.size() / rows;
+               for (std::size_t i = 0; i < w.size(); i++)
+                 w[i] =
+                     static_cast<float>(static_cast<double>(in[0][i]) * factor(in[1][i / k], in[2][i / k]));
+             });
+  p.computed(to + ".bias", storage::exact, {n}, {gain, bias, mean, variance},
+             [factor](const std::vector<std::vector<float>>& in, std::vector<float>& b) {
+               for (std::size_t i = 0; i < b.size(); i++)
+                 b[i] = static_cast<float>(static_cast<double>(in[1][i]) -
+                                           static_cast<double>(in[2][i]) * factor(in[0][i], in[3][i]));
+             });
+}
+
+void add_map_queries(plan& p, const piece& q, const piece& q_bias, const piece& probe, const piece& k,
+                     const piece& k_bias) {
+  const std::int64_t width = p.config().vision.encoder.width, heads = p.config().vision.map_heads;
+  if (heads < 1 || width % heads != 0)
+    return p.fail("tensor " + probe.name + ": its width " + std::to_string(width) + " is no multiple of the MAP head's " +
+                  std::to_string(heads) + " heads");
+  p.computed("vision.map.queries", storage::exact, {heads, width}, {q, q_bias, probe, k, k_bias},
+             [heads](const std::vector<std::vector<float>>& in, std::vector<float>& out) {
+               const std::size_t n = in[1].size(), d = n / static_cast<std::size_t>(heads);
+               std::vector<double> sums(out.size());
+               for (std::size_t i = 0; i < n; i++) {
+                 double query = static_cast<double>(in[1][i]);
+                 for (std::size_t j = 0; j < n; j++)
+                   query += static_cast<double>(in[0][i * n + j]) * static_cast<double>(in[2][j]);
+                 for (std::size_t j = 0; j < n; j++)
+                   sums[i / d * n + j] += query * static_cast<double>(in[3][i * n + j]);
+                 sums[i / d * n] += 0 * static_cast<double>(in[4][i]);  // NaN and infinity come through
+               }
+               for (std::size_t i = 0; i < out.size(); i++) out[i] = static_cast<float>(sums[i]);
+             });
 }
 
 }  // namespace ocellus::convert

@@ -59,9 +59,15 @@ void add_resblocks(plan& p, const std::string& tower, const std::string& source,
 /// Sets e.uneven, and e.heads and e.mlp to the most of any of such blocks, from the tensors' shapes.
 void measure_resblocks(plan& p, const std::string& source, ocellus::encoder_config& e);
 
+/// vision.patch_embed from a convolution over patches. Sizes are in config().vision.
+void add_patch_embed(plan& p, const std::string& source, bool bias);
+
 /// A convolution without bias and the batch norm after it as one matrix [n, side * side * channels] with a bias.
 void add_batch_normed(plan& p, const std::string& to, const std::string& conv, const std::string& norm,
                       std::int64_t n, std::int64_t channels, std::int64_t side);
+
+/// The vision transformer with OpenAI's names under `visual.`. Sizes and switches are in config().vision.
+void add_clip_vit(plan& p);
 
 /// OpenAI's ResNet under `visual.`, batch norm folded; sets the vision configuration from the shapes.
 void add_clip_resnet(plan& p);
@@ -84,7 +90,7 @@ int square_side(plan& p, std::int64_t rows, const std::string& what);
 /// A class name from a configuration as one line of UTF-8: control characters become blanks.
 std::string printable_utf8(std::string text);
 
-/// Sets patch grid and image size of a square input.
+/// Sets the size of images and of their patches, and the grid that follows.
 void set_image(ocellus::vision_config& v, int height, int width, int patch);
 
 }  // namespace ocellus::convert

@@ -48,14 +48,6 @@ std::span<const std::int64_t> without_leading_ones(std::span<const std::int64_t>
   return shape;
 }
 
-bool starts_with(std::string_view text, std::string_view prefix) {
-  return text.substr(0, prefix.size()) == prefix;
-}
-
-bool ends_with(std::string_view text, std::string_view suffix) {
-  return text.size() >= suffix.size() && text.substr(text.size() - suffix.size()) == suffix;
-}
-
 /// Transposes in[k, n] to out[n, k], in tiles that stay in L1.
 void transpose(const float* in, float* out, std::int64_t n, std::int64_t k) {
   constexpr std::int64_t tile = 32;
@@ -149,7 +141,7 @@ void plan::note_switch(std::string name, std::string value, std::string origin) 
 
 bool plan::has_prefix(std::string_view prefix) const noexcept {
   return std::any_of(file_.tensors().begin(), file_.tensors().end(),
-                     [&](const tensor_info& t) { return starts_with(t.name, prefix); });
+                     [&](const tensor_info& t) { return t.name.starts_with(prefix); });
 }
 
 std::int64_t plan::dim(std::string_view name, int axis) {
@@ -251,10 +243,22 @@ void plan::norm(const std::string& name, const std::string& source, std::int64_t
   exact(name + ".bias", {width}, piece{source + ".bias", {width}});
 }
 
-void plan::linear(const std::string& name, const std::string& source, std::int64_t n, std::int64_t k,
-                  bool bias) {
-  matrix(name + ".weight", {n, k}, piece{source + ".weight", {n, k}});
-  if (bias) exact(name + ".bias", {n}, piece{source + ".bias", {n}});
+void plan::linear(const std::string& name, const std::string& source, std::int64_t n, std::int64_t k, bool bias,
+                  const std::string& gain) {
+  matrix(name + ".weight", {n, k}, piece{source + ".weight", {n, k}}.times(gain));
+  if (bias) exact(name + ".bias", {n}, piece{source + ".bias", {n}}.times(gain));
+}
+
+void plan::stacked_linear(const std::string& name, const std::vector<std::string>& sources, std::int64_t n,
+                          std::int64_t k, bool bias) {
+  std::vector<piece> weights, biases;
+  for (const std::string& source : sources) {
+    weights.push_back({source + ".weight", {n, k}});
+    biases.push_back({source + ".bias", {n}});
+  }
+  const auto total = static_cast<std::int64_t>(sources.size()) * n;
+  matrix(name + ".weight", {total, k}, std::move(weights));
+  if (bias) exact(name + ".bias", {total}, std::move(biases));
 }
 
 void plan::computed(std::string name, storage kind, shape_list shape, std::vector<piece> sources,
@@ -301,7 +305,7 @@ double plan::scalar(const std::string& name) {
 
 bool plan::ignorable(const std::string& name) const {
   return ignored_.count(name) != 0 || std::any_of(ignored_suffixes_.begin(), ignored_suffixes_.end(),
-                                                  [&](const std::string& s) { return ends_with(name, s); });
+                                                  [&](const std::string& s) { return name.ends_with(s); });
 }
 
 void plan::transpose_last_keys() {
@@ -352,8 +356,7 @@ outcome<model_source> plan::finish() {
   for (const tensor_info& t : file_.tensors()) {
     if (!ok()) break;
     if (used_.count(t.name) != 0 || ignorable(t.name)) continue;
-    if (std::any_of(owned_.begin(), owned_.end(),
-                    [&](const std::string& p) { return starts_with(t.name, p); })) {
+    if (std::any_of(owned_.begin(), owned_.end(), [&](const std::string& p) { return t.name.starts_with(p); })) {
       fail("tensor " + printable(t.name) + " " + to_string(t.shape) +
            " has no place in the configured model: another architecture or number of layers");
     } else if (left.size() > 160) {

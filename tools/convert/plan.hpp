@@ -119,9 +119,12 @@ class plan {
 
   /// name + ".weight" and name + ".bias" of [width], from source + the same.
   void norm(const std::string& name, const std::string& source, std::int64_t width);
-  /// The same of a linear layer [n, k]; the bias may be missing when `bias` is false.
-  void linear(const std::string& name, const std::string& source, std::int64_t n, std::int64_t k,
-              bool bias = true);
+  /// The same of a linear layer [n, k], its outputs multiplied by the tensor `gain` [n] (LayerScale) unless that is empty.
+  void linear(const std::string& name, const std::string& source, std::int64_t n, std::int64_t k, bool bias = true,
+              const std::string& gain = {});
+  /// Linear layers [n, k] of the same input as one, the outputs of one source after those of the one before.
+  void stacked_linear(const std::string& name, const std::vector<std::string>& sources, std::int64_t n, std::int64_t k,
+                      bool bias = true);
 
   /// A tensor that takes more than rearranging. `sources` are read in full, checked and handed over.
   using recipe = std::function<void(const std::vector<std::vector<float>>& sources, std::vector<float>& out)>;

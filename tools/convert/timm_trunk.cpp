@@ -127,6 +127,13 @@ timm_model find_timm_model(std::string_view name) {
   return m;
 }
 
+std::optional<pooling> timm_pooling(std::string_view name) {
+  if (name == "token") return pooling::cls;
+  if (name == "avg") return pooling::avg;
+  if (name == "map") return pooling::map;
+  return {};
+}
+
 namespace {
 
 /// vision.rope: cosines and sines [patches, D] of timm's RotaryEmbeddingCat, for heads whose pairs are halved. A head's
@@ -161,241 +168,263 @@ void add_rope(plan& p, const timm_model& known, const std::string& origin) {
   p.note_switch("vision.rope", "rotary, rescaled to a grid of " + std::to_string(known.rope_grid), origin);
 }
 
-}  // namespace
-
-void add_timm_trunk(plan& p, const timm_options& o) {
+/// A trunk on its way into the plan, step by step.
+struct trunk {
+  plan& p;
+  const timm_options& o;
+  const timm_model known = find_timm_model(o.name);
+  const std::string origin = o.name_origin + ": " + printable(o.name);
+  const std::string at = o.prefix, block0 = at + "blocks.0.";
+  const std::string stem = at + "patch_embed.backbone.",
+                    embed = known.conv_stem ? stem + "2.conv" : at + "patch_embed.proj";
   vision_config& v = p.config().vision;
   encoder_config& e = v.encoder;
-  const timm_model known = find_timm_model(o.name);
-  if (!known.supported) return p.fail(o.name_origin + ": " + known.why);
-  const std::string& at = o.prefix;
-  for (const char* part : {"dist_token", "head_dist.weight"})
-    if (p.has(at + part))
-      return p.fail("tensor " + at + part + ": distilled models with two heads are not supported");
+  std::int64_t width = 0;
+  int patch = 0;
 
-  v.kind = vision_kind::vit;
-  const std::string stem = at + "patch_embed.backbone.", embed = known.conv_stem ? stem + "2.conv" : at + "patch_embed.proj";
-  e.width = static_cast<std::int32_t>(p.dim(embed + ".weight", 0));
-  const int patch = known.conv_stem ? 16 : static_cast<int>(p.dim(embed + ".weight", -1));
-  e.layers = p.count(at + "blocks.", ".attn.proj.weight");
-  if (!p.ok()) return;
-  if (e.layers == 0) return p.fail("no blocks named " + at + "blocks.N.attn.proj");
-  const std::string block0 = at + "blocks.0.";
-  e.post_norm = known.post_norm ? 1 : 0;
-  v.class_token = p.has(at + "cls_token") ? 1 : 0;
-  v.pre_norm = p.has(at + "norm_pre.weight") ? 1 : 0;
-  v.registers = p.has(at + "reg_token") ? static_cast<std::int32_t>(p.dim(at + "reg_token", -2)) : 0;
-
-  // Heads: stated, or of the registered model if it has that width, or 64 wide as nearly all of timm's are.
-  if (o.heads) {
-    e.heads = *o.heads;
-    p.note_switch("vision.heads", std::to_string(e.heads), o.heads_origin);
-  } else if (known.known && known.width == e.width) {
-    e.heads = known.heads;
-    p.note_switch("vision.heads", std::to_string(e.heads), o.name_origin + ": " + printable(o.name));
-  } else {
-    if (e.width % 64 != 0)
-      return p.fail("the number of heads of the vision tower cannot be told: " + printable(o.name) +
-                    " is not known at width " + std::to_string(e.width) + ", which is no multiple of 64");
-    e.heads = e.width / 64;
-    p.note_switch("vision.heads", std::to_string(e.heads),
-                  "width / 64, timm's usual; " + printable(o.name) + " is not in its list");
+  void refuse() {
+    if (!known.supported) return p.fail(o.name_origin + ": " + known.why);
+    for (const char* part : {"dist_token", "head_dist.weight"})
+      if (p.has(at + part))
+        return p.fail("tensor " + at + part + ": distilled models with two heads are not supported");
   }
-  if (e.heads < 1 || e.width % e.heads != 0)
-    return p.fail(std::to_string(e.heads) + " heads do not divide the vision tower's width " +
-                  std::to_string(e.width));
-  e.head_width = e.width / e.heads;
 
-  const std::int64_t width = e.width;
-  const bool split_gate = p.has(block0 + "mlp.fc1_g.weight");
-  e.mlp = static_cast<std::int32_t>(p.dim(block0 + "mlp.fc2.weight", 1));
-  if (!split_gate && p.dim(block0 + "mlp.fc1.weight", 0) == 2 * std::int64_t{e.mlp}) e.gated = 1;
-  if (split_gate) e.gated = 1;
-  // timm hands its act_layer to gated MLPs, too; the registered ones with a gate have SiLU there.
-  e.act = o.act.value_or(e.gated != 0 ? activation::silu : known.act);
-  e.eps = o.eps.value_or(known.eps);
-  v.final_eps = e.eps;
-  e.qk_norm = p.has(block0 + "attn.q_norm.weight") ? 1 : 0;
-  e.mlp_norm = p.has(block0 + "mlp.norm.weight") ? 1 : 0;
-  e.attn_norm = p.has(block0 + "attn.norm.weight") ? 1 : 0;
-  if (!p.ok()) return;
-
-  // Positions: of the patches, and of the tokens before them unless the model leaves these without.
-  if (patch < 1 || patch > 256) return p.fail("tensor " + embed + ".weight has no patches");
-  const std::int64_t rows = p.dim(at + "pos_embed", -2), prefix_tokens = v.class_token + v.registers;
-  int grid_h, grid_w;
-  if (o.image_h != 0) {
-    grid_h = o.image_h / patch, grid_w = o.image_w / patch;
-  } else {
-    const auto square = [](std::int64_t n) {
-      std::int64_t side = 0;
-      while (side * side < n && side < 4096) side++;
-      return side * side == n ? static_cast<int>(side) : 0;
-    };
-    grid_h = grid_w = square(rows - prefix_tokens) != 0 ? square(rows - prefix_tokens)
-                                                        : square_side(p, rows, at + "pos_embed");
+  void read_layers() {
+    v.kind = vision_kind::vit;
+    width = e.width = static_cast<std::int32_t>(p.dim(embed + ".weight", 0));
+    patch = known.conv_stem ? 16 : static_cast<int>(p.dim(embed + ".weight", -1));
+    e.layers = p.count(at + "blocks.", ".attn.proj.weight");
+    if (!p.ok()) return;
+    if (e.layers == 0) return p.fail("no blocks named " + at + "blocks.N.attn.proj");
+    e.post_norm = known.post_norm ? 1 : 0;
+    v.class_token = p.has(at + "cls_token") ? 1 : 0;
+    v.pre_norm = p.has(at + "norm_pre.weight") ? 1 : 0;
+    v.registers = p.has(at + "reg_token") ? static_cast<std::int32_t>(p.dim(at + "reg_token", -2)) : 0;
   }
-  const std::int64_t patches = std::int64_t{grid_h} * grid_w;
-  const bool all_embedded = rows == patches + prefix_tokens;
-  if (!all_embedded && rows != patches)
-    return p.fail("tensor " + at + "pos_embed has " + std::to_string(rows) + " rows, expected " +
-                  std::to_string(patches) + " patches" +
-                  (prefix_tokens != 0
-                       ? " with or without " + std::to_string(prefix_tokens) + " tokens before them"
-                       : ""));
-  set_image(v, o.image_h != 0 ? o.image_h : grid_h * patch, o.image_w != 0 ? o.image_w : grid_w * patch,
-            patch);
-  v.class_position = v.class_token != 0 && all_embedded ? 1 : 0;
-  const piece positions{at + "pos_embed", {rows, width}};
-  const std::int64_t kept = patches + v.class_position;
-  if (v.registers != 0 && all_embedded) {
-    // Registers are constants, so their positions can be added here: what is stored has registers without
-    // positions.
-    if (v.class_position != 0) {
+
+  /// Stated, or of the registered model if it has that width, or 64 wide as nearly all of timm's are.
+  void read_heads() {
+    if (o.heads) {
+      e.heads = *o.heads;
+      p.note_switch("vision.heads", std::to_string(e.heads), o.heads_origin);
+    } else if (known.known && known.width == e.width) {
+      e.heads = known.heads;
+      p.note_switch("vision.heads", std::to_string(e.heads), origin);
+    } else {
+      if (e.width % 64 != 0)
+        return p.fail("the number of heads of the vision tower cannot be told: " + printable(o.name) +
+                      " is not known at width " + std::to_string(e.width) + ", which is no multiple of 64");
+      e.heads = e.width / 64;
+      p.note_switch("vision.heads", std::to_string(e.heads),
+                    "width / 64, timm's usual; " + printable(o.name) + " is not in its list");
+    }
+    if (e.heads < 1 || e.width % e.heads != 0)
+      return p.fail(std::to_string(e.heads) + " heads do not divide the vision tower's width " +
+                    std::to_string(e.width));
+    e.head_width = e.width / e.heads;
+  }
+
+  void read_block_switches() {
+    e.mlp = static_cast<std::int32_t>(p.dim(block0 + "mlp.fc2.weight", 1));
+    e.gated = has_split_gate() || p.dim(block0 + "mlp.fc1.weight", 0) == 2 * std::int64_t{e.mlp} ? 1 : 0;
+    // timm hands its act_layer to gated MLPs, too; the registered ones with a gate have SiLU there.
+    e.act = o.act.value_or(e.gated != 0 ? activation::silu : known.act);
+    e.eps = o.eps.value_or(known.eps);
+    v.final_eps = e.eps;
+    e.qk_norm = p.has(block0 + "attn.q_norm.weight") ? 1 : 0;
+    e.mlp_norm = p.has(block0 + "mlp.norm.weight") ? 1 : 0;
+    e.attn_norm = p.has(block0 + "attn.norm.weight") ? 1 : 0;
+  }
+
+  /// The grid that `rows` positions make, from the image's size if that is stated.
+  std::pair<int, int> grid_of(std::int64_t rows) {
+    if (o.image_h != 0) return {o.image_h / patch, o.image_w / patch};
+    const std::int64_t patches = rows - prefix_tokens();
+    std::int64_t side = 0;
+    while (side * side < patches && side < 4096) side++;
+    const int grid = side != 0 && side * side == patches ? static_cast<int>(side)
+                                                         : square_side(p, rows, at + "pos_embed");
+    return {grid, grid};
+  }
+
+  /// Of the patches, and of the tokens before them unless the model leaves these without.
+  void add_positions() {
+    if (patch < 1 || patch > 256) return p.fail("tensor " + embed + ".weight has no patches");
+    const std::int64_t rows = p.dim(at + "pos_embed", -2);
+    const auto [grid_h, grid_w] = grid_of(rows);
+    const std::int64_t patches = std::int64_t{grid_h} * grid_w;
+    const bool all_embedded = rows == patches + prefix_tokens();
+    if (!all_embedded && rows != patches)
+      return p.fail("tensor " + at + "pos_embed has " + std::to_string(rows) + " rows, expected " +
+                    std::to_string(patches) + " patches" +
+                    (prefix_tokens() != 0
+                         ? " with or without " + std::to_string(prefix_tokens()) + " tokens before them"
+                         : ""));
+    set_image(v, o.image_h != 0 ? o.image_h : grid_h * patch, o.image_w != 0 ? o.image_w : grid_w * patch,
+              patch);
+    v.class_position = v.class_token != 0 && all_embedded ? 1 : 0;
+    const piece positions{at + "pos_embed", {rows, width}}, registers{at + "reg_token", {v.registers, width}};
+    const std::int64_t kept = patches + v.class_position;
+    if (v.registers == 0 || !all_embedded) {
+      p.exact("vision.positions", {kept, width}, positions);
+      if (v.registers != 0) p.exact("vision.registers", {v.registers, width}, registers);
+    } else {  // registers are constants, so their positions can be added here: what is stored has none for them
+      const piece of_patches = positions.rows(prefix_tokens(), patches);
       p.exact("vision.positions", {kept, width},
-              {positions.rows(0, 1), positions.rows(prefix_tokens, patches)});
-    } else {
-      p.exact("vision.positions", {kept, width}, positions.rows(prefix_tokens, patches));
+              v.class_position != 0 ? std::vector{positions.rows(0, 1), of_patches} : std::vector{of_patches});
+      p.computed("vision.registers", storage::exact, {v.registers, width},
+                 {registers, positions.rows(v.class_token, v.registers)},
+                 [](const std::vector<std::vector<float>>& in, std::vector<float>& out) {
+                   for (std::size_t i = 0; i < out.size(); i++) out[i] = in[0][i] + in[1][i];
+                 });
     }
-    p.computed("vision.registers", storage::exact, {v.registers, width},
-               {{at + "reg_token", {v.registers, width}}, positions.rows(v.class_token, v.registers)},
-               [](const std::vector<std::vector<float>>& in, std::vector<float>& out) {
-                 for (std::size_t i = 0; i < out.size(); i++) out[i] = in[0][i] + in[1][i];
-               });
-  } else {
-    p.exact("vision.positions", {kept, width}, positions);
-    if (v.registers != 0)
-      p.exact("vision.registers", {v.registers, width}, piece{at + "reg_token", {v.registers, width}});
+    if (v.class_token != 0) p.exact("vision.class_token", {width}, piece{at + "cls_token", {width}});
   }
-  if (v.class_token != 0) p.exact("vision.class_token", {width}, piece{at + "cls_token", {width}});
-  if (known.conv_stem) {
-    v.conv_stem = 1;
-    v.stem_width = static_cast<std::int32_t>(p.dim(stem + "0.conv.weight", 0));
-    const std::int64_t channels = v.stem_width;
-    p.ignore_suffix(".num_batches_tracked");
-    add_batch_normed(p, "vision.stem.0", stem + "0.conv", stem + "0.bn", channels, 3, 4);
-    add_batch_normed(p, "vision.stem_merge.0", stem + "1.conv", stem + "1.bn", channels, channels, 2);
-    p.matrix("vision.stem_merge.1.weight", {width, 4 * channels},
-             piece{embed + ".weight", {width, channels, 2, 2}}.convolution());
-    p.exact("vision.stem_merge.1.bias", {width}, piece{embed + ".bias", {width}});
-    p.note_switch("vision.stem", "convolutions of 4, 2 and 2", o.name_origin + ": " + printable(o.name));
-  } else {
-    p.matrix("vision.patch_embed.weight", {width, patch * patch * 3},
-             piece{embed + ".weight", {width, 3, patch, patch}}.convolution());
-    if (p.has(embed + ".bias")) p.exact("vision.patch_embed.bias", {width}, piece{embed + ".bias", {width}});
-  }
-  if (known.rope_grid != 0) add_rope(p, known, o.name_origin + ": " + printable(o.name));
-  if (v.pre_norm != 0) p.norm("vision.pre_norm", at + "norm_pre", width);
 
-  const bool fused = p.has(block0 + "attn.qkv.weight"), fused_bias = p.has(block0 + "attn.qkv.bias");
-  const bool part_bias = p.has(block0 + "attn.q_bias"), split_bias = p.has(block0 + "attn.q_proj.bias");
-  const bool proj_bias = p.has(block0 + "attn.proj.bias");
-  const std::string scales[2][2] = {{"ls1.gamma", "ls2.gamma"}, {"gamma_1", "gamma_2"}};
-  const int scale_names = p.has(block0 + "gamma_1") ? 1 : 0;
-  const bool scaled = p.has(block0 + scales[scale_names][0]);
-  for (int i = 0; i < e.layers && p.ok(); i++) {
-    const std::string to = "vision.blocks." + std::to_string(i) + ".",
-                      from = at + "blocks." + std::to_string(i) + ".";
-    const std::string attn = from + "attn.", mlp = from + "mlp.";
-    const std::string gain1 = scaled ? from + scales[scale_names][0] : "",
-                      gain2 = scaled ? from + scales[scale_names][1] : "";
-    p.norm(to + "norm1", from + "norm1", width);
-    const auto turned = [&e](const piece& part) { return e.rope != 0 ? part.halved(e.head_width) : part; };
-    if (fused) {
-      const piece all{attn + "qkv.weight", {3 * width, width}};
-      if (e.rope == 0) {
-        p.matrix(to + "attn.qkv.weight", {3 * width, width}, all);
-      } else {  // q and k together are heads, too
-        p.matrix(to + "attn.qkv.weight", {3 * width, width},
-                 {turned(all.rows(0, 2 * width)), all.rows(2 * width, width)});
-      }
+  /// From pixels to the blocks' input.
+  void add_stem() {
+    if (known.conv_stem) {
+      v.conv_stem = 1;
+      v.stem_width = static_cast<std::int32_t>(p.dim(stem + "0.conv.weight", 0));
+      const std::int64_t channels = v.stem_width;
+      p.ignore_suffix(".num_batches_tracked");
+      add_batch_normed(p, "vision.stem.0", stem + "0.conv", stem + "0.bn", channels, 3, 4);
+      add_batch_normed(p, "vision.stem_merge.0", stem + "1.conv", stem + "1.bn", channels, channels, 2);
+      p.matrix("vision.stem_merge.1.weight", {width, 4 * channels},
+               piece{embed + ".weight", {width, channels, 2, 2}}.convolution());
+      p.exact("vision.stem_merge.1.bias", {width}, piece{embed + ".bias", {width}});
+      p.note_switch("vision.stem", "convolutions of 4, 2 and 2", origin);
     } else {
-      p.matrix(to + "attn.qkv.weight", {3 * width, width},
-               {turned(piece{attn + "q_proj.weight", {width, width}}),
-                turned(piece{attn + "k_proj.weight", {width, width}}), piece{attn + "v_proj.weight", {width, width}}});
+      add_patch_embed(p, embed, p.has(embed + ".bias"));
     }
-    const piece none{"", {width}};
-    if (fused_bias) {
-      const piece all{attn + "qkv.bias", {3 * width}};
-      p.exact(to + "attn.qkv.bias", {3 * width}, {turned(all.rows(0, 2 * width)), all.rows(2 * width, width)});
-    } else if (part_bias || split_bias) {
-      const std::string q = part_bias ? "q_bias" : "q_proj.bias",
-                        v_name = part_bias ? "v_bias" : "v_proj.bias";
-      p.exact(to + "attn.qkv.bias", {3 * width},
-              {turned(piece{attn + q, {width}}), none, piece{attn + v_name, {width}}});
+    if (known.rope_grid != 0) add_rope(p, known, origin);
+    if (v.pre_norm != 0) p.norm("vision.pre_norm", at + "norm_pre", width);
+  }
+
+  void add_blocks() {
+    if (e.qk_norm != 0 && e.rope != 0)
+      return p.fail("norms of q and k beside rotary positions are not supported");
+    for (int i = 0; i < e.layers && p.ok(); i++) {
+      const std::string to = "vision.blocks." + std::to_string(i) + ".",
+                        from = at + "blocks." + std::to_string(i) + ".";
+      p.norm(to + "norm1", from + "norm1", width);
+      add_attention(to + "attn.", from + "attn.", layer_scale(from, 1));
+      p.norm(to + "norm2", from + "norm2", width);
+      add_mlp(to + "mlp.", from + "mlp.", layer_scale(from, 2));
+    }
+  }
+
+  void add_attention(const std::string& to, const std::string& from, const std::string& gain) {
+    const auto turned = [&](const piece& part) { return e.rope != 0 ? part.halved(e.head_width) : part; };
+    if (!p.has(block0 + "attn.qkv.weight")) {
+      p.matrix(to + "qkv.weight", {3 * width, width},
+               {turned(piece{from + "q_proj.weight", {width, width}}),
+                turned(piece{from + "k_proj.weight", {width, width}}), piece{from + "v_proj.weight", {width, width}}});
+    } else if (const piece all{from + "qkv.weight", {3 * width, width}}; e.rope == 0) {
+      p.matrix(to + "qkv.weight", {3 * width, width}, all);
+    } else {  // q and k together are heads, too
+      p.matrix(to + "qkv.weight", {3 * width, width}, {turned(all.rows(0, 2 * width)), all.rows(2 * width, width)});
+    }
+    const bool part_bias = p.has(block0 + "attn.q_bias"), split_bias = p.has(block0 + "attn.q_proj.bias");
+    if (p.has(block0 + "attn.qkv.bias")) {
+      const piece all{from + "qkv.bias", {3 * width}};
+      p.exact(to + "qkv.bias", {3 * width}, {turned(all.rows(0, 2 * width)), all.rows(2 * width, width)});
+    } else if (part_bias || split_bias) {  // of keys there is none
+      const std::string q = part_bias ? "q_bias" : "q_proj.bias", v_name = part_bias ? "v_bias" : "v_proj.bias";
+      p.exact(to + "qkv.bias", {3 * width},
+              {turned(piece{from + q, {width}}), piece{"", {width}}, piece{from + v_name, {width}}});
     }
     if (e.qk_norm != 0) {
-      if (e.rope != 0) return p.fail("norms of q and k beside rotary positions are not supported");
-      p.norm(to + "attn.q_norm", attn + "q_norm", e.head_width);
-      p.norm(to + "attn.k_norm", attn + "k_norm", e.head_width);
+      p.norm(to + "q_norm", from + "q_norm", e.head_width);
+      p.norm(to + "k_norm", from + "k_norm", e.head_width);
     }
-    if (e.attn_norm != 0) p.norm(to + "attn.norm", attn + "norm", width);
-    p.matrix(to + "attn.proj.weight", {width, width},
-             piece{attn + "proj.weight", {width, width}}.times(gain1));
-    if (proj_bias) p.exact(to + "attn.proj.bias", {width}, piece{attn + "proj.bias", {width}}.times(gain1));
-    p.norm(to + "norm2", from + "norm2", width);
-    const std::int64_t hidden = e.mlp, in_rows = e.gated != 0 ? 2 * hidden : hidden;
-    if (split_gate) {
-      p.matrix(to + "mlp.fc1.weight", {in_rows, width},
-               {piece{mlp + "fc1_g.weight", {hidden, width}}, piece{mlp + "fc1_x.weight", {hidden, width}}});
-      p.exact(to + "mlp.fc1.bias", {in_rows},
-              {piece{mlp + "fc1_g.bias", {hidden}}, piece{mlp + "fc1_x.bias", {hidden}}});
-    } else {
-      p.linear(to + "mlp.fc1", mlp + "fc1", in_rows, width);
-    }
-    if (e.mlp_norm != 0) p.norm(to + "mlp.norm", mlp + "norm", hidden);
-    p.matrix(to + "mlp.fc2.weight", {width, hidden}, piece{mlp + "fc2.weight", {width, hidden}}.times(gain2));
-    p.exact(to + "mlp.fc2.bias", {width}, piece{mlp + "fc2.bias", {width}}.times(gain2));
+    if (e.attn_norm != 0) p.norm(to + "norm", from + "norm", width);
+    p.linear(to + "proj", from + "proj", width, width, p.has(block0 + "attn.proj.bias"), gain);
   }
 
-  v.pool = o.pool.value_or(known.pool);
-  const bool before = p.has(at + "norm.weight"), after = p.has(at + "fc_norm.weight");
-  if (before && after)
-    return p.fail("both " + at + "norm and " + at + "fc_norm: an order of norms that ocellus does not know");
-  v.final_norm = before || after ? 1 : 0;
-  // For the class token alone both orders are the same; the one on the pooled token does less.
-  v.norm_before_pool = before && v.pool != pooling::cls ? 1 : 0;
-  if (before || after) p.norm("vision.norm", at + (before ? "norm" : "fc_norm"), width);
-  if (v.pool == pooling::cls && v.class_token == 0)
-    return p.fail("pooling at the class token, but there is no " + at + "cls_token");
-  if (v.pool == pooling::map) {
-    if (prefix_tokens != 0 && !known.map_all_tokens)
+  void add_mlp(const std::string& to, const std::string& from, const std::string& gain) {
+    const std::int64_t hidden = e.mlp;
+    if (has_split_gate()) {
+      p.stacked_linear(to + "fc1", {from + "fc1_g", from + "fc1_x"}, hidden, width);
+    } else {
+      p.linear(to + "fc1", from + "fc1", e.gated != 0 ? 2 * hidden : hidden, width);
+    }
+    if (e.mlp_norm != 0) p.norm(to + "norm", from + "norm", hidden);
+    p.linear(to + "fc2", from + "fc2", width, hidden, true, gain);
+  }
+
+  void add_pooling() {
+    v.pool = o.pool.value_or(known.pool);
+    const bool before = p.has(at + "norm.weight"), after = p.has(at + "fc_norm.weight");
+    if (before && after)
+      return p.fail("both " + at + "norm and " + at + "fc_norm: an order of norms that ocellus does not know");
+    v.final_norm = before || after ? 1 : 0;
+    // For the class token alone both orders are the same; the one on the pooled token does less.
+    v.norm_before_pool = before && v.pool != pooling::cls ? 1 : 0;
+    if (before || after) p.norm("vision.norm", at + (before ? "norm" : "fc_norm"), width);
+    if (v.pool == pooling::cls && v.class_token == 0)
+      return p.fail("pooling at the class token, but there is no " + at + "cls_token");
+    if (v.pool == pooling::map) add_map_head(at + "attn_pool.");
+  }
+
+  void add_map_head(const std::string& from) {
+    if (prefix_tokens() != 0 && !known.map_all_tokens)
       return p.fail("a MAP head beside class or register tokens is not supported");
-    const std::string head = at + "attn_pool.";
     v.map_heads = known.map_heads != 0 ? known.map_heads : e.heads;
     v.map_act = e.act == activation::silu ? activation::gelu : e.act;
-    v.map_mlp = static_cast<std::int32_t>(p.dim(head + "mlp.fc1.weight", 0));
+    v.map_mlp = static_cast<std::int32_t>(p.dim(from + "mlp.fc1.weight", 0));
     if (!p.ok()) return;
-    const piece kv{head + "kv.weight", {2 * width, width}}, kv_bias{head + "kv.bias", {2 * width}};
-    add_map_queries(p, {head + "q.weight", {width, width}}, {head + "q.bias", {width}}, {head + "latent", {width}},
+    const piece kv{from + "kv.weight", {2 * width, width}}, kv_bias{from + "kv.bias", {2 * width}};
+    add_map_queries(p, {from + "q.weight", {width, width}}, {from + "q.bias", {width}}, {from + "latent", {width}},
                     kv.rows(0, width), kv_bias.rows(0, width));
     p.matrix("vision.map.v.weight", {width, width}, kv.rows(width, width));
     p.exact("vision.map.v.bias", {width}, kv_bias.rows(width, width));
-    p.linear("vision.map.proj", head + "proj", width, width);
-    p.norm("vision.map.norm", head + "norm", width);
-    p.linear("vision.map.fc1", head + "mlp.fc1", v.map_mlp, width);
-    p.linear("vision.map.fc2", head + "mlp.fc2", width, v.map_mlp);
+    p.linear("vision.map.proj", from + "proj", width, width);
+    p.norm("vision.map.norm", from + "norm", width);
+    p.linear("vision.map.fc1", from + "mlp.fc1", v.map_mlp, width);
+    p.linear("vision.map.fc2", from + "mlp.fc2", width, v.map_mlp);
   }
 
-  constexpr const char* pools[] = {"none", "class token", "mean of the patches", "MAP head"};
-  const std::string model_origin = o.name_origin + ": " + printable(o.name);
-  p.note_switch("vision.width", std::to_string(e.width), "shape of " + embed + ".weight");
-  p.note_switch("vision.patch", std::to_string(patch), "shape of " + embed + ".weight");
-  p.note_switch("vision.layers", std::to_string(e.layers), "names of " + at + "blocks.N");
-  p.note_switch("vision.mlp", std::to_string(e.mlp), "shape of " + at + "blocks.0.mlp.fc2.weight");
-  p.note_switch("vision.image_size",
-                std::to_string(v.image_h) + (v.image_h == v.image_w ? "" : " x " + std::to_string(v.image_w)),
-                o.image_origin.empty() ? "shape of " + at + "pos_embed" : o.image_origin);
-  p.note_switch("vision.act", to_string(e.act),
-                o.act          ? o.act_origin
-                : e.gated != 0 ? "shape of the MLP: gated"
-                               : model_origin);
-  p.note_switch("vision.eps",
-                o.eps               ? std::to_string(*o.eps)
-                : known.eps < 5e-6f ? "1e-06"
-                                    : "1e-05",
-                o.eps ? o.eps_origin : model_origin);
-  p.note_switch("vision.pool", pools[static_cast<int>(v.pool)], o.pool ? o.pool_origin : model_origin);
+  void note_switches() {
+    constexpr const char* pools[] = {"none", "class token", "mean of the patches", "MAP head"};
+    p.note_switch("vision.width", std::to_string(e.width), "shape of " + embed + ".weight");
+    p.note_switch("vision.patch", std::to_string(patch), "shape of " + embed + ".weight");
+    p.note_switch("vision.layers", std::to_string(e.layers), "names of " + at + "blocks.N");
+    p.note_switch("vision.mlp", std::to_string(e.mlp), "shape of " + block0 + "mlp.fc2.weight");
+    p.note_switch("vision.image_size",
+                  std::to_string(v.image_h) + (v.image_h == v.image_w ? "" : " x " + std::to_string(v.image_w)),
+                  o.image_origin.empty() ? "shape of " + at + "pos_embed" : o.image_origin);
+    p.note_switch("vision.act", to_string(e.act),
+                  o.act          ? o.act_origin
+                  : e.gated != 0 ? "shape of the MLP: gated"
+                                 : origin);
+    p.note_switch("vision.eps",
+                  o.eps               ? std::to_string(*o.eps)
+                  : known.eps < 5e-6f ? "1e-06"
+                                      : "1e-05",
+                  o.eps ? o.eps_origin : origin);
+    p.note_switch("vision.pool", pools[static_cast<int>(v.pool)], o.pool ? o.pool_origin : origin);
+  }
+
+  /// Class token and registers.
+  int prefix_tokens() const { return v.class_token + v.registers; }
+  bool has_split_gate() const { return p.has(block0 + "mlp.fc1_g.weight"); }
+  /// The name of a block's first or second LayerScale, or nothing.
+  std::string layer_scale(const std::string& block, int which) const {
+    const std::string number = std::to_string(which);
+    if (p.has(block0 + "gamma_1")) return block + "gamma_" + number;
+    return p.has(block0 + "ls1.gamma") ? block + "ls" + number + ".gamma" : "";
+  }
+};
+
+}  // namespace
+
+void add_timm_trunk(plan& p, const timm_options& options) {
+  trunk t{p, options};
+  for (const auto step : {&trunk::refuse, &trunk::read_layers, &trunk::read_heads, &trunk::read_block_switches,
+                          &trunk::add_positions, &trunk::add_stem, &trunk::add_blocks, &trunk::add_pooling,
+                          &trunk::note_switches})
+    if (p.ok()) (t.*step)();
 }
 
 }  // namespace ocellus::convert

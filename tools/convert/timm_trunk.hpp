@@ -35,6 +35,9 @@ struct timm_model {
 
 timm_model find_timm_model(std::string_view name);
 
+/// timm's global_pool: token, avg or map; nothing for others.
+std::optional<ocellus::pooling> timm_pooling(std::string_view name);
+
 struct timm_options {
   std::string prefix;                         ///< before each name: "" or "visual.trunk."
   std::string name;                           ///< the registered model
