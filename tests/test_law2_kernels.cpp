@@ -2,6 +2,7 @@
 #include "kernel_testing.hpp"
 
 #include <ocellus/core/fp_env.hpp>
+#include <ocellus/nn/layers.hpp>
 
 #include <doctest/doctest.h>
 
@@ -374,6 +375,15 @@ TEST_CASE("attention: sums that underflow have no sign, whichever keys a block h
     if (!set.available) continue;
     run(set.table, got);
     CHECK_MESSAGE(first_difference(got.data(), expected.data(), got.size()) < 0, set.name);
+  }
+}
+
+TEST_CASE("attention: the scale is a root and a quotient, both correctly rounded, whatever the compiler's flags") {
+  constexpr std::pair<int, std::uint32_t> scales[] = {{24, 0x3e5105eb}, {40, 0x3e21e89b},  {64, 0x3e000000},
+                                                      {72, 0x3df15bf0}, {104, 0x3dc8d2ab}, {120, 0x3dbaf4ba}};
+  for (const auto& [d, bits] : scales) {
+    volatile int width = d;  // so that the program computes it
+    CHECK(std::bit_cast<std::uint32_t>(nn::attention_scale(width)) == bits);
   }
 }
 

@@ -19,6 +19,7 @@
 #include <cstdint>
 #include <cstring>
 
+OCELLUS_STRICT_FP_BEGIN
 OCELLUS_BEGIN
 namespace nn {
 
@@ -459,6 +460,12 @@ struct block_buffers {
   }
 };
 
+/// What scores of heads `d` wide are multiplied by.
+inline float attention_scale(int d) noexcept {
+  const fp_env guard;
+  return 1.f / strict_sqrt(static_cast<float>(d));
+}
+
 /// Attention of all heads of all sequences: out[row, H D]. With `q_rows`, one row per sequence, only those
 /// rows are queries (taken from b.q), and sequence i's result goes to row i of `out`.
 template <class Kernels>
@@ -466,11 +473,7 @@ void attend(const runner<Kernels>& run, const block_shape& s, const block_buffer
             const sequence* sequences, int count, const int* q_rows, float* out, std::ptrdiff_t ldo,
             dtype type) noexcept {
   const int inner = s.heads * s.head_width;
-  float scale = 1;
-  {
-    const fp_env guard;
-    scale = 1.f / __builtin_sqrtf(static_cast<float>(s.head_width));
-  }
+  const float scale = attention_scale(s.head_width);
   run.parts(count * s.heads, [&](int part, int begin, int end) {
     for (int item = begin; item < end; item++) {
       const sequence& q = sequences[item / s.heads];
@@ -511,11 +514,7 @@ void attention_pool(const runner<Kernels>& run, const float* queries, std::ptrdi
                     const sequence* sequences, int count, const pool_buffers& b, float* out,
                     std::ptrdiff_t ldo) noexcept {
   const int c = values.k, d = values.n / heads;
-  float scale = 1;
-  {
-    const fp_env guard;
-    scale = 1.f / __builtin_sqrtf(static_cast<float>(d));
-  }
+  const float scale = attention_scale(d);
   run.parts(count, [&](int part, int begin, int end) {
     for (int i = begin; i < end; i++) {
       attention_args a;
@@ -727,3 +726,4 @@ void block(const runner<Kernels>& run, const block_shape& s, const block_weights
 
 }  // namespace nn
 OCELLUS_END
+OCELLUS_STRICT_FP_END

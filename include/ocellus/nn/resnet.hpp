@@ -203,7 +203,6 @@ void resnet_attention_pool(const runner<Kernels>& run, const vision_config& v, c
                            const feature_map& x, const resnet_buffers& b, float* out) noexcept {
   const int n = x.rows(), c = x.c, heads = v.encoder.heads, d = c / heads;
   const operand& t = b.tokens;
-  float scale = 1;
   {
     const fp_env guard;
     for (int j = 0; j < c; j++) t.f32[j] = 0;
@@ -214,8 +213,8 @@ void resnet_attention_pool(const runner<Kernels>& run, const vision_config& v, c
       for (int j = 0; j < c; j++)
         t.f32[(i + 1) * t.ld + j] =
             x.data[i * x.ld + j] + w.positions[static_cast<std::ptrdiff_t>(i + 1) * c + j];
-    scale = 1.f / __builtin_sqrtf(static_cast<float>(d));
   }
+  const float scale = attention_scale(d);
   run.prepare(w.kv.type, t, n + 1, c);
   const std::ptrdiff_t ld = ld_f32(2 * c);
   run.linear(w.q, t, 1, b.q, ld_f32(c));
