@@ -113,10 +113,9 @@ class model {
     model m;
     m.file_ = *file;
     m.kernels_ = dynamic(kernels);
-    const std::span<const std::byte> config = file->section(format::section::config);
-    if (config.size() < sizeof(model_config)) return status::bad_config;
-    std::memcpy(&m.config_, config.data(), sizeof(model_config));
-    if (m.config_.bytes < sizeof(model_config) || !valid(m.config_)) return status::bad_config;
+    const result<model_config> config = detail::stored_config(*file);
+    if (!config) return config.error();
+    m.config_ = *config;
     const status bound = m.bind();
     if (bound != status::ok) return bound;
     const std::span<const std::byte> blob = file->section(format::section::tokenizer);
@@ -158,54 +157,24 @@ class model {
     const fp_env guard;
     const nn::runner<dynamic> run{kernels_, threads};
     if (v.kind == vision_kind::resnet) return encode_resnet(run, in, out, work, observe);
-    const auto tokens = [&](int i) {
-      return in.grid_h(i, v.patch) * in.grid_w(i, v.patch) + nn::prefix_rows(v);
-    };
-    for (int i = 0; i < in.count; i++) {
-      const int gh = in.grid_h(i, v.patch), gw = in.grid_w(i, v.patch);
-      const bool sized = in.grids != nullptr || (in.height == v.image_h && in.width == v.image_w);
-      const bool fits = v.positions != position_resize::none || (gh == v.grid_h && gw == v.grid_w && sized);
-      if (gh < 1 || gw < 1 || gh > 4096 || gw > 4096 || gh * gw > max_tokens || !fits) return status::wrong_shape;
-      if (in.patches != nullptr && gh * gw > in.patch_stride) return status::wrong_shape;
-    }
-    const int parts = threads.concurrency < 1 ? 1 : threads.concurrency;
+    if (const status checked = check_grids(in); checked != status::ok) return checked;
     for (int first = 0, end = 0; first < in.count; first = end) {
-      end = first + batch_images < in.count ? first + batch_images : in.count;
-      // images from i on that run through the tower as one group: how many, their tokens, those of the longest
-      struct group { int images, rows, longest; };
-      const auto next = [&](int i) {
-        group g = {};
-        for (; i < end && (g.images == 0 || g.rows + tokens(i) <= kernels_.batch_rows); i++, g.images++) {
-          g.rows += tokens(i);
-          g.longest = std::max(g.longest, tokens(i));
-        }
-        return g;
-      };
-      group most = {};
+      end = std::min(first + batch_images, in.count);
+      image_group most;
       for (int i = first; i < end;) {
-        const group g = next(i);
+        const image_group g = group_from(in, i, end);
         most = {std::max(most.images, g.images), std::max(most.rows, g.rows), std::max(most.longest, g.longest)};
         i += g.images;
       }
       nn::vision_buffers b;
-      const auto carve = [&](unsigned char* base) {
-        return b.carve(base, v, end - first, most.images, most.rows, most.longest, parts, vision_form_);
-      };
-      const status grown = work.reserve(carve(nullptr));
-      if (grown != status::ok) return grown;
-      carve(work.data());
+      const status placed = lay_out(work, [&](unsigned char* base) {
+        return b.carve(base, v, end - first, most.images, most.rows, most.longest, parts_of(threads), vision_form_);
+      });
+      if (placed != status::ok) return placed;
       for (int i = first; i < end;) {
-        nn::image_batch part = in;
-        part.count = next(i).images;
-        const std::ptrdiff_t plane = static_cast<std::ptrdiff_t>(in.height) * in.width * 3;
-        if (in.pixels != nullptr) part.pixels += i * plane;
-        if (in.rgb != nullptr) part.rgb += i * plane;
-        if (in.rgbs != nullptr) part.rgbs += i;
-        if (in.patches != nullptr)
-          part.patches += static_cast<std::ptrdiff_t>(i) * in.patch_stride * v.patch * v.patch * 3;
-        if (in.grids != nullptr) part.grids += 2 * i;
-        nn::vision_tokens(run, config_, vision_, part, i - first, b, observe);
-        i += part.count;
+        const nn::image_batch group = in.part(i, group_from(in, i, end).images, v.patch);
+        nn::vision_tokens(run, config_, vision_, group, i - first, b, observe);
+        i += group.count;
       }
       nn::vision_pooled(run, config_, vision_, end - first, b, out + static_cast<std::ptrdiff_t>(first) * v.embed,
                         v.embed, logits == nullptr ? nullptr : logits + static_cast<std::ptrdiff_t>(first) * v.classes,
@@ -225,62 +194,18 @@ class model {
     if (context < 1 || context > t.context) return status::wrong_shape;
     for (std::ptrdiff_t i = 0; i < static_cast<std::ptrdiff_t>(count) * context; i++)
       if (ids[i] < 0 || ids[i] >= t.vocab) return status::token_out_of_range;
-    result<array<nn::token_sequence>> texts =
-        array<nn::token_sequence>::make(static_cast<std::size_t>(count));
-    result<array<int>> order = array<int>::make(static_cast<std::size_t>(count));
-    result<array<float*>> targets = array<float*>::make(static_cast<std::size_t>(count));
-    if (!texts || !order || !targets) return status::out_of_memory;
-    for (int i = 0; i < count; i++) {
-      (*texts)[static_cast<std::size_t>(i)] =
-          nn::sequence_of(t, ids + static_cast<std::ptrdiff_t>(i) * context, context);
-      (*order)[static_cast<std::size_t>(i)] = i;
-    }
-    const auto text = [&](int i) -> const nn::token_sequence& {
-      return (*texts)[static_cast<std::size_t>(i)];
-    };
-    const auto target = [&](int i) { return out + static_cast<std::ptrdiff_t>(i) * t.embed; };
-    std::sort(order->begin(), order->end(), [&](int a, int b) {
-      const nn::token_sequence &x = text(a), &y = text(b);
-      const int n = nn::shared_prefix(x, y);
-      if (n < x.count && n < y.count) return x.ids[n] < y.ids[n];
-      return x.count != y.count ? x.count < y.count : a < b;
-    });
-
+    sorted_texts texts;
+    if (const status sorted = texts.sort(t, ids, count, context); sorted != status::ok) return sorted;
     const fp_env guard;
     const nn::runner<dynamic> run{kernels_, threads};
-    result<array<nn::token_sequence>> batch =
-        array<nn::token_sequence>::make(static_cast<std::size_t>(count));
-    if (!batch) return status::out_of_memory;
-    const auto at = [](int i) { return static_cast<std::size_t>(i); };
-    for (int first = 0; first < count;) {
-      int rows = 0, n = 0, next = first;
-      for (; next < count; next++) {
-        const nn::token_sequence& x = text((*order)[at(next)]);
-        const int shared = n > 0 ? nn::shared_prefix((*batch)[at(n - 1)], x) : 0;
-        if (n > 0 && shared == x.count && shared == (*batch)[at(n - 1)].count)
-          continue;  // the same text again
-        const int own = x.count - (t.encoder.causal != 0 ? shared : 0);
-        if (n > 0 && rows + own > kernels_.batch_rows) break;
-        rows += own;
-        (*targets)[at(n)] = target((*order)[at(next)]);
-        (*batch)[at(n++)] = x;
-      }
+    while (texts.next_batch(t, out, kernels_.batch_rows)) {
       nn::text_buffers b;
-      const int parts = threads.concurrency < 1 ? 1 : threads.concurrency;
-      const status grown = work.reserve(b.carve(nullptr, t, n, rows, parts, text_form_));
-      if (grown != status::ok) return grown;
-      b.carve(work.data(), t, n, rows, parts, text_form_);
-      nn::text_forward(run, config_, text_, batch->data(), n, b, targets->data(), observe);
-      const float* previous = nullptr;
-      for (int i = first, k = -1; i < next; i++) {  // equal texts get a copy
-        const int original = (*order)[at(i)];
-        if (k + 1 < n && (*targets)[at(k + 1)] == target(original)) {
-          previous = (*targets)[at(++k)];
-        } else {
-          std::memcpy(target(original), previous, sizeof(float) * static_cast<std::size_t>(t.embed));
-        }
-      }
-      first = next;
+      const status placed = lay_out(work, [&](unsigned char* base) {
+        return b.carve(base, t, texts.distinct, texts.rows, parts_of(threads), text_form_);
+      });
+      if (placed != status::ok) return placed;
+      nn::text_forward(run, config_, text_, texts.batch.data(), texts.distinct, b, texts.targets.data(), observe);
+      texts.copy_to_equal(t, out);
     }
     return status::ok;
   }
@@ -448,6 +373,115 @@ class model {
   static constexpr int max_tokens = 16384;  ///< most patches of one image
 
  private:
+  /// Images that run through the tower together: how many, their tokens, those of the longest.
+  struct image_group {
+    int images = 0, rows = 0, longest = 0;
+  };
+
+  /// Texts in the order of their ids, so that those with a common beginning are neighbours and equal ones are computed
+  /// once; and those of them that are at hand.
+  struct sorted_texts {
+    array<nn::token_sequence> texts;  ///< as given
+    array<int> order;
+    int first = 0, next = 0;          ///< at hand: order[first..next)
+    array<nn::token_sequence> batch;  ///< [distinct] the same without repetitions
+    array<float*> targets;            ///< [distinct] where their features go
+    int distinct = 0, rows = 0;       ///< rows: tokens to compute
+
+    status sort(const text_config& t, const std::int32_t* ids, int count, int context) noexcept {
+      const auto n = static_cast<std::size_t>(count);
+      result<array<nn::token_sequence>> given = array<nn::token_sequence>::make(n),
+                                        some = array<nn::token_sequence>::make(n);
+      result<array<int>> sorted = array<int>::make(n);
+      result<array<float*>> rows_of_out = array<float*>::make(n);
+      if (!given || !some || !sorted || !rows_of_out) return status::out_of_memory;
+      texts = std::move(*given), batch = std::move(*some);
+      order = std::move(*sorted), targets = std::move(*rows_of_out);
+      for (std::size_t i = 0; i < n; i++) {
+        texts[i] = nn::sequence_of(t, ids + i * static_cast<std::size_t>(context), context);
+        order[i] = static_cast<int>(i);
+      }
+      std::sort(order.begin(), order.end(), [&](int a, int b) {
+        const nn::token_sequence &x = texts[at(a)], &y = texts[at(b)];
+        const int shared = nn::shared_prefix(x, y);
+        if (shared < x.count && shared < y.count) return x.ids[shared] < y.ids[shared];
+        return x.count != y.count ? x.count < y.count : a < b;
+      });
+      return status::ok;
+    }
+
+    /// Goes on to the next texts whose rows number `most_rows` at most (but to one in any case); false after the last.
+    bool next_batch(const text_config& t, float* out, int most_rows) noexcept {
+      distinct = rows = 0;
+      for (first = next; next < static_cast<int>(order.size()); next++) {
+        const nn::token_sequence& x = texts[at(order[at(next)])];
+        const int shared = distinct > 0 ? nn::shared_prefix(batch[at(distinct - 1)], x) : 0;
+        if (distinct > 0 && shared == x.count && shared == batch[at(distinct - 1)].count) continue;  // the same again
+        const int own = x.count - (t.encoder.causal != 0 ? shared : 0);
+        if (distinct > 0 && rows + own > most_rows) break;
+        rows += own;
+        targets[at(distinct)] = features(t, out, next);
+        batch[at(distinct++)] = x;
+      }
+      return distinct > 0;
+    }
+
+    /// The features of the texts at hand to their repetitions, which follow them in the order.
+    void copy_to_equal(const text_config& t, float* out) const noexcept {
+      const float* previous = nullptr;
+      for (int i = first, k = 0; i < next; i++) {
+        float* const target = features(t, out, i);
+        if (k < distinct && targets[at(k)] == target) {
+          previous = target;
+          k++;
+        } else {
+          std::memcpy(target, previous, sizeof(float) * static_cast<std::size_t>(t.embed));
+        }
+      }
+    }
+
+   private:
+    static constexpr std::size_t at(int i) noexcept { return static_cast<std::size_t>(i); }
+    float* features(const text_config& t, float* out, int i) const noexcept {
+      return out + static_cast<std::ptrdiff_t>(order[at(i)]) * t.embed;
+    }
+  };
+
+  /// Lays buffers out in `work`: carve(base) does so and gives the bytes, with null these alone.
+  template <class Carve>
+  static status lay_out(workspace& work, const Carve& carve) noexcept {
+    const status grown = work.reserve(carve(nullptr));
+    if (grown == status::ok) carve(work.data());
+    return grown;
+  }
+
+  static int parts_of(const executor& threads) noexcept { return threads.concurrency < 1 ? 1 : threads.concurrency; }
+
+  status check_grids(const nn::image_batch& in) const noexcept {
+    const vision_config& v = config_.vision;
+    for (int i = 0; i < in.count; i++) {
+      const int gh = in.grid_h(i, v.patch), gw = in.grid_w(i, v.patch);
+      const bool sized = in.grids != nullptr || (in.height == v.image_h && in.width == v.image_w);
+      const bool fits = v.positions != position_resize::none || (gh == v.grid_h && gw == v.grid_w && sized);
+      if (gh < 1 || gw < 1 || gh > 4096 || gw > 4096 || gh * gw > max_tokens || !fits) return status::wrong_shape;
+      if (in.patches != nullptr && gh * gw > in.patch_stride) return status::wrong_shape;
+    }
+    return status::ok;
+  }
+
+  /// The group that begins with image i, of images before `end`.
+  image_group group_from(const nn::image_batch& in, int i, int end) const noexcept {
+    const vision_config& v = config_.vision;
+    image_group g;
+    for (; i < end; i++, g.images++) {
+      const int tokens = in.grid_h(i, v.patch) * in.grid_w(i, v.patch) + nn::prefix_rows(v);
+      if (g.images > 0 && g.rows + tokens > kernels_.batch_rows) break;
+      g.rows += tokens;
+      g.longest = std::max(g.longest, tokens);
+    }
+    return g;
+  }
+
   dtype form_of(const array<nn::block_weights>& blocks) const noexcept {
     if (detail::all_of_type(blocks, dtype::s8)) return dtype::s8;
     if (kernels_.round_bf16 != nullptr && detail::any_of_type(blocks, dtype::bf16)) return dtype::bf16;
@@ -492,10 +526,10 @@ class model {
     if (in.height != v.image_h || in.width != v.image_w || (in.pixels == nullptr && in.rgb == nullptr))
       return status::wrong_shape;
     nn::resnet_buffers b;
-    const int parts = run.exec.concurrency < 1 ? 1 : run.exec.concurrency;
-    const status grown = work.reserve(b.carve(nullptr, v, in.height, in.width, parts));
-    if (grown != status::ok) return grown;
-    b.carve(work.data(), v, in.height, in.width, parts);
+    const status placed = lay_out(work, [&](unsigned char* base) {
+      return b.carve(base, v, in.height, in.width, parts_of(run.exec));
+    });
+    if (placed != status::ok) return placed;
     for (int i = 0; i < in.count; i++)
       nn::resnet_forward(run, config_, resnet_, in, i, b, out + static_cast<std::ptrdiff_t>(i) * v.embed,
                          observe);

@@ -160,16 +160,6 @@ constexpr text_config canonical(text_config t) noexcept {
   return t;
 }
 
-/// The configuration of a packed file. bad_config.
-inline result<model_config> stored_config(const packed_file& file) noexcept {
-  const std::span<const std::byte> bytes = file.section(format::section::config);
-  model_config m;
-  if (bytes.size() < sizeof(model_config)) return status::bad_config;
-  std::memcpy(&m, bytes.data(), sizeof(model_config));
-  if (m.bytes < sizeof(model_config) || !valid(m)) return status::bad_config;
-  return m;
-}
-
 /// The packed file at the start of `bytes`, which may go on behind it: a partition of flash.
 inline result<packed_file> file_in(std::span<const std::byte> bytes) noexcept {
   format::file_header h = {};

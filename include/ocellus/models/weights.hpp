@@ -1,5 +1,5 @@
-// Finds a model's tensors in a packed file, checks their shapes against the configuration, and makes the views that
-// the towers read. The names are those of tools/convert/model_source.hpp.
+// Reads a model's configuration from a packed file, finds its tensors there, checks their shapes against it, and makes
+// the views that the towers read. The names are those of tools/convert/model_source.hpp.
 #pragma once
 
 #include <ocellus/format/reader.hpp>
@@ -7,10 +7,21 @@
 #include <ocellus/nn/tower.hpp>
 
 #include <cstring>
+#include <span>
 #include <string_view>
 
 OCELLUS_BEGIN
 namespace detail {
+
+/// The configuration of a packed file. bad_config.
+inline result<model_config> stored_config(const packed_file& file) noexcept {
+  const std::span<const std::byte> bytes = file.section(format::section::config);
+  model_config m;
+  if (bytes.size() < sizeof(model_config)) return status::bad_config;
+  std::memcpy(&m, bytes.data(), sizeof(model_config));
+  if (m.bytes < sizeof(model_config) || !valid(m)) return status::bad_config;
+  return m;
+}
 
 /// A tensor's name, put together from parts without the heap.
 struct tensor_name {

@@ -87,6 +87,19 @@ struct image_batch {
 
   int grid_h(int b, int patch) const noexcept { return grids != nullptr ? grids[2 * b] : height / patch; }
   int grid_w(int b, int patch) const noexcept { return grids != nullptr ? grids[2 * b + 1] : width / patch; }
+
+  /// Images [first, first + n) alone.
+  image_batch part(int first, int n, int patch) const noexcept {
+    image_batch some = *this;
+    some.count = n;
+    const std::ptrdiff_t values = static_cast<std::ptrdiff_t>(height) * width * 3;
+    if (pixels != nullptr) some.pixels += first * values;
+    if (rgb != nullptr) some.rgb += first * values;
+    if (rgbs != nullptr) some.rgbs += first;
+    if (patches != nullptr) some.patches += static_cast<std::ptrdiff_t>(first) * patch_stride * patch * patch * 3;
+    if (grids != nullptr) some.grids += 2 * first;
+    return some;
+  }
 };
 
 constexpr block_shape shape_of(const encoder_config& e) noexcept {
