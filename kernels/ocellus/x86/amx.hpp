@@ -104,6 +104,89 @@ struct amx : avx512bf16 {
     int rows;
   };
 
+  /// Rows of a block's sums, [rows, 32] of s32 or floats, that still wait for their epilogue.
+  struct unfinished_rows {
+    const std::int32_t* sums;
+    int row, rows, col, cols;  // of C
+
+    OCELLUS_INLINE void finish(const gemm_args& g, bool is_float, int most) noexcept {
+      const int n = rows < most ? rows : most;
+      if (n == 0) return;
+      if (is_float) {
+        finish_float(g, reinterpret_cast<const float*>(sums), 32, row, n, col, cols);
+      } else {
+        finish_s8(g, sums, 32, row, n, col, cols);
+      }
+      sums += n * 32;
+      row += n;
+      rows -= n;
+    }
+  };
+
+  /// The sums of a block, 0-1 and, if there are `two` rows of tiles, 2-3, as rows of 32 at `upper` and `lower`.
+  static OCELLUS_INLINE void load_sums(const void* upper, const void* lower, bool two) noexcept {
+    _tile_loadd(0, upper, 128);
+    _tile_loadd(1, static_cast<const float*>(upper) + 16, 128);
+    if (two) {
+      _tile_loadd(2, lower, 128);
+      _tile_loadd(3, static_cast<const float*>(lower) + 16, 128);
+    }
+  }
+  static OCELLUS_INLINE void store_sums(void* upper, void* lower, bool two) noexcept {
+    _tile_stored(0, upper, 128);
+    _tile_stored(1, static_cast<float*>(upper) + 16, 128);
+    if (two) {
+      _tile_stored(2, lower, 128);
+      _tile_stored(3, static_cast<float*>(lower) + 16, 128);
+    }
+  }
+  static OCELLUS_INLINE void zero_sums() noexcept {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+  }
+
+  /// A step along the depth of a block: rows of A `lda` bytes apart at x, the lower tile's `below` bytes further; W's
+  /// tiles at w and `beside` bytes further.
+  static OCELLUS_INLINE void multiply_step(bool is_bf16, const unsigned char* x, std::ptrdiff_t lda,
+                                           std::ptrdiff_t below, bool two, const unsigned char* w,
+                                           std::ptrdiff_t beside) noexcept {
+    __asm__ volatile("" : : "r"(w) : "memory");  // gcc's loads of tiles do not say that they read
+    _tile_loadd(6, w, row_bytes);
+    _tile_loadd(4, x, lda);
+    OCELLUS_MULTIPLY_TILES(is_bf16, 0, 4, 6);
+    _tile_loadd(7, w + beside, row_bytes);
+    OCELLUS_MULTIPLY_TILES(is_bf16, 1, 4, 7);
+    if (two) {
+      _tile_loadd(5, x + below, lda);
+      OCELLUS_MULTIPLY_TILES(is_bf16, 2, 5, 6);
+      OCELLUS_MULTIPLY_TILES(is_bf16, 3, 5, 7);
+    }
+  }
+  /// The rest of a step of f16, whose weights' lesser halves are at w: A, still in tiles, times the greater ones,
+  /// 2 * split_bytes before; and these times A's lesser halves, `lesser` bytes further.
+  static OCELLUS_INLINE void multiply_greater_halves(const unsigned char* x, std::ptrdiff_t lda, std::ptrdiff_t below,
+                                                     bool two, const unsigned char* w,
+                                                     std::ptrdiff_t lesser) noexcept {
+    _tile_loadd(6, w - 2 * split_bytes, row_bytes);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_loadd(7, w - split_bytes, row_bytes);
+    _tile_dpbf16ps(1, 4, 7);
+    if (two) {
+      _tile_dpbf16ps(2, 5, 6);
+      _tile_dpbf16ps(3, 5, 7);
+    }
+    _tile_loadd(4, x + lesser, lda);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    if (two) {
+      _tile_loadd(5, x + lesser + below, lda);
+      _tile_dpbf16ps(2, 5, 6);
+      _tile_dpbf16ps(3, 5, 7);
+    }
+  }
+
   /// C by blocks of 2 x 2 tiles: 0-3 are sums, 4-5 of A, 6-7 of W. Rows of A are `lda` bytes apart and read up to a
   /// multiple of 64 bytes (16 bits: zeros there). While a block is on its way, the one before is finished row by row.
   /// For f16, rows of A are those of split_bf16, and weights are taken as two bf16 each, by parts of the depth, in
@@ -114,7 +197,7 @@ struct amx : avx512bf16 {
     const bool is_bf16 = type != dtype::s8, is_split = type == dtype::f16;
     const int depth = is_bf16 ? round_up(g.k, 2) * 2 : round_up(g.k, 8);  // of a panel, in bytes of a column
     const int steps = ceil_div(depth, row_bytes), whole = is_split ? steps : depth / row_bytes;
-    const std::size_t rest = static_cast<std::size_t>(depth % row_bytes) * panel_width;
+    const std::size_t rest = static_cast<std::size_t>(depth % row_bytes) * panel_width;  // of an incomplete tile
     const std::ptrdiff_t stride = static_cast<std::ptrdiff_t>(is_split ? g.k * 2 : depth) * panel_width;
     const std::ptrdiff_t lesser = static_cast<std::ptrdiff_t>(steps) * row_bytes;  // halves of A's rows
     const int count = ceil_div(g.m, tile_rows), height = ceil_div(g.m, count);
@@ -127,22 +210,7 @@ struct amx : avx512bf16 {
     shapes.load();
     alignas(64) std::int32_t sums[2][2 * tile_rows * 2 * panel_width];  // or floats
     alignas(64) unsigned char ends[2 * tile_bytes] = {};                // of panels: their last, incomplete tiles
-    struct {
-      const std::int32_t* sums;
-      int row, rows, col, cols;
-    } before = {sums[1], 0, 0, 0, 0};
-    const auto finish = [&](int most) OCELLUS_LAMBDA {
-      const int rows = before.rows < most ? before.rows : most;
-      if (rows == 0) return;
-      if (is_bf16) {
-        finish_float(g, reinterpret_cast<const float*>(before.sums), 32, before.row, rows, before.col, before.cols);
-      } else {
-        finish_s8(g, before.sums, 32, before.row, rows, before.col, before.cols);
-      }
-      before.sums += rows * 32;
-      before.row += rows;
-      before.rows -= rows;
-    };
+    unfinished_rows before = {sums[1], 0, 0, 0, 0};
     /// A part of the depth of a pair of panels.
     struct part {
       const unsigned char* w;
@@ -161,7 +229,7 @@ struct amx : avx512bf16 {
         const part now = part_at(i), later = part_at(i + 1);
         const int col = now.panel * panel_width, width = now.hop == 0 ? panel_width : 2 * panel_width,
                   cols = g.n - col < width ? g.n - col : width;
-        if (rest > 0 && whole < steps) {
+        if (whole < steps) {
           std::memcpy(ends, now.w + whole * tile_bytes, rest);
           std::memcpy(ends + tile_bytes, now.w + now.hop + whole * tile_bytes, rest);
         }
@@ -179,20 +247,13 @@ struct amx : avx512bf16 {
           const int last = g.m - height, first = t * height < last ? t * height : last;
           const bool two = t + 1 < t1;
           const int second = !two ? first : first + height < last ? first + height : last;
+          const std::ptrdiff_t below = (second - first) * lda;
           const int each = ceil_div(before.rows, now.end - now.first);
-          const int waiting = (t - t0) * height * 32, below = waiting + height * 32;  // in room.sums
+          const int upper = (t - t0) * height * 32, lower = upper + height * 32;  // in room.sums
           if (now.first == 0) {
-            _tile_zero(0);
-            _tile_zero(1);
-            _tile_zero(2);
-            _tile_zero(3);
+            zero_sums();
           } else {
-            _tile_loadd(0, room.sums + waiting, 128);
-            _tile_loadd(1, room.sums + waiting + 16, 128);
-            if (two) {
-              _tile_loadd(2, room.sums + below, 128);
-              _tile_loadd(3, room.sums + below + 16, 128);
-            }
+            load_sums(room.sums + upper, room.sums + lower, two);
           }
           for (int s = 0; s < now.end - now.first; s++) {
             const unsigned char* w = now.w + s * tile_bytes;
@@ -204,35 +265,10 @@ struct amx : avx512bf16 {
               w = ends;
               beside = tile_bytes;
             }
-            __asm__ volatile("" : : "r"(w) : "memory");  // gcc's loads of tiles do not say that they read
             const unsigned char* const x = a + first * lda + (now.first + s) * row_bytes;
-            _tile_loadd(6, w, row_bytes);
-            _tile_loadd(4, x, lda);
-            OCELLUS_MULTIPLY_TILES(is_bf16, 0, 4, 6);
-            _tile_loadd(7, w + beside, row_bytes);
-            OCELLUS_MULTIPLY_TILES(is_bf16, 1, 4, 7);
-            if (two) {
-              _tile_loadd(5, x + (second - first) * lda, lda);
-              OCELLUS_MULTIPLY_TILES(is_bf16, 2, 5, 6);
-              OCELLUS_MULTIPLY_TILES(is_bf16, 3, 5, 7);
-            }
+            multiply_step(is_bf16, x, lda, below, two, w, beside);
             if (is_split) {
-              _tile_loadd(6, w - 2 * split_bytes, row_bytes);
-              _tile_dpbf16ps(0, 4, 6);
-              _tile_loadd(7, w - split_bytes, row_bytes);
-              _tile_dpbf16ps(1, 4, 7);
-              if (two) {
-                _tile_dpbf16ps(2, 5, 6);
-                _tile_dpbf16ps(3, 5, 7);
-              }
-              _tile_loadd(4, x + lesser, lda);
-              _tile_dpbf16ps(0, 4, 6);
-              _tile_dpbf16ps(1, 4, 7);
-              if (two) {
-                _tile_loadd(5, x + lesser + (second - first) * lda, lda);
-                _tile_dpbf16ps(2, 5, 6);
-                _tile_dpbf16ps(3, 5, 7);
-              }
+              multiply_greater_halves(x, lda, below, two, w, lesser);
               if (t == t0 && now.first + s + 1 < now.end) split(s + 1);
             }
             for (int l = 0; l < lines; l++, next += 64) {
@@ -241,31 +277,21 @@ struct amx : avx512bf16 {
               _mm_prefetch(next + later.hop, _MM_HINT_T1);
               _mm_prefetch(next + later.hop + half, _MM_HINT_T1);
             }
-            finish(each);
+            before.finish(g, is_bf16, each);
           }
           if (now.end < steps) {
-            _tile_stored(0, room.sums + waiting, 128);
-            _tile_stored(1, room.sums + waiting + 16, 128);
-            if (two) {
-              _tile_stored(2, room.sums + below, 128);
-              _tile_stored(3, room.sums + below + 16, 128);
-            }
+            store_sums(room.sums + upper, room.sums + lower, two);
             continue;
           }
           std::int32_t* const out = sums[turn];
           turn ^= 1;
-          _tile_stored(0, out, 128);
-          _tile_stored(1, out + 16, 128);
-          if (two) {  // over rows that both have
-            _tile_stored(2, out + (second - first) * 32, 128);
-            _tile_stored(3, out + (second - first) * 32 + 16, 128);
-          }
+          store_sums(out, out + (second - first) * 32, two);  // over rows that both have
           const int done = t * height - first;  // rows that the tiles before have as well
           before = {out + done * 32, first + done, second + height - first - done, col, cols};
         }
       }
     }
-    finish(before.rows);
+    before.finish(g, is_bf16, before.rows);
     _tile_release();
   }
 
