@@ -101,6 +101,13 @@ static OCELLUS_INLINE void store_row(const gemm_args& g, const float* values, in
   }
 }
 
+/// Fetches `rows` rows of C from (i, col) on, `cols` columns in sixteens, mostly the residual too: there when the tile
+/// that comes first has ended.
+static OCELLUS_INLINE void prefetch_rows(const gemm_args& g, int i, int rows, int col, int cols) noexcept {
+  for (int r = i; r < i + rows; r++)
+    for (int j = 0; j < cols; j += 16) __builtin_prefetch(g.c + r * g.ldc + col + j, 1);
+}
+
 /// One of finish_s8_panels or finish_float_panels.
 using panels_pass = void (*)(const gemm_args&, const void* acc, std::ptrdiff_t lda, int i, int rows, int col) noexcept;
 
@@ -351,11 +358,7 @@ static OCELLUS_NOINLINE void gemm_float_by_tiles(const gemm_args& g, dtype type,
           if constexpr (wide_rows > 0) {
             if (panels == 4) run = four;
           }
-          if constexpr (!f32_leaves) {
-            for (int r = i; last && r < i + rows; r++)
-              for (int j = 0; j < width; j += 16)
-                __builtin_prefetch(g.c + r * g.ldc + col + j, 1);  // there when the tile ends; mostly the residual too
-          }
+          if (!f32_leaves && last) prefetch_rows(g, i, rows, col, width);
           run(x, g.lda, w, stride, depth, sums, width, next, k0 > 0, rows, before);
           before.rows = 0;
           if (last && leaves && panels == 2 && cols == width && may_wait<precision::f32>(g.act)) {

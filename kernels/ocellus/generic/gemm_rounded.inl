@@ -60,10 +60,7 @@ static void gemm_rounded(const gemm_args& g) noexcept {
           const bool alone = first && last;
           float* c = alone ? acc : g.c + i * g.ldc + col;
           const std::ptrdiff_t ldc = alone ? cols : g.ldc;
-          if (alone)
-            for (int r = 0; r < rows; r++)
-              for (int j = 0; j < cols; j += 16)
-                __builtin_prefetch(g.c + (i + r) * g.ldc + col + j, 1);  // there when the tile ends
+          if (alone) prefetch_rows(g, i, rows, col, cols);
           tiles_rounded(rows, panels, block_a + (i - i0) * lda, lda, panel, stride, depth, c, ldc, !first, next);
           if (last) finish_float(part, c, ldc, i, rows, col, cols);
           i += rows;

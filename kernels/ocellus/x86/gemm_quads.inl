@@ -287,8 +287,7 @@ static OCELLUS_NOINLINE void gemm_s8_by_steps(const gemm_args& g, const quad_ste
       }
       for (int p = p0; p < p1; p++) {
         const int col = p * panel_width, cols = g.n - col < panel_width ? g.n - col : panel_width;
-        for (int r = i0; r < i1 && p + 1 < p1; r++)
-          __builtin_prefetch(g.c + r * g.ldc + col + panel_width, 1);  // the next panel's, there when its turn comes
+        if (p + 1 < p1) prefetch_rows(g, i0, rows, col + panel_width, panel_width);
         steps.finish(g, block + (p - p0) * ld * 16, panel_width, i0, rows, col, cols);
       }
     }
