@@ -1,6 +1,7 @@
-// How the .npy files of the reference implementations are read.
+// Checkpoints converted for a test, and how the .npy files of the reference implementations are read.
 #pragma once
 
+#include "convert.hpp"
 #include "json.hpp"
 #include "test_files.hpp"
 
@@ -21,6 +22,24 @@ namespace {
 namespace fs = std::filesystem;
 using test_files::have;
 using test_files::shared;
+
+/// The demo model's checkpoint.
+inline fs::path demo_checkpoint() { return fs::path(OCELLUS_SOURCE_DIR) / "examples/demo/demo.pt"; }
+
+/// A checkpoint as a packed file at `path`, gone with the object; or why not, in `error`.
+struct converted_file {
+  test_files::scratch_folder folder;
+  fs::path path = folder.path / "model.oc";
+  std::string error;
+  converted_file(const fs::path& source, ocellus::dtype type, const fs::path& tokenizer = {}) {
+    ocellus::convert::convert_options o;
+    o.source = source;
+    o.output = path;
+    o.type = type;
+    if (!tokenizer.empty()) o.tokenizer = tokenizer;
+    if (const auto done = ocellus::convert::convert(o); !done) error = done.failure().what;
+  }
+};
 
 /// A .npy array of float32 or int64, C order; empty if there is no such file.
 struct npy {

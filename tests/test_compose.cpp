@@ -1,6 +1,6 @@
 // Towers by composition: the demo model's image tower and a SigLIP one, put together from layers, give the bits of the
 // models opened at run time, in as little memory as a tower by configuration; however layers are grouped.
-#include "convert.hpp"
+#include "golden_data.hpp"
 #include "pack.hpp"
 
 #include <ocellus/isa/dispatch.hpp>
@@ -32,19 +32,8 @@ using demo = c::seq<c::patch_embed<64, 8, 128, true>, c::named<"pre_norm", c::la
                     c::named<"blocks.2", block<128, 2, c::class_attention<128, 2>>>,
                     c::named<"norm", c::layer_norm<128>>, c::named<"proj", c::projection<128, 64>>>;
 
-/// The demo checkpoint, converted; gone with the object.
-struct packed {
-  fs::path path;
-  explicit packed(dtype type) {
-    path = fs::temp_directory_path() / ("ocellus-compose-" + std::to_string(getpid()) + ".oc");
-    convert::convert_options o;
-    o.source = fs::path(OCELLUS_SOURCE_DIR) / "examples/demo/demo.pt";
-    o.output = path;
-    o.type = type;
-    const auto done = convert::convert(o);
-    REQUIRE_MESSAGE(done, (done ? "" : done.failure().what));
-  }
-  ~packed() { fs::remove(path); }
+struct packed : golden_data::converted_file {
+  explicit packed(dtype type) : converted_file(golden_data::demo_checkpoint(), type) { REQUIRE(error == ""); }
 };
 
 /// A set whose products arrange rows beforehand (kernel_table::quad_rows), where there is one.

@@ -41,6 +41,23 @@ void check_bound(const char* what, const MatrixXd& got, const MatrixXd& expected
   CHECK(bound.mean() < 0.1 * expected.array().abs().maxCoeff());
 }
 
+/// A product by the scalar set, with a bias and a residual.
+struct scalar_product {
+  static constexpr int m = 9, n = 35;
+  weights w;
+  inputs x;
+  std::vector<float> c = std::vector<float>(m * n), residual = c;
+
+  scalar_product(dtype type, int k, rng& random) : w(type, n, k, random), x(m, k, random) {
+    fill_normal(residual, random);
+    gemm_args g = make_gemm(x, w);
+    g.c = c.data();
+    g.ldc = g.ldr = n;
+    g.residual = residual.data();
+    run_gemm(make_table<kernels::scalar>(), type, g);
+  }
+};
+
 double gelu(double x) { return 0.5 * x * (1 + std::erf(x / std::sqrt(2.0))); }
 double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
 double activate(double x, activation act) {
@@ -64,16 +81,9 @@ TEST_CASE(
   rng random(11);
   for (const dtype type : {dtype::f32, dtype::f16, dtype::bf16})
     for (const int k : {1, 5, 64, 75, 768}) {
-      const int m = 9, n = 35;
-      weights w(type, n, k, random);
-      inputs x(m, k, random);
-      std::vector<float> c(static_cast<std::size_t>(m * n)), residual(c.size());
-      fill_normal(residual, random);
-      gemm_args g = make_gemm(x, w);
-      g.c = c.data();
-      g.ldc = g.ldr = n;
-      g.residual = residual.data();
-      run_gemm(make_table<kernels::scalar>(), type, g);
+      scalar_product of(type, k, random);
+      auto& [w, x, c, residual] = of;
+      constexpr int m = scalar_product::m, n = scalar_product::n;
       const MatrixXd a = matrix(x.a.data(), m, k, x.ld), b = matrix(w.w.data(), n, k, k),
                      r = matrix(residual.data(), m, n, n);
       const MatrixXd bias = matrix(w.bias.data(), 1, n, n).replicate(m, 1);
@@ -359,16 +369,9 @@ TEST_CASE("gemm_s8 of the scalar set is exact in its integers and rounds four ti
   const fp_env strict;
   rng random(12);
   for (const int k : {1, 3, 4, 5, 64, 75, 3072}) {
-    const int m = 9, n = 35;
-    weights w(dtype::s8, n, k, random);
-    inputs x(m, k, random);
-    std::vector<float> c(static_cast<std::size_t>(m * n)), residual(c.size());
-    fill_normal(residual, random);
-    gemm_args g = make_gemm(x, w);
-    g.c = c.data();
-    g.ldc = g.ldr = n;
-    g.residual = residual.data();
-    run_gemm(make_table<kernels::scalar>(), dtype::s8, g);
+    scalar_product of(dtype::s8, k, random);
+    auto& [w, x, c, residual] = of;
+    constexpr int m = scalar_product::m, n = scalar_product::n;
     MatrixXd expected(m, n), bound(m, n);
     for (int i = 0; i < m; i++)
       for (int j = 0; j < n; j++) {

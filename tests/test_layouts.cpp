@@ -1,5 +1,5 @@
 // The layouts: each published form of a checkpoint converts, with the switches that its reference has.
-#include "convert.hpp"
+#include "golden_data.hpp"
 #include "layouts.hpp"
 #include "plan.hpp"
 #include "rounding.hpp"
@@ -217,11 +217,9 @@ struct converted {
 
 /// Converts a golden checkpoint and reads the result back.
 void convert_case(const fs::path& source, converted& out, ocellus::dtype type = ocellus::dtype::f32) {
-  const fs::path path = scratch("case.oc");
-  const auto done = convert::convert(
-      {.source = source, .output = path, .type = type, .tokenizer = {}, .config = {}, .licence = {}});
-  REQUIRE_MESSAGE(done, source.string(), ": ", (done ? "" : done.failure().what));
-  const auto map = mapped_file::open(path.c_str());
+  const golden_data::converted_file made(source, type);
+  REQUIRE_MESSAGE(made.error == "", source.string(), ": ", made.error);
+  const auto map = mapped_file::open(made.path.c_str());
   REQUIRE(map);
   const auto file = packed_file::open(map->bytes());
   REQUIRE(file);
@@ -238,7 +236,6 @@ void convert_case(const fs::path& source, converted& out, ocellus::dtype type = 
     out.origins[s.at("name")] = s.at("origin");
   }
   out.space = file->embedding_space();
-  fs::remove(path);
 }
 
 TEST_CASE("OpenAI's checkpoints convert, bare, wrapped and as TorchScript") {

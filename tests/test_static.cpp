@@ -1,7 +1,7 @@
 // Compile-time models: the same bits as the model opened at run time, for each kernel set that this CPU has; no
 // allocation in a call; what bind refuses.
-#include "convert.hpp"
 #include "device.hpp"
+#include "golden_data.hpp"
 #include "kernel_testing.hpp"
 #include "packed_writer.hpp"
 
@@ -10,7 +10,6 @@
 #include <ocellus/models/model.hpp>
 
 #include <doctest/doctest.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <cstdio>
@@ -55,19 +54,14 @@ struct packed {
   std::vector<std::byte> storage;
   std::span<const std::byte> bytes;
   explicit packed(dtype type) {
-    convert::convert_options o;
-    o.source = fs::path(OCELLUS_SOURCE_DIR) / "examples/demo/demo.pt";
-    o.output = fs::temp_directory_path() / ("ocellus-static-" + std::to_string(getpid()) + ".oc");
-    o.type = type;
-    const auto done = convert::convert(o);
-    REQUIRE_MESSAGE(done, (done ? "" : done.failure().what));
-    const std::size_t size = fs::file_size(o.output);
+    const golden_data::converted_file file(golden_data::demo_checkpoint(), type);
+    REQUIRE(file.error == "");
+    const std::size_t size = fs::file_size(file.path);
     storage.resize(size + 128);
     const std::size_t shift = 64 - reinterpret_cast<std::uintptr_t>(storage.data()) % 64;
-    std::ifstream(o.output, std::ios::binary)
+    std::ifstream(file.path, std::ios::binary)
         .read(reinterpret_cast<char*>(storage.data() + shift), static_cast<std::streamsize>(size));
     bytes = {storage.data() + shift, size};
-    fs::remove(o.output);
   }
 };
 
@@ -218,10 +212,10 @@ TEST_CASE("A compile-time model refuses files that hold another model, other typ
 }
 
 TEST_CASE("A file for firmware holds the image tower alone, gives the same bits and stays in its embedding space") {
-  const fs::path folder = fs::temp_directory_path() / ("ocellus-device-" + std::to_string(getpid()));
-  fs::create_directories(folder);
+  const test_files::scratch_folder scratch;
+  const fs::path folder = scratch.path;
   convert::convert_options o;
-  o.source = fs::path(OCELLUS_SOURCE_DIR) / "examples/demo/demo.pt";
+  o.source = golden_data::demo_checkpoint();
   o.tokenizer = fs::path(OCELLUS_SOURCE_DIR) / "examples/demo/bpe_demo.txt.gz";
   o.output = folder / "demo.oc";
   o.type = dtype::s8;
@@ -256,14 +250,13 @@ TEST_CASE("A file for firmware holds the image tower alone, gives the same bits 
   const auto again = convert::prepare_for_device(o.output, d);
   REQUIRE(!again);
   CHECK(again.failure().what.find("text tower") != std::string::npos);
-  fs::remove_all(folder);
 }
 
 TEST_CASE("A file whose blocks differ in type gets no header: a compile-time tower has one type") {
-  const fs::path folder = fs::temp_directory_path() / ("ocellus-mixed-" + std::to_string(getpid()));
-  fs::create_directories(folder);
+  const test_files::scratch_folder scratch;
+  const fs::path folder = scratch.path;
   convert::convert_options o;
-  o.source = fs::path(OCELLUS_SOURCE_DIR) / "examples/demo/demo.pt";
+  o.source = golden_data::demo_checkpoint();
   o.output = folder / "s8.oc";
   o.type = dtype::s8;
   REQUIRE(convert::convert(o));
@@ -293,7 +286,6 @@ TEST_CASE("A file whose blocks differ in type gets no header: a compile-time tow
                 mixed.failure().what);
   CHECK(!fs::exists(*d.header));
   for (const char* name : {"s8.oc", "f16.oc"}) CHECK(convert::prepare_for_device(folder / name, d));
-  fs::remove_all(folder);
 }
 
 /// Parameters of a model as its authors' checkpoints have them: those of a packed file in f32, but for what the

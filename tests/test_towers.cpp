@@ -7,7 +7,6 @@
 #include <ocellus/models/model.hpp>
 
 #include <doctest/doctest.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
@@ -23,25 +22,6 @@ namespace {
 
 using namespace ocellus;
 using namespace golden_data;
-
-/// A converted checkpoint in a temporary file that goes with it.
-struct converted {
-  fs::path path;
-  std::string error;
-  converted(const fs::path& source, dtype type, const fs::path& tokenizer = {}) {
-    static int count = 0;
-    path = fs::temp_directory_path() /
-           ("ocellus-towers-" + std::to_string(getpid()) + "-" + std::to_string(count++) + ".oc");
-    convert::convert_options o;
-    o.source = source;
-    o.output = path;
-    o.type = type;
-    if (!tokenizer.empty()) o.tokenizer = tokenizer;
-    const auto done = convert::convert(o);
-    if (!done) error = done.failure().what;
-  }
-  ~converted() { fs::remove(path); }
-};
 
 /// Values of each stage as the tower passes them.
 struct stages {
@@ -199,7 +179,7 @@ TEST_CASE("towers: each stage of each layout's goldens in f32, embeddings in f16
     REQUIRE(!golden_index.at("checkpoints").empty());
     for (const auto& checkpoint : golden_index.at("checkpoints")) {
       for (const dtype type : {dtype::f32, dtype::f16, dtype::bf16}) {
-        const converted file(base / checkpoint["path"].get<std::string>(), type);
+        const converted_file file(base / checkpoint["path"].get<std::string>(), type);
         const std::string what = name + "/" + checkpoint["path"].get<std::string>() + " " + to_string(type);
         CHECK_MESSAGE(file.error == "", what);
         if (!file.error.empty()) continue;
@@ -225,7 +205,7 @@ fs::path own_case(const std::string& name) { return fs::path(OCELLUS_SOURCE_DIR)
 TEST_CASE("towers: rotary positions, post-norm, a convolutional stem and uneven layers as the references have them") {
   for (const std::string name : own_cases)
     for (const dtype type : {dtype::f32, dtype::f16, dtype::bf16, dtype::s8}) {
-      const converted file(own_case(name), type);
+      const converted_file file(own_case(name), type);
       const std::string what = name + " " + to_string(type);
       REQUIRE_MESSAGE(file.error == "", what << ": " << file.error);
       const result<model> m = model::open(file.path.c_str());
@@ -302,7 +282,7 @@ TEST_CASE("towers: a batch that the model cannot read is refused") {
   for (const golden_case& of : golden_cases()) {
     const npy p = read_npy(of.arrays / "pixel_values.npy");
     if (!p || read_npy(of.arrays / "spatial_shapes.npy")) continue;
-    const converted file(of.checkpoint, dtype::s8);
+    const converted_file file(of.checkpoint, dtype::s8);
     REQUIRE_MESSAGE(file.error == "", of.name);
     const result<model> m = model::open(file.path.c_str());
     REQUIRE_MESSAGE(m, of.name);
@@ -353,7 +333,7 @@ TEST_CASE("towers: an image of a large batch has the bits that it has alone") {
     if (!p) continue;
     for (const dtype type : {dtype::f32, dtype::f16, dtype::bf16, dtype::s8}) {
       if (type == dtype::f16 && best_kernels().split_bf16 == nullptr) continue;  // activations as they are, as f32's
-      const converted file(of.checkpoint, type);
+      const converted_file file(of.checkpoint, type);
       REQUIRE_MESSAGE(file.error == "", of.name);
       kernel_table plain = best_kernels();
       plain.round_bf16 = nullptr;
@@ -402,7 +382,7 @@ TEST_CASE("towers: an embedding has the same bits for every kernel set, thread c
     const std::string& name = of.name;
     const fs::path &source = of.checkpoint, &folder = of.arrays;
     for (const dtype type : {dtype::f32, dtype::s8}) {
-      const converted file(source, type);
+      const converted_file file(source, type);
       REQUIRE_MESSAGE(file.error == "", name);
       std::vector<float> first;
       const cpu_features cpu = detect_cpu();
