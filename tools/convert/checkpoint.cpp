@@ -3,6 +3,8 @@
 #include "containers.hpp"
 #include "json.hpp"
 
+#include <ocellus/core/float16.hpp>
+
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -519,22 +521,6 @@ outcome<void> checkpoint::state::read(const found_tensor& from, std::vector<T>& 
   return {};
 }
 
-namespace {
-
-float from_f16(std::uint16_t h) noexcept {
-  const std::uint32_t sign = static_cast<std::uint32_t>(h & 0x8000) << 16;
-  const std::uint32_t exponent = h >> 10 & 31, mantissa = h & 0x3ff;
-  if (exponent == 0) {  // zero and subnormals: exact in f32
-    const float magnitude = static_cast<float>(mantissa) * 0x1p-24f;
-    return sign != 0 ? -magnitude : magnitude;
-  }
-  const std::uint32_t bits =
-      exponent == 31 ? 0x7f800000u | mantissa << 13 : (exponent + 112) << 23 | mantissa << 13;
-  return std::bit_cast<float>(sign | bits);
-}
-
-}  // namespace
-
 outcome<void> checkpoint::read_f32(const tensor_info& tensor, std::vector<float>& out) const {
   const found_tensor& from = state_->places[tensor.slot];
   return guarded([&]() -> outcome<void> {
@@ -543,11 +529,9 @@ outcome<void> checkpoint::read_f32(const tensor_info& tensor, std::vector<float>
       case source_dtype::f32:
         return state_->read(from, out, [](const std::byte* p) { return std::bit_cast<float>(load_u32(p)); });
       case source_dtype::f16:
-        return state_->read(from, out, [](const std::byte* p) { return from_f16(load_u16(p)); });
+        return state_->read(from, out, [](const std::byte* p) { return to_f32(f16{load_u16(p)}); });
       case source_dtype::bf16:
-        return state_->read(from, out, [](const std::byte* p) {
-          return std::bit_cast<float>(static_cast<std::uint32_t>(load_u16(p)) << 16);
-        });
+        return state_->read(from, out, [](const std::byte* p) { return to_f32(bf16{load_u16(p)}); });
       case source_dtype::f64:
         return state_->read(from, out, [](const std::byte* p) {
           return static_cast<float>(std::bit_cast<double>(load_u64(p)));
@@ -588,7 +572,7 @@ outcome<void> checkpoint::read_i64(const tensor_info& tensor, std::vector<std::i
   });
 }
 
-outcome<std::string> checkpoint::sha256(void (*progress)(void*, std::uint64_t), void* context) const {
+outcome<std::string> checkpoint::sha256() const {
   return guarded([&]() -> outcome<std::string> {
     std::vector<std::byte> buffer(std::size_t{256} << 10);
     std::vector<std::string> digests;
@@ -600,7 +584,6 @@ outcome<std::string> checkpoint::sha256(void (*progress)(void*, std::uint64_t), 
         if (auto got = source.bytes.read(at, piece); !got) return got.failure();
         digest.add(piece);
         at += piece.size();
-        if (progress != nullptr) progress(context, piece.size());
       }
       digests.push_back(digest.finish());
     }

@@ -111,10 +111,9 @@ class checkpoint {
   /// What was left out on the way, one line each ("ignored beside the state dict: optimizer, scaler").
   const std::vector<std::string>& notes() const noexcept;
 
-  /// SHA-256 of the file in lower-case hexadecimal; of several files, of their digests in order. Reads
-  /// everything once more. `progress(bytes)`, when given, is called with the count of each piece.
-  outcome<std::string> sha256(void (*progress)(void* context, std::uint64_t bytes) = nullptr,
-                              void* context = nullptr) const;
+  /// SHA-256 of the file in lower-case hexadecimal; of several files, of their digests in order. Reads everything once
+  /// more.
+  outcome<std::string> sha256() const;
 
   struct state;  ///< the opened files and the places of the tensors in them
 

@@ -258,21 +258,12 @@ outcome<dtype> type_of_weights(const packed_file& file, const fs::path& path) {
   return type.value_or(dtype::f32);
 }
 
-outcome<void> write_header(const fs::path& packed, const device_options& options, const std::vector<float>& labels) {
-  const fs::path& path = *options.header;
-  const result<mapped_file> mapped = mapped_file::open(packed.c_str());
-  if (!mapped) return about(packed, to_string(mapped.error()));
-  const std::span<const std::byte> bytes = mapped->bytes();
-  const result<packed_file> file = packed_file::open(bytes);
-  if (!file) return about(packed, to_string(file.error()));
-  const outcome<dtype> type = type_of_weights(*file, packed);
-  if (!type) return type.failure();
-  model_config config;
-  std::memcpy(&config, file->section(format::section::config).data(), sizeof(config));
+/// The array and what goes with it, in the namespace `name`. `embeddings`: [labels, E], or nothing.
+std::string header_text(const std::string& name, const model_config& config, dtype type,
+                        const std::vector<std::string>& label_names, const std::vector<float>& embeddings,
+                        std::span<const std::byte> bytes) {
   config_printer fields;
   fields.print(config);
-
-  const std::string name = identifier(path);
   std::string text = "// A model for firmware, made by " + std::string(converter_version) +
                      " --emit-header: configuration, packed file and label embeddings.\n"
                      "#pragma once\n\n#include <ocellus/models/config.hpp>\n\n#include <cstddef>\n#include <span>\n\n"
@@ -280,16 +271,16 @@ outcome<void> write_header(const fs::path& packed, const device_options& options
                      "inline constexpr ocellus::model_config config = [] {\n  ocellus::model_config m;\n" + fields.text +
                      "  return m;\n}();\n\n"
                      "/// The data type of the packed weights, for vision_tower.\n"
-                     "inline constexpr ocellus::dtype weights = ocellus::dtype::" + to_string(*type) + ";\n\n";
-  if (!options.labels.empty()) {
-    const std::size_t n = options.labels.size(), width = labels.size() / n;
+                     "inline constexpr ocellus::dtype weights = ocellus::dtype::" + to_string(type) + ";\n\n";
+  if (!label_names.empty()) {
+    const std::size_t n = label_names.size(), width = embeddings.size() / n;
     text += "inline constexpr int label_count = " + std::to_string(n) + ";\ninline constexpr const char* labels[] = {\n";
-    for (const std::string& label : options.labels) text += "  " + quoted(label) + ",\n";
+    for (const std::string& label : label_names) text += "  " + quoted(label) + ",\n";
     text += "};\n/// Unit vectors: an image's scores are its dot products with them.\n"
             "inline constexpr float label_embeddings[" + std::to_string(n) + "][" + std::to_string(width) + "] = {\n";
     for (std::size_t i = 0; i < n; i++) {
       text += " {";
-      for (std::size_t j = 0; j < width; j++) text += (j % 8 == 0 ? "\n  " : " ") + literal(labels[i * width + j]) + ",";
+      for (std::size_t j = 0; j < width; j++) text += (j % 8 == 0 ? "\n  " : " ") + literal(embeddings[i * width + j]) + ",";
       text += "},\n";
     }
     text += "};\n\n";
@@ -304,7 +295,11 @@ outcome<void> write_header(const fs::path& packed, const device_options& options
   }
   text += "\n};\ninline std::span<const std::byte> bytes() noexcept { return std::as_bytes(std::span(packed)); }\n\n"
           "}  // namespace " + name + "\n";
+  return text;
+}
 
+/// Writes a file beside `path` and renames it, so that a failure leaves what was there.
+outcome<void> replace_file(const fs::path& path, const std::string& text) {
   const auto target = replaceable(path);
   if (!target) return about(path, target.failure().what);
   const fs::path temporary = target->string() + ".tmp" + std::to_string(getpid());
@@ -320,6 +315,19 @@ outcome<void> write_header(const fs::path& packed, const device_options& options
     return about(path, "cannot be written");
   }
   return {};
+}
+
+outcome<void> write_header(const fs::path& packed, const device_options& options, const std::vector<float>& labels) {
+  const result<mapped_file> mapped = mapped_file::open(packed.c_str());
+  if (!mapped) return about(packed, to_string(mapped.error()));
+  const result<packed_file> file = packed_file::open(mapped->bytes());
+  if (!file) return about(packed, to_string(file.error()));
+  const outcome<dtype> type = type_of_weights(*file, packed);
+  if (!type) return type.failure();
+  model_config config;
+  std::memcpy(&config, file->section(format::section::config).data(), sizeof(config));
+  return replace_file(*options.header, header_text(identifier(*options.header), config, *type, options.labels, labels,
+                                                   mapped->bytes()));
 }
 
 }  // namespace
