@@ -19,7 +19,7 @@ using namespace ocellus;
 
 inline image noise(int width, int height, unsigned seed) {
   std::mt19937 random(seed);
-  result<image> made = image::create(width, height);
+  result<image> made = image::make(width, height);
   REQUIRE(made);
   for (std::size_t i = 0; i < made->size_bytes(); i++) {
     // Extremes as often as not: they drive bicubic's overshoot into the clip.

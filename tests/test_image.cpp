@@ -538,7 +538,7 @@ TEST_CASE("views: rows may be stored bottom up, but not overlap") {
   const auto shrunk = [&](image_view view) {
     return resize(view, w, resize_filter::bicubic, resize_order::horizontal_first, kernels);
   };
-  image flipped = std::move(*image::create(5, 3));
+  image flipped = std::move(*image::make(5, 3));
   for (int y = 0; y < 3; y++) std::memcpy(flipped.row(y), source.row(2 - y), 15);
   const result<image> a = shrunk(source), b = shrunk({flipped.row(2), 5, 3, -15});
   REQUIRE(a);

@@ -67,7 +67,7 @@ EXPORT(take_file) int take_file(const std::uint8_t* bytes, std::size_t size) {
 
 /// Takes pixels R, G, B, A, as a canvas has them; A is dropped.
 EXPORT(take_pixels) int take_pixels(const std::uint8_t* rgba, int w, int h) {
-  result<image> made = image::create(w, h);
+  result<image> made = image::make(w, h);
   if (!made) return static_cast<int>(made.error());
   std::uint8_t* out = made->pixels();
   for (std::size_t i = 0; i < made->size_bytes(); i += 3, out += 3, rgba += 4)

@@ -108,7 +108,7 @@ struct painter {
           }
         }
     }
-    result<image> made = image::create(side, side);
+    result<image> made = image::make(side, side);
     if (!made) return made;
     std::uint8_t* out = made->pixels();
     for (const float v : canvas) *out++ = static_cast<std::uint8_t>(std::clamp(v + within(-2, 2), 0.f, 255.f));

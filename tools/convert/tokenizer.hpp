@@ -17,7 +17,7 @@
 
 #include "outcome.hpp"
 
-#include <ocellus/text/blob.hpp>
+#include <ocellus/text/tokenizer_blob.hpp>
 
 #include <cstddef>
 #include <filesystem>

@@ -60,7 +60,7 @@ enum class section : std::uint32_t {
   config = 1,        ///< model_config (models/config.hpp)
   tensor_table = 2,  ///< tensor_header[]
   tensor_data = 3,   ///< what tensor_header's offsets point into
-  tokenizer = 4,     ///< text/blob.hpp
+  tokenizer = 4,     ///< text/tokenizer_blob.hpp
   provenance = 5,    ///< JSON in UTF-8: source, hashes, converter, where each switch came from
   class_names = 6,   ///< UTF-8 lines, one per class of a classifier head
   report = 7,        ///< JSON in UTF-8: the error that quantisation causes, per kind of layer

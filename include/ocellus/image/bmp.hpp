@@ -189,7 +189,7 @@ inline result<image> decode_bmp(std::span<const std::uint8_t> file,
   }
   const std::uint8_t* rows = rle ? indices.get() : in.data + in.at;
   const std::int64_t row_stride = rle ? h.width : stride;
-  result<image> made = image::create(static_cast<int>(h.width), static_cast<int>(h.height));
+  result<image> made = image::make(static_cast<int>(h.width), static_cast<int>(h.height));
   if (!made) return made;
   for (int y = 0; y < made->height(); y++) {
     bmp_convert_row(h, rows + y * row_stride, made->row(h.top_down ? y : made->height() - 1 - y));

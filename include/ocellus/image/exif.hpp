@@ -85,7 +85,7 @@ inline int exif_orientation(std::span<const std::uint8_t> file) noexcept {
 inline result<image> orient(image_view in, int orientation) noexcept {
   if (orientation < 1 || orientation > 8 || in.empty() || in.overlaps()) return status::invalid_argument;
   const bool swapped = orientation >= 5;
-  result<image> made = swapped ? image::create(in.height, in.width) : image::create(in.width, in.height);
+  result<image> made = swapped ? image::make(in.height, in.width) : image::make(in.width, in.height);
   if (!made) return made;
   // Which end of the source an output row and column start from.
   const bool from_right = orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8;

@@ -162,7 +162,7 @@ inline result<image> decode_gif(std::span<const std::uint8_t> file,
   const status s = gif_expand(in, indices.get(), total);
   if (s != status::ok) return s;
 
-  result<image> made = image::create(width, height);
+  result<image> made = image::make(width, height);
   if (!made) return made;
   if (w < width || h < height) {
     for (std::int64_t i = 0; i < std::int64_t{width} * height; i++) put(made->pixels() + 3 * i, behind);

@@ -1,7 +1,7 @@
 // Pictures in memory: 8-bit RGB, rows from top to bottom.
 //
 //   ocellus::image_view frame{camera_pixels, 640, 480};          // somebody else's pixels, not copied
-//   auto picture = ocellus::image::create(640, 480);             // our own; result<image>, never throws
+//   auto picture = ocellus::image::make(640, 480);             // our own; result<image>, never throws
 //
 // Every function that reads a picture takes an image_view; an image converts to one.
 #pragma once
@@ -56,7 +56,7 @@ class image {
 
   /// width x height pixels without a gap between the rows; their values are undefined.
   /// Errors: invalid_argument (a side below 1), image_too_large (more than 2^31 - 1 bytes), out_of_memory.
-  static result<image> create(int width, int height) noexcept {
+  static result<image> make(int width, int height) noexcept {
     if (width < 1 || height < 1) return status::invalid_argument;
     const std::int64_t bytes = std::int64_t{3} * width * height;
     if (bytes > INT32_MAX) return status::image_too_large;

@@ -520,7 +520,7 @@ class jpeg_decoder {
       const status s = up[i].open(component_[i], h_max_, v_max_, width_);
       if (s != status::ok) return s;
     }
-    result<image> made = image::create(width_, height_);
+    result<image> made = image::make(width_, height_);
     if (!made) return made;
     const jpeg_color space = color();
     for (int y = 0; y < height_; y++) {

@@ -327,7 +327,7 @@ inline result<image> decode_png(std::span<const std::uint8_t> file,
     if (stb_out_of_memory) return status::out_of_memory;
     return ended ? status::bad_image : status::truncated;
   }
-  result<image> made = image::create(width, height);
+  result<image> made = image::make(width, height);
   if (!made) return made;
   std::memcpy(made->pixels(), pixels.get(), made->size_bytes());
   return made;

@@ -108,7 +108,7 @@ inline result<image> decode_pnm(std::span<const std::uint8_t> file,
                                       : samples * (most > 255 ? 2 : 1);
   if (least > static_cast<std::int64_t>(in.left())) return status::truncated;
 
-  result<image> made = image::create(static_cast<int>(width), static_cast<int>(height));
+  result<image> made = image::make(static_cast<int>(width), static_cast<int>(height));
   if (!made) return made;
   if (bitmap) {
     const status s = pnm_bitmap(in, plain, *made);

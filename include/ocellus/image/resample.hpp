@@ -251,7 +251,7 @@ inline status resize_into(std::uint8_t* target, std::ptrdiff_t target_stride, im
 inline result<image> resize(image_view source, const resize_window& window, resize_filter filter,
                             resize_order order, const resample_kernels& kernels,
                             const executor& threads = {}) noexcept {
-  result<image> made = image::create(window.w, window.h);
+  result<image> made = image::make(window.w, window.h);
   if (!made) return made;
   const status s =
       resize_into(made->pixels(), made->stride(), source, window, filter, order, kernels, threads);

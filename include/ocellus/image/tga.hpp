@@ -92,7 +92,7 @@ inline std::uint8_t* tga_row(image& out, const tga_header& h, int y) noexcept {
 inline result<image> tga_bitmap(bytes& in, const tga_header& h) noexcept {
   const int row_bytes = (h.width + 7) / 8;
   if (std::int64_t{row_bytes} * h.height > static_cast<std::int64_t>(in.left())) return status::truncated;
-  result<image> made = image::create(h.width, h.height);
+  result<image> made = image::make(h.width, h.height);
   if (!made) return made;
   for (int y = 0; y < h.height; y++) {
     const std::uint8_t* p = in.take(static_cast<std::size_t>(row_bytes));
@@ -149,7 +149,7 @@ inline result<image> decode_tga(std::span<const std::uint8_t> file,
     if (s != status::ok) return s;
     p = expanded.get();
   }
-  result<image> made = image::create(h.width, h.height);
+  result<image> made = image::make(h.width, h.height);
   if (!made) return made;
   for (int y = 0; y < h.height; y++) {
     std::uint8_t* row = tga_row(*made, h, y);

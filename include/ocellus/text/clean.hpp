@@ -10,9 +10,9 @@
 // section 13.2.5.72 and on), open_clip's tokenizer.py.
 #pragma once
 
-#include <ocellus/text/blob.hpp>
 #include <ocellus/text/html_entities.hpp>
 #include <ocellus/text/mojibake.hpp>
+#include <ocellus/text/tokenizer_blob.hpp>
 #include <ocellus/text/unicode.hpp>
 
 #include <algorithm>

@@ -1,7 +1,7 @@
 // CLIP's byte-pair tokenizer: clean text is cut into words by a regular expression, each word into bytes, and
 // bytes are joined by the learnt merges, the earliest learnt first; the last symbol of a word carries "</w>".
 //
-// The tables lie in the blob (see blob.hpp) and are read in place:
+// The tables lie in the blob (see tokenizer_blob.hpp) and are read in place:
 //   section 0  std::uint32_t[512]   id of byte b alone, and [256 + b] with "</w>"
 //   section 1  clip_merge[2^k]      open addressing, linear probing; empty where left == no_symbol
 //   section 2  clip_special[]       texts that are one id, in order of preference
@@ -13,10 +13,10 @@
 // simple_tokenizer.py; Sennrich et al. 2016 (BPE).
 #pragma once
 
-#include <ocellus/text/blob.hpp>
 #include <ocellus/text/buffer.hpp>
 #include <ocellus/text/clean.hpp>
 #include <ocellus/text/fast_tables.hpp>
+#include <ocellus/text/tokenizer_blob.hpp>
 #include <ocellus/text/unicode.hpp>
 
 #include <algorithm>

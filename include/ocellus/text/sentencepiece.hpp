@@ -1,7 +1,7 @@
 // SentencePiece tokenizers: unigram (SigLIP, XLM-R) and BPE (Gemma, SigLIP 2), with the cleaning that each
 // family puts before them. The encoder (unigram or BPE) and the cleaning (the blob's style) are independent.
 //
-// The tables lie in the blob (see blob.hpp) and are read in place:
+// The tables lie in the blob (see tokenizer_blob.hpp) and are read in place:
 //   section 0  spm_info[1]
 //   section 1  std::uint32_t[]   the normaliser's map, a double array: bytes -> offset in section 2
 //   section 2  char[]            its replacements, each closed by a NUL
@@ -27,10 +27,10 @@
 #pragma once
 
 #include <ocellus/core/fp_env.hpp>
-#include <ocellus/text/blob.hpp>
 #include <ocellus/text/buffer.hpp>
 #include <ocellus/text/double_array.hpp>
 #include <ocellus/text/sentencepiece_text.hpp>
+#include <ocellus/text/tokenizer_blob.hpp>
 #include <ocellus/text/unicode.hpp>
 
 #include <algorithm>

@@ -2,11 +2,11 @@
 // normaliser. The layout of the blob is described in sentencepiece.hpp.
 #pragma once
 
-#include <ocellus/text/blob.hpp>
 #include <ocellus/text/buffer.hpp>
 #include <ocellus/text/clean.hpp>
 #include <ocellus/text/double_array.hpp>
 #include <ocellus/text/graphemes.hpp>
+#include <ocellus/text/tokenizer_blob.hpp>
 #include <ocellus/text/unicode.hpp>
 
 #include <algorithm>

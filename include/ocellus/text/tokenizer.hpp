@@ -18,9 +18,9 @@
 #pragma once
 
 #include <ocellus/core/status.hpp>
-#include <ocellus/text/blob.hpp>
 #include <ocellus/text/clip_bpe.hpp>
 #include <ocellus/text/sentencepiece.hpp>
+#include <ocellus/text/tokenizer_blob.hpp>
 #include <ocellus/text/wordpiece.hpp>
 
 #include <cstddef>

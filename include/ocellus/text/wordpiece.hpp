@@ -2,7 +2,7 @@
 // punctuation, each word into the longest pieces of the vocabulary from left to right; pieces inside a word
 // are spelt "##piece". A word that cannot be cut that way, or that is too long, is one unknown piece.
 //
-// The tables lie in the blob (see blob.hpp) and are read in place:
+// The tables lie in the blob (see tokenizer_blob.hpp) and are read in place:
 //   section 0  wordpiece_info[1]
 //   section 1  std::uint32_t[]   all pieces, a double array: piece -> id
 //   section 2  std::uint32_t[]   special texts, a double array: text -> id
@@ -13,11 +13,11 @@
 // BertPreTokenizer and WordPiece, which transformers' BertTokenizerFast is made of.
 #pragma once
 
-#include <ocellus/text/blob.hpp>
 #include <ocellus/text/buffer.hpp>
 #include <ocellus/text/clean.hpp>
 #include <ocellus/text/double_array.hpp>
 #include <ocellus/text/fast_tables.hpp>
+#include <ocellus/text/tokenizer_blob.hpp>
 #include <ocellus/text/unicode.hpp>
 
 #include <algorithm>
