@@ -305,8 +305,8 @@ struct runner {
   }
 
   /// x = norm(from[rows, c]) in the form that products with weights of `type` read.
-  void norm(const norm_weights& w, float eps, const float* from, std::ptrdiff_t ld, int rows, int c,
-            dtype type, const operand& x) const noexcept {
+  OCELLUS_NOINLINE void norm(const norm_weights& w, float eps, const float* from, std::ptrdiff_t ld, int rows, int c,
+                             dtype type, const operand& x) const noexcept {
     split(rows, 8, [&](int begin, int end) {
       layer_norm_args a = norm_arguments(w, eps, from, ld, begin, end, c, x.f32, x.ld);
       if (type == dtype::s8) {
@@ -323,8 +323,8 @@ struct runner {
   }
 
   /// LayerNorm from one f32 matrix to another, or in place.
-  void norm_f32(const norm_weights& w, float eps, const float* from, std::ptrdiff_t ld, int rows, int c,
-                float* to, std::ptrdiff_t ldt) const noexcept {
+  OCELLUS_NOINLINE void norm_f32(const norm_weights& w, float eps, const float* from, std::ptrdiff_t ld, int rows,
+                                 int c, float* to, std::ptrdiff_t ldt) const noexcept {
     split(rows, 8, [&](int begin, int end) {
       kernels.layer_norm(norm_arguments(w, eps, from, ld, begin, end, c, to, ldt));
     });
