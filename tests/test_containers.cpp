@@ -264,7 +264,9 @@ TEST_CASE(
 }
 
 TEST_CASE("PyTorch zip: the opcodes of pickle protocol 4, as torch.save(pickle_protocol=4) writes them") {
-  const auto brief = [](const std::string& s) { return "\x8c" + little(s.size(), 1) + s + "\x94"; };
+  const auto brief = [](const std::string& s) {
+    return std::string("\x8c").append(little(s.size(), 1)).append(s).append("\x94");
+  };
   const std::string id = "(" + brief("storage") + brief("torch") + brief("HalfStorage") + "\x93" +
                          brief("0") + brief("cpu") + "K\x02tQ";
   const std::string one =

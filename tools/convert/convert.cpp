@@ -227,8 +227,8 @@ void add_report(int8_result& r, const pack_result& packed, const fidelity& found
 }
 
 /// Smooths the plan and rounds its matrices for their inputs, tries it as int8 against 16-bit weights on pictures and
-/// prompts, and gives blocks that lose too much back their 16 bits (with --calibrate only: the built-in pictures are not
-/// what anybody asks of a model).
+/// prompts, and gives blocks that lose too much back their 16 bits (with --calibrate only: the built-in pictures are
+/// not what anybody asks of a model).
 outcome<int8_result> prepare_int8(const convert_options& options, model_source& model,
                                   const std::vector<std::byte>& tokenizer, bool show) {
   calibration_inputs inputs;

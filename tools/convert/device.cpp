@@ -280,7 +280,8 @@ std::string header_text(const std::string& name, const model_config& config, dty
             "inline constexpr float label_embeddings[" + std::to_string(n) + "][" + std::to_string(width) + "] = {\n";
     for (std::size_t i = 0; i < n; i++) {
       text += " {";
-      for (std::size_t j = 0; j < width; j++) text += (j % 8 == 0 ? "\n  " : " ") + literal(embeddings[i * width + j]) + ",";
+      for (std::size_t j = 0; j < width; j++)
+        text += (j % 8 == 0 ? "\n  " : " ") + literal(embeddings[i * width + j]) + ",";
       text += "},\n";
     }
     text += "};\n\n";

@@ -192,8 +192,8 @@ void add_map_queries(plan& p, const piece& q, const piece& q_bias, const piece& 
                      const piece& k_bias) {
   const std::int64_t width = p.config().vision.encoder.width, heads = p.config().vision.map_heads;
   if (heads < 1 || width % heads != 0)
-    return p.fail("tensor " + probe.name + ": its width " + std::to_string(width) + " is no multiple of the MAP head's " +
-                  std::to_string(heads) + " heads");
+    return p.fail("tensor " + probe.name + ": its width " + std::to_string(width) +
+                  " is no multiple of the MAP head's " + std::to_string(heads) + " heads");
   p.computed("vision.map.queries", storage::exact, {heads, width}, {q, q_bias, probe, k, k_bias},
              [heads](const std::vector<std::vector<float>>& in, std::vector<float>& out) {
                const std::size_t n = in[1].size(), d = n / static_cast<std::size_t>(heads);

@@ -119,7 +119,8 @@ class plan {
 
   /// name + ".weight" and name + ".bias" of [width], from source + the same.
   void norm(const std::string& name, const std::string& source, std::int64_t width);
-  /// The same of a linear layer [n, k], its outputs multiplied by the tensor `gain` [n] (LayerScale) unless that is empty.
+  /// The same of a linear layer [n, k], its outputs multiplied by the tensor `gain` [n] (LayerScale) unless its name is
+  /// empty; without the bias when `bias` is false.
   void linear(const std::string& name, const std::string& source, std::int64_t n, std::int64_t k, bool bias = true,
               const std::string& gain = {});
   /// Linear layers [n, k] of the same input as one, the outputs of one source after those of the one before.

@@ -25,9 +25,9 @@ constexpr element_type element_types[] = {
     {"I16", source_dtype::i16, 16},          {"I8", source_dtype::i8, 8},         {"U8", source_dtype::u8, 8},
     {"BOOL", source_dtype::boolean, 8},      {"U64", source_dtype::other, 64},    {"U32", source_dtype::other, 32},
     {"U16", source_dtype::other, 16},        {"C64", source_dtype::other, 64},    {"F8_E4M3", source_dtype::other, 8},
-    {"F8_E5M2", source_dtype::other, 8},     {"F8_E8M0", source_dtype::other, 8}, {"F8_E4M3FNUZ", source_dtype::other, 8},
-    {"F8_E5M2FNUZ", source_dtype::other, 8}, {"F6_E2M3", source_dtype::other, 6}, {"F6_E3M2", source_dtype::other, 6},
-    {"F4", source_dtype::other, 4},
+    {"F8_E5M2", source_dtype::other, 8},     {"F8_E8M0", source_dtype::other, 8},
+    {"F8_E4M3FNUZ", source_dtype::other, 8}, {"F8_E5M2FNUZ", source_dtype::other, 8},
+    {"F6_E2M3", source_dtype::other, 6},     {"F6_E3M2", source_dtype::other, 6}, {"F4", source_dtype::other, 4},
 };
 
 constexpr std::uint64_t max_header = 100'000'000;  // as the reference
