@@ -40,7 +40,7 @@ struct cpu_features {
   bool neon = false;
   bool fp16 = false;
   bool dotprod = false;
-  bool i8mm = false;
+  bool i8mm = false;        // and bf16: Armv8.6 has both products of matrices; no core is known with one of them
   int sve_bytes = 0;        // length of a scalable vector, 0 without SVE
   bool rvv = false;
 };
@@ -103,7 +103,7 @@ inline cpu_features detect_cpu() noexcept {
   const unsigned long hw = getauxval(AT_HWCAP), hw2 = getauxval(AT_HWCAP2);
   f.fp16 = (hw & (1ul << 9)) != 0 && (hw & (1ul << 10)) != 0;  // FPHP and ASIMDHP
   f.dotprod = (hw & (1ul << 20)) != 0;
-  f.i8mm = f.dotprod && f.fp16 && (hw2 & (1ul << 13)) != 0;
+  f.i8mm = f.dotprod && f.fp16 && (hw2 & (1ul << 13)) != 0 && (hw2 & (1ul << 14)) != 0;  // I8MM and BF16
   if ((hw & (1ul << 22)) != 0) f.sve_bytes = prctl(51 /* PR_SVE_GET_VL */) & 0xffff;
 #elif defined(__APPLE__)
   f.fp16 = f.dotprod = true;  // every Apple 64-bit Mac core has both
