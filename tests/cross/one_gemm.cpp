@@ -1,4 +1,4 @@
-// one_gemm SET f32|f16|s8|none: one product of 50 x 768 x 768 (an attention projection of ViT-B/32), for
+// one_gemm SET f32|f16|bf16|s8|none: one product of 50 x 768 x 768 (an attention projection of ViT-B/32), for
 // count_instructions.sh; "none" makes the operands only.
 #include <ocellus/isa/dispatch.hpp>
 
@@ -32,6 +32,7 @@ int main(int argc, char** argv) {
   const std::string_view op = argv[2];
   if (op == "f32") kernels->gemm_f32(g);
   if (op == "f16") kernels->gemm_f16(g);
+  if (op == "bf16") kernels->gemm_bf16(g);
   g.a = q.data();
   g.b = b.data();
   g.a_scale = g.b_scale = scale.data();

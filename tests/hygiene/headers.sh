@@ -27,6 +27,16 @@ for compiler in "${compilers[@]:1}"; do
   # shellcheck disable=SC2086
   printf "#include <%s>\n" "${headers[@]}" | "$compiler" $FLAGS -x c++ -
 done
+# The kernels of AArch64 by clang, which Android and Apple's systems have; code is made, for the target features of what
+# is inlined are looked at only then.
+if [ -d /usr/aarch64-linux-gnu/include/c++ ]; then
+  for compiler in "${compilers[@]}"; do
+    # shellcheck disable=SC2086
+    [[ $compiler != clang* ]] || echo '#include <ocellus/isa/dispatch.hpp>
+ocellus::kernel_table kernels() { return ocellus::best_kernels(); }' |
+      "$compiler" --target=aarch64-linux-gnu ${FLAGS/-fsyntax-only/-O1 -c -o \/dev\/null} -x c++ -
+  done
+fi
 # gcc folds less under UBSan: what the sets' tables take to be constant must be so there too.
 # shellcheck disable=SC2086
 echo '#include <ocellus/models/model.hpp>

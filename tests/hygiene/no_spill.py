@@ -3,7 +3,8 @@
 each x86 kernel set stores no vector and adds to none in memory, by each compiler there is. A spilled tile runs at 40 %
 of the peak and gives the right answer, so nothing else tells.
 LET_BE below names what may: it is told, not hidden.
-Usage: no_spill.py [COMPILER...]    (nothing given: g++, clang++, clang++-19, those that are installed; needs objdump)
+Usage: no_spill.py [COMPILER...]    (nothing given: g++, clang++, clang++-19, aarch64-linux-gnu-g++, those that are
+installed; needs objdump)
 """
 import os
 import re
@@ -29,10 +30,12 @@ const char* const names[] = {
 """
 FUNCTION = re.compile(r"^([0-9a-f]+) <(.*)>:$")
 INSTRUCTION = re.compile(r"^\s*([0-9a-f]+):\s+(?:\{\w+\}\s+)?(\S+)\s*(.*)$")
-TILE = re.compile(r"kernels::(?:(sse41|avx\w+)::(tile_\w+<.*?>)|(amx)::(gemm_by_tiles|products_\w+))\(")
-MULTIPLY = re.compile(r"^(v?(fmadd\w+p[sh]|mulp[sd]|pmaddwd|pdpbusds?|dpbf16ps)|tdp\w+)$")
+TILE = re.compile(r"kernels::(?:(sse41|avx\w+|fp16)::(tile_\w+<.*?>)|(amx)::(gemm_by_tiles|products_\w+)|"
+                  r"(neon|dotprod|i8mm|sve)_tiles::(tile_\w+<.*?>))\(")
+MULTIPLY = re.compile(r"^(v?(fmadd\w+p[sh]|mulp[sd]|pmaddwd|pdpbusds?|dpbf16ps)|tdp\w+|fmla|sdot|smlal2|usmmla|bfmmla)$")
 STORE = re.compile(r"^%[xyz]mm\d+(, ?\$\w+)?, ?-?(0x[0-9a-f]+)?\([^)]*\)")
 RELOAD = re.compile(r"-?(0x[0-9a-f]+)?\(%rsp\)")  # an operand or a sum that lives on the stack
+ON_STACK = re.compile(r"^[qz]\d+,.*\[sp")  # AArch64 has no other operands in memory
 
 LET_BE = {
     ("sse41", "tile_float"): "emulates fused multiply-add in double, with too few registers for that",
@@ -42,7 +45,9 @@ LET_BE = {
 
 
 def functions(program):
-    text = subprocess.run(["objdump", "-dC", "--no-show-raw-insn", program], capture_output=True, text=True, check=True)
+    with open(program, "rb") as f:
+        arm = f.read(20)[18] == 183  # e_machine
+    text = subprocess.run(["aarch64-linux-gnu-objdump" if arm else "objdump", "-dC", "--no-show-raw-insn", program], capture_output=True, text=True, check=True)
     name, body = None, []
     for line in text.stdout.splitlines():
         start = FUNCTION.match(line)
@@ -62,7 +67,8 @@ def innermost_loops(body):
     products = [address for address, operation, _ in body if MULTIPLY.match(operation)]
     spans = set()
     for address, operation, operands in body:
-        if operation.startswith("j") and operation != "jmp" and (target := re.match(r"([0-9a-f]+)\b", operands)):
+        jumps = re.match(r"j(?!mp)|b\.|cbn?z|tbn?z", operation)
+        if jumps and (target := re.match(r"(?:[wx]\d+, )?(?:#\d+, )?([0-9a-f]+)\b", operands)):
             first = int(target.group(1), 16)
             if body[0][0] <= first <= address and any(first <= p <= address for p in products):
                 spans.add((first, address))
@@ -74,7 +80,8 @@ def innermost_loops(body):
 def spills(loop):
     """Instructions of a tile's loop that write a vector to memory, or calculate with one on the stack. Of AMX that is what
     runs beside its products: sums are in registers that the source names."""
-    return [i for i in loop if STORE.match(i[2]) or (re.search(r"%[xyz]mm", i[2]) and RELOAD.search(i[2]))]
+    return [i for i in loop if STORE.match(i[2]) or ON_STACK.match(i[2])
+            or (re.search(r"%[xyz]mm", i[2]) and RELOAD.search(i[2]))]
 
 
 def check(compiler, folder):
@@ -112,7 +119,8 @@ def main():
     if not shutil.which("objdump"):
         print("skipped: no objdump")
         return 0
-    compilers = sys.argv[1:] or [c for c in ("g++", "clang++", "clang++-19") if shutil.which(c)]
+    compilers = sys.argv[1:] or [c for c in ("g++", "clang++", "clang++-19", "aarch64-linux-gnu-g++")
+                                 if shutil.which(c)]
     failed = not compilers
     with tempfile.TemporaryDirectory() as folder:
         for compiler in compilers:

@@ -1,4 +1,5 @@
-// What this CPU can do, asked when a model is opened: cpuid and xgetbv on x86, the kernel's hwcaps on Arm Linux.
+// What this CPU can do, asked when a model is opened: cpuid and xgetbv on x86, the kernel's hwcaps on Arm Linux,
+// sysctl on Apple's systems.
 // A feature counts only if the operating system saves its registers too.
 #pragma once
 
@@ -6,6 +7,11 @@
 
 #if defined(__x86_64__) || defined(__i386__)
 #include <cpuid.h>
+#endif
+#if defined(__APPLE__)
+#include <TargetConditionals.h>
+#include <sys/sysctl.h>
+#include <cstddef>
 #endif
 #if defined(__linux__) && defined(__x86_64__)
 #include <sys/syscall.h>
@@ -40,7 +46,7 @@ struct cpu_features {
   bool neon = false;
   bool fp16 = false;
   bool dotprod = false;
-  bool i8mm = false;
+  bool i8mm = false;        // and bf16: Armv8.6 has both products of matrices; no core is known with one of them
   int sve_bytes = 0;        // length of a scalable vector, 0 without SVE
   bool rvv = false;
 };
@@ -103,10 +109,17 @@ inline cpu_features detect_cpu() noexcept {
   const unsigned long hw = getauxval(AT_HWCAP), hw2 = getauxval(AT_HWCAP2);
   f.fp16 = (hw & (1ul << 9)) != 0 && (hw & (1ul << 10)) != 0;  // FPHP and ASIMDHP
   f.dotprod = (hw & (1ul << 20)) != 0;
-  f.i8mm = f.dotprod && f.fp16 && (hw2 & (1ul << 13)) != 0;
+  f.i8mm = f.dotprod && f.fp16 && (hw2 & (1ul << 13)) != 0 && (hw2 & (1ul << 14)) != 0;  // I8MM and BF16
   if ((hw & (1ul << 22)) != 0) f.sve_bytes = prctl(51 /* PR_SVE_GET_VL */) & 0xffff;
 #elif defined(__APPLE__)
-  f.fp16 = f.dotprod = true;  // every Apple 64-bit Mac core has both
+  const auto has = [](const char* feature) {  // keys of macOS 12, iOS 15 and later
+    int value = 0;
+    std::size_t size = sizeof(value);
+    return ::sysctlbyname(feature, &value, &size, nullptr, 0) == 0 && value != 0;
+  };
+  f.fp16 = TARGET_OS_OSX != 0 || has("hw.optional.arm.FEAT_FP16");  // every Mac's core has both
+  f.dotprod = TARGET_OS_OSX != 0 || has("hw.optional.arm.FEAT_DotProd");
+  f.i8mm = has("hw.optional.arm.FEAT_I8MM") && has("hw.optional.arm.FEAT_BF16");
 #endif
 #elif defined(__arm__) && defined(__linux__)
   f.neon = (getauxval(AT_HWCAP) & (1ul << 12)) != 0 && (getauxval(AT_HWCAP) & (1ul << 16)) != 0;  // NEON, VFPv4

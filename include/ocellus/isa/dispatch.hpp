@@ -142,8 +142,6 @@ inline constexpr bool same_function = std::is_same_v<name_of_function<F>, name_o
 /// The table of one set.
 template <class Set>
 constexpr kernel_table make_table() noexcept {
-  static_assert(Set::exact_bf16 || !detail::same_function<&Set::round_bf16, &kernels::scalar::round_bf16>,
-                "a set that rounds says how");
   return {Set::id,
           &Set::gemm_f32,
           &Set::gemm_f16,
@@ -155,7 +153,7 @@ constexpr kernel_table make_table() noexcept {
           &Set::layer_norm,
           &Set::layer_norm_u8,
           &Set::quantize_u8,
-          Set::exact_bf16 ? nullptr : &Set::round_bf16,
+          detail::same_function<&Set::round_bf16, &kernels::scalar::round_bf16> ? nullptr : &Set::round_bf16,
           detail::same_function<&Set::split_bf16, &kernels::scalar::split_bf16> ? nullptr : &Set::split_bf16,
           Set::quad_rows > 0 ? &Set::arrange_u8 : nullptr,
           Set::quad_rows,

@@ -63,7 +63,7 @@ struct gemm_args {
   std::ptrdiff_t lda = 0;
   const float* a_scale = nullptr;        ///< [M], s8 only
   const std::int32_t* a_zero = nullptr;  ///< [M], s8 only
-  /// `a` as round_bf16 wrote it (zeros end each row), for gemm_bf16 of sets that round (exact_bf16 false); null:
+  /// `a` as round_bf16 wrote it (zeros end each row), for gemm_bf16 of sets that have it; null:
   /// gemm_bf16 rounds A itself, in each call. Or `a` as split_bf16 wrote it, for gemm_f16 of sets that have it; null:
   /// gemm_f16 is that of the set's parent. `a` is needed in any case: ragged panels may read it.
   const std::uint16_t* a_bf16 = nullptr;

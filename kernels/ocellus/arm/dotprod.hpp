@@ -25,6 +25,18 @@ struct dotprod_tiles : neon {
   static constexpr int s8_rows = 5;
 
 #include <ocellus/generic/unroll.inl>
+#include <ocellus/arm/steps.inl>
+
+  /// acc + the products of w with word Lane of x; gcc 12 copies sums that assembler keeps in place.
+  template <int Lane>
+  static OCELLUS_INLINE int32x4_t with_product(int32x4_t acc, int8x16_t w, int8x16_t x) noexcept {
+#if defined(__clang__)
+    return vdotq_laneq_s32(acc, w, x, Lane);
+#else
+    __asm__("sdot %0.4s, %1.16b, %2.4b[%3]" : "+w"(acc) : "w"(w), "w"(x), "i"(Lane));
+    return acc;
+#endif
+  }
 
   /// out = sum (a - 128) w.
   template <int MR, int P>
@@ -40,15 +52,17 @@ struct dotprod_tiles : neon {
       unroll<MR>([&](auto r) OCELLUS_LAMBDA {
         unroll<4 * P>([&](auto c) OCELLUS_LAMBDA { acc[r][c] = vdupq_n_s32(0); });
       });
-      const auto step = [&](const int8x16_t(&x)[MR], auto j) OCELLUS_LAMBDA {
-        unroll<4 * P>([&](auto c) OCELLUS_LAMBDA {
-          constexpr int lane = j, panel = c / 4;
-          const int8x16_t w = vld1q_s8(b + panel * panel_stride + lane * 64 + c % 4 * 16);
-          unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-            acc[r][c] = vdotq_laneq_s32(acc[r][c], w, x[r], lane);
-            __asm__("" : "+r"(b) : "w"(acc[r][(c + 4 * P - 1) % (4 * P)]));  // neon_tiles::after
-          });
-        });
+      const auto steps = [&](const int8x16_t(&x)[MR], auto depths) OCELLUS_LAMBDA {
+        in_steps<depths * 4 * P>(
+            [&](auto i) OCELLUS_LAMBDA {
+              return vld1q_s8(b + i / 4 % P * panel_stride + i / (4 * P) * 64 + i % 4 * 16);
+            },
+            [&](auto i, int8x16_t w) OCELLUS_LAMBDA {
+              constexpr int lane = i / (4 * P), c = i % (4 * P);
+              unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+                acc[r][c] = with_product<lane>(acc[r][c], w, x[r]);
+              });
+            });
       };
       int d = 0;
       for (; d + 16 <= k; d += 16) {
@@ -56,13 +70,13 @@ struct dotprod_tiles : neon {
         unroll<MR>([&](auto r) OCELLUS_LAMBDA {
           x[r] = vreinterpretq_s8_u8(veorq_u8(vld1q_u8(a + r * lda + d), vdupq_n_u8(128)));
         });
-        unroll<4>([&](auto j) OCELLUS_LAMBDA { step(x, j); });
+        steps(x, std::integral_constant<int, 4>{});
         b += 256;
       }
       for (; d < k; d += 4) {
         int8x16_t x[MR];
         unroll<MR>([&](auto r) OCELLUS_LAMBDA { x[r] = shifted_word(a + r * lda + d); });
-        step(x, std::integral_constant<int, 0>{});
+        steps(x, std::integral_constant<int, 1>{});
         b += 64;
       }
       unroll<MR>([&](auto r) OCELLUS_LAMBDA {

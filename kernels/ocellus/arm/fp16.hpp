@@ -26,10 +26,11 @@ struct fp16 : dotprod {
   static constexpr bool exact_f16 = false;
 
 #include <ocellus/generic/unroll.inl>
+#include <ocellus/arm/steps.inl>
 
   using rounded_element = f16;
   using rounded_weight = f16;
-  static constexpr int rounded_rows = 64, rounded_depth = 192, rounded_unit = 1;
+  static constexpr int rounded_rows = 64, rounded_depth = 192, rounded_unit = 1, rounded_height = float_rows;
   static constexpr int fp16_chain = 64;
 
   static OCELLUS_INLINE float16x8_t load8(const f16* p) noexcept {
@@ -42,7 +43,19 @@ struct fp16 : dotprod {
     vst1q_f32(c + 4, vld1q_f32(c + 4) + vcvt_high_f32_f16(v));
   }
 
-  /// MR rows times P panels, added to C. A is readable up to a multiple of eight.
+  /// acc + w * x[Lane]; gcc 12 forgets that x must be one of v0 to v15, copies lanes and keeps sums in memory, which
+  /// assembler does not.
+  template <int Lane>
+  static OCELLUS_INLINE float16x8_t with_product(float16x8_t acc, float16x8_t w, float16x8_t x) noexcept {
+#if defined(__clang__)
+    return vfmaq_laneq_f16(acc, w, x, Lane);
+#else
+    __asm__("fmla %0.8h, %1.8h, %2.h[%3]" : "+w"(acc) : "w"(w), "x"(x), "i"(Lane));
+    return acc;
+#endif
+  }
+
+  /// MR rows times P panels, added to C.
   template <int MR, int P>
   static OCELLUS_NOINLINE void tile_fp16(const f16* a, std::ptrdiff_t lda, const f16* b, std::size_t panel_stride,
                                          int depth, float* c, std::ptrdiff_t ldc) noexcept {
@@ -52,19 +65,29 @@ struct fp16 : dotprod {
         unroll<2 * P>([&](auto i) OCELLUS_LAMBDA { acc[r][i] = vreinterpretq_f16_u16(vdupq_n_u16(0)); });
       });
       const int end = depth - d0 < fp16_chain ? depth : d0 + fp16_chain;
-      for (int d = d0; d < end; d += 8) {
+      const auto steps = [&](const float16x8_t(&x)[MR], auto depths) OCELLUS_LAMBDA {
+        in_steps<depths * 2 * P>(
+            [&](auto i) OCELLUS_LAMBDA {
+              return load8(b + i / 2 % P * panel_stride + i / (2 * P) * panel_width + i % 2 * 8);
+            },
+            [&](auto i, float16x8_t w) OCELLUS_LAMBDA {
+              constexpr int lane = i / (2 * P), c = i % (2 * P);
+              unroll<MR>([&](auto r) OCELLUS_LAMBDA { acc[r][c] = with_product<lane>(acc[r][c], w, x[r]); });
+            });
+        b += depths * panel_width;
+      };
+      int d = d0;
+      for (; d + 8 <= end; d += 8) {
         float16x8_t x[MR];
         unroll<MR>([&](auto r) OCELLUS_LAMBDA { x[r] = load8(a + r * lda + d); });
-        unroll<8>([&](auto j) OCELLUS_LAMBDA {
-          constexpr int lane = j;
-          if (d + lane >= end) return;
-          unroll<2 * P>([&](auto i) OCELLUS_LAMBDA {
-            const float16x8_t w = load8(b + i / 2 * panel_stride + i % 2 * 8);
-            unroll<MR>([&](auto r) OCELLUS_LAMBDA { acc[r][i] = vfmaq_laneq_f16(acc[r][i], w, x[r], lane); });
-            __asm__("" : "+r"(b) : "w"(acc[MR - 1][i]));  // neon_tiles::after
-          });
-          b += panel_width;
+        steps(x, std::integral_constant<int, 8>{});
+      }
+      for (; d < end; d++) {
+        float16x8_t x[MR];
+        unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+          x[r] = vreinterpretq_f16_u16(vdupq_n_u16(a[r * lda + d].bits));
         });
+        steps(x, std::integral_constant<int, 1>{});
       }
       unroll<MR>([&](auto r) OCELLUS_LAMBDA {
         unroll<2 * P>([&](auto i) OCELLUS_LAMBDA { add_to(c + r * ldc + i * 8, acc[r][i]); });

@@ -13,8 +13,8 @@
 // ops/gemm.hpp.
 // u8 activations: the s8 tile computes sum (a - 128) w. In gemm_s8 the missing 128 * sum w goes into the zero
 // point that the epilogue multiplies by that very sum, for nothing; attention's tiles add it from the panel.
-// Registers: f32 tile 5 x 16: 20 accumulators + 5 of A + 3 of W = 28. s8 tile 3 x 16: 24 + 3 of A + 4 of W and
-// up to 6 products: gcc 12 keeps four accumulators in memory.
+// Registers: f32 tile 5 x 16: 20 accumulators + 5 of A + 2 of W = 27. s8 tile 4 x 8: 16 + 4 of A + 2 of W + 4 products
+// and what is zipped: 3 x 16 had fewer loads, and no room for products side by side.
 // Not timed: run under qemu, instructions counted only (kernels/ocellus/arm/README.md).
 #pragma once
 
@@ -151,7 +151,8 @@ struct neon_tiles : scalar {
     }
     static OCELLUS_INLINE void interleave4(std::int8_t* out, const std::int8_t* r0, const std::int8_t* r1,
                                            const std::int8_t* r2, const std::int8_t* r3) noexcept {
-      vst4q_s8(out, int8x16x4_t{{vld1q_s8(r0), vld1q_s8(r1), vld1q_s8(r2), vld1q_s8(r3)}});
+      const int8x16x4_t rows = {{vld1q_s8(r0), vld1q_s8(r1), vld1q_s8(r2), vld1q_s8(r3)}};
+      vst4q_s8(out, rows);  // a macro of clang's, which braces would puzzle
     }
   };
 
@@ -173,31 +174,46 @@ struct neon_tiles : scalar {
   static constexpr int epilogue_panels = 1;
   static constexpr int norm_rows = 2;
   static constexpr int float_rows = 5;
-  static constexpr int s8_rows = 3;
+  static constexpr int s8_rows = 4;
 
 #include <ocellus/generic/unroll.inl>
+#include <ocellus/arm/steps.inl>
 
-  /// Holds loads from p back until acc is there. Costs no instruction; without it gcc 12 loads a whole step
-  /// ahead and spills accumulators.
-  template <class T, class V>
-  static OCELLUS_INLINE void after(const T*& p, V acc) noexcept {
-    __asm__("" : "+r"(p) : "w"(acc));
-  }
-
-  /// Columns 4c..4c + 3 of depth J (0..3) of a group of four depths, widened.
+  /// Columns 4c..4c + 3 of depth J (0..3) of a group of four depths, as they lie there, and widened.
   template <int J>
-  static OCELLUS_INLINE float32x4_t widen(const float* b, int c) noexcept {
+  static OCELLUS_INLINE float32x4_t load_weights(const float* b, int c) noexcept {
     return vld1q_f32(b + J * 16 + c * 4);
   }
   template <int J>
-  static OCELLUS_INLINE float32x4_t widen(const f16* b, int c) noexcept {
-    return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(&b[J * 16 + c * 4].bits)));
+  static OCELLUS_INLINE uint16x4_t load_weights(const f16* b, int c) noexcept {
+    return vld1_u16(&b[J * 16 + c * 4].bits);
   }
   template <int J>
-  static OCELLUS_INLINE float32x4_t widen(const bf16* b, int c) noexcept {
-    const uint32x4_t pair = vreinterpretq_u32_u16(vld1q_u16(&b[J / 2 * 32 + c * 8].bits));
-    return vreinterpretq_f32_u32(J % 2 == 0 ? vshlq_n_u32(pair, 16)
-                                            : vandq_u32(pair, vdupq_n_u32(0xffff0000u)));
+  static OCELLUS_INLINE uint32x4_t load_weights(const bf16* b, int c) noexcept {  // beside those of the other of two
+    return vreinterpretq_u32_u16(vld1q_u16(&b[J / 2 * 32 + c * 8].bits));
+  }
+  template <int J>
+  static OCELLUS_INLINE float32x4_t widen(float32x4_t w) noexcept {
+    return w;
+  }
+  template <int J>
+  static OCELLUS_INLINE float32x4_t widen(uint16x4_t w) noexcept {
+    return vcvt_f32_f16(vreinterpret_f16_u16(w));
+  }
+  template <int J>
+  static OCELLUS_INLINE float32x4_t widen(uint32x4_t w) noexcept {
+    return vreinterpretq_f32_u32(J % 2 == 0 ? vshlq_n_u32(w, 16) : vandq_u32(w, vdupq_n_u32(0xffff0000u)));
+  }
+
+  /// acc + w * x[Lane], rounded once; gcc 12 copies sums that assembler keeps in place.
+  template <int Lane>
+  static OCELLUS_INLINE float32x4_t with_product(float32x4_t acc, float32x4_t w, float32x4_t x) noexcept {
+#if defined(__clang__)
+    return vfmaq_laneq_f32(acc, w, x, Lane);
+#else
+    __asm__("fmla %0.4s, %1.4s, %2.s[%3]" : "+w"(acc) : "w"(w), "w"(x), "i"(Lane));
+    return acc;
+#endif
   }
 
   /// MR rows times P panels; a pair of panels is two single ones where the accumulators of both would not
@@ -219,23 +235,25 @@ struct neon_tiles : scalar {
       for (; d + 4 <= k; d += 4) {
         float32x4_t x[MR];
         unroll<MR>([&](auto r) OCELLUS_LAMBDA { x[r] = vld1q_f32(a + r * lda + d); });
-        unroll<4>([&](auto j) OCELLUS_LAMBDA {
-          unroll<4 * P>([&](auto c) OCELLUS_LAMBDA {
-            constexpr int lane = j, panel = c / 4;
-            const float32x4_t w = widen<lane>(b + panel * panel_stride, c % 4);
-            unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-              acc[r][c] = vfmaq_laneq_f32(acc[r][c], w, x[r], lane);
-              after(b, acc[r][(c + 4 * P - 1) % (4 * P)]);
-            });
-          });
-        });
+        const auto load = [&](auto i) OCELLUS_LAMBDA {
+          return load_weights<i / (4 * P)>(b + i / 4 % P * panel_stride, i % 4);
+        };
+        const auto step = [&](auto i, float32x4_t w) OCELLUS_LAMBDA {
+          constexpr int lane = i / (4 * P), c = i % (4 * P);
+          unroll<MR>([&](auto r) OCELLUS_LAMBDA { acc[r][c] = with_product<lane>(acc[r][c], w, x[r]); });
+        };
+        if constexpr (std::is_same_v<W, float>) {
+          in_steps<16 * P>(load, step);
+        } else {
+          in_steps<16 * P>(load, [](auto i, auto w) OCELLUS_LAMBDA { return widen<i / (4 * P)>(w); }, step);
+        }
         b += 64;
       }
       unroll<3>([&](auto j) OCELLUS_LAMBDA {
         if (d + j >= k) return;
         unroll<4 * P>([&](auto c) OCELLUS_LAMBDA {
           constexpr int lane = j, panel = c / 4;
-          const float32x4_t w = widen<lane>(b + panel * panel_stride, c % 4);
+          const float32x4_t w = widen<lane>(load_weights<lane>(b + panel * panel_stride, c % 4));
           unroll<MR>([&](auto r) OCELLUS_LAMBDA {
             acc[r][c] = vfmaq_f32(acc[r][c], w, vdupq_n_f32(a[r * lda + d + j]));
           });
@@ -274,53 +292,55 @@ struct neon_tiles : scalar {
     }
   }
 
-  /// out = sum (a - 128) w, MR rows of one panel.
+  /// out = sum (a - 128) w, MR rows times eight columns of a panel.
   template <int MR>
-  static OCELLUS_NOINLINE void tile_shifted(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b,
-                                            int k, std::int32_t* out, std::ptrdiff_t ldo) noexcept {
-    int32x4_t acc[MR][8];  // acc[r][i]: columns 2i and 2i + 1, depths 0, 1 and 2, 3 of each four apart
-    unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-      unroll<8>([&](auto i) OCELLUS_LAMBDA { acc[r][i] = vdupq_n_s32(0); });
-    });
-    // x[r]: four depths twice in the low half, the next four twice in the high half; w likewise, for two
-    // columns
-    const auto step = [&](const int8x16_t(&x)[MR], auto last) OCELLUS_LAMBDA {
-      unroll<4>([&](auto c) OCELLUS_LAMBDA {
-        const int64x2_t w0 = vreinterpretq_s64_s8(vld1q_s8(b + c * 16));
-        const int64x2_t w1 = last ? vdupq_n_s64(0) : vreinterpretq_s64_s8(vld1q_s8(b + 64 + c * 16));
-        const int8x16_t w[2] = {vreinterpretq_s8_s64(vzip1q_s64(w0, w1)),
-                                vreinterpretq_s8_s64(vzip2q_s64(w0, w1))};
-        unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-          unroll<2>([&](auto h) OCELLUS_LAMBDA {
-            int16x8_t product = vmull_s8(vget_low_s8(w[h]), vget_low_s8(x[r]));
-            product = vmlal_high_s8(product, w[h], x[r]);
-            acc[r][2 * c + h] = vpadalq_s16(acc[r][2 * c + h], product);
-            after(b, acc[r][2 * c + h]);
+  static OCELLUS_NOINLINE void tile_half(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b, int k,
+                                         std::int32_t* out, std::ptrdiff_t ldo) noexcept {
+    int32x4_t acc[MR][4];  // acc[r][i]: columns 2i and 2i + 1, depths 0, 1 and 2, 3 of each four apart
+    unroll<MR>([&](auto r) OCELLUS_LAMBDA { unroll<4>([&](auto i) OCELLUS_LAMBDA { acc[r][i] = vdupq_n_s32(0); }); });
+    // x[r]: four depths twice in the low half, the next four twice in the high half; w likewise, for two columns.
+    // Products of all rows side by side, for each waits for the one before it.
+    const auto steps = [&](const int8x16_t(&x)[MR], auto last) OCELLUS_LAMBDA {
+      in_steps<4>(
+          [&](auto i) OCELLUS_LAMBDA {
+            const int64x2_t w0 = vreinterpretq_s64_s8(vld1q_s8(b + i / 2 * 16));
+            const int64x2_t w1 = last ? vdupq_n_s64(0) : vreinterpretq_s64_s8(vld1q_s8(b + 64 + i / 2 * 16));
+            return vreinterpretq_s8_s64(i % 2 == 0 ? vzip1q_s64(w0, w1) : vzip2q_s64(w0, w1));
+          },
+          [&](auto i, int8x16_t w) OCELLUS_LAMBDA {
+            int16x8_t product[MR];
+            unroll<MR>([&](auto r) OCELLUS_LAMBDA { product[r] = vmull_s8(vget_low_s8(w), vget_low_s8(x[r])); });
+            unroll<MR>([&](auto r) OCELLUS_LAMBDA { product[r] = vmlal_high_s8(product[r], w, x[r]); });
+            unroll<MR>([&](auto r) OCELLUS_LAMBDA { acc[r][i] = vpadalq_s16(acc[r][i], product[r]); });
           });
-        });
-      });
     };
     int d = 0;
     for (; d + 8 <= k; d += 8) {
       int8x16_t x[MR];
       unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-        const uint32x2_t eight = vreinterpret_u32_u8(vld1_u8(a + r * lda + d));
-        const uint32x4_t both = vcombine_u32(eight, eight);
+        const uint32x4_t both = vcombine_u32(vreinterpret_u32_u8(vld1_u8(a + r * lda + d)), vdup_n_u32(0));
         x[r] = vreinterpretq_s8_u32(veorq_u32(vzip1q_u32(both, both), vdupq_n_u32(0x80808080u)));
       });
-      step(x, std::false_type{});
+      steps(x, std::false_type{});
       b += 128;
     }
     if (d < k) {
       int8x16_t x[MR];
       unroll<MR>([&](auto r) OCELLUS_LAMBDA { x[r] = shifted_word(a + r * lda + d); });
-      step(x, std::true_type{});
+      steps(x, std::true_type{});
     }
     unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-      unroll<4>([&](auto c) OCELLUS_LAMBDA {
+      unroll<2>([&](auto c) OCELLUS_LAMBDA {
         vst1q_s32(out + r * ldo + c * 4, vpaddq_s32(acc[r][2 * c], acc[r][2 * c + 1]));
       });
     });
+  }
+
+  /// The same of one panel.
+  template <int MR>
+  static OCELLUS_INLINE void tile_shifted(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b, int k,
+                                          std::int32_t* out, std::ptrdiff_t ldo) noexcept {
+    for (int half = 0; half < 2; half++) tile_half<MR>(a, lda, b + half * 32, k, out + half * 8, ldo);
   }
 
   template <int MR, int P>

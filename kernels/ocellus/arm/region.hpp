@@ -14,7 +14,7 @@
 #if defined(__clang__)
 #define OCELLUS_TARGET_DOTPROD "dotprod"
 #define OCELLUS_TARGET_FP16 "dotprod,fullfp16"
-#define OCELLUS_TARGET_I8MM "dotprod,i8mm"
+#define OCELLUS_TARGET_I8MM "dotprod,i8mm,bf16"
 #define OCELLUS_TARGET_SVE "sve"
 #define OCELLUS_HAS_DOTPROD (__clang_major__ >= 16)
 #define OCELLUS_HAS_FP16 (__clang_major__ >= 16)
@@ -24,12 +24,12 @@
 #if defined(__ARM_FEATURE_DOTPROD) || defined(__ARM_FEATURE_FP16_VECTOR_ARITHMETIC) || defined(__ARM_FEATURE_SVE)
 #define OCELLUS_TARGET_DOTPROD "+dotprod"
 #define OCELLUS_TARGET_FP16 "+dotprod+fp16"
-#define OCELLUS_TARGET_I8MM "+dotprod+i8mm"
+#define OCELLUS_TARGET_I8MM "+dotprod+i8mm+bf16"
 #define OCELLUS_TARGET_SVE "+sve"
 #else
 #define OCELLUS_TARGET_DOTPROD "arch=armv8.2-a+crypto+dotprod"
 #define OCELLUS_TARGET_FP16 "arch=armv8.2-a+crypto+dotprod+fp16"
-#define OCELLUS_TARGET_I8MM "arch=armv8.2-a+crypto+dotprod+i8mm"
+#define OCELLUS_TARGET_I8MM "arch=armv8.2-a+crypto+dotprod+i8mm+bf16"
 #define OCELLUS_TARGET_SVE "arch=armv8.2-a+crypto+sve"
 #endif
 #define OCELLUS_HAS_DOTPROD 1

@@ -22,6 +22,9 @@
 #include <arm_sve.h>
 
 OCELLUS_TARGET_BEGIN(OCELLUS_TARGET_SVE)
+#if !defined(__clang__)
+#pragma GCC optimize("schedule-insns")  // here gcc 12 copies sums without: z0 to z7, which A needs, go to them
+#endif
 OCELLUS_BEGIN
 namespace kernels {
 
@@ -33,7 +36,7 @@ struct sve_tiles : neon {
   /// Columns of a panel that one register holds: 8 or 16.
   static OCELLUS_INLINE int columns() noexcept { return svcntw() >= 16 ? 16 : 8; }
 
-  /// Holds loads from p back until `sum` is there (neon_tiles::after).
+  /// Holds loads from p back until `sum` is there (steps.inl).
   template <class T, class V>
   static OCELLUS_INLINE void after(const T*& p, V sum) noexcept {
     __asm__("" : "+r"(p) : "w"(sum));

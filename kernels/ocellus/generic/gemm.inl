@@ -282,9 +282,16 @@ static constexpr int rows_with = std::is_same_v<W, bf16> && bf16_rows > 0 ? bf16
 /// What the next block, tile or part takes when `left` rows or depths remain and one holds `most`: as even as can be.
 static constexpr int even_share(int left, int most) noexcept { return ceil_div(left, ceil_div(left, most)); }
 
-/// The same for rows of tiles, which are one lower where there is no such height.
-static constexpr int tile_height(int left, int most) noexcept {
-  const int rows = even_share(left, most);
+/// The same in multiples of `unit`, but for what ends with the last.
+static constexpr int unit_share(int left, int most, int unit) noexcept {
+  const int share = round_up(even_share(left, most), unit);
+  return share < left ? share : left;
+}
+
+/// The same for rows of tiles, which are one lower where there is no such height. With `unit` 2 tiles begin at even
+/// rows, for sets that multiply rows by twos: an odd height would cost as much as the next.
+static constexpr int tile_height(int left, int most, int unit = 1) noexcept {
+  const int rows = unit_share(left, most, unit);
   return is_height(rows, most) ? rows : rows - 1;
 }
 
@@ -435,8 +442,8 @@ static OCELLUS_NOINLINE void gemm_s8_by_tiles(const gemm_args& g) noexcept {
     before.rows = 0;
   };
   for (int i0 = 0, i1 = 0; i0 < g.m; i0 = i1) {
-    i1 = i0 + even_share(g.m - i0, block);
-    const int tiles = ceil_div(i1 - i0, tile_height(i1 - i0, s8_rows));
+    i1 = i0 + unit_share(g.m - i0, block, row_unit);
+    const int tiles = ceil_div(i1 - i0, tile_height(i1 - i0, s8_rows, row_unit));
     const std::uint8_t* x = a + i0 * g.lda;
     std::ptrdiff_t ldx = g.lda;
     if (splits) {
@@ -453,7 +460,7 @@ static OCELLUS_NOINLINE void gemm_s8_by_tiles(const gemm_args& g) noexcept {
           prefetch_run::first(panel + static_cast<std::size_t>(panels) * stride, 4 * panel_width, tiles,
                               g.nta_fills_l2);
       for (int i = i0; i < i1; next.at += depth * panel_width / tiles) {
-        const int rows = panels == 4 ? i1 - i : tile_height(i1 - i, s8_rows);
+        const int rows = panels == 4 ? i1 - i : tile_height(i1 - i, s8_rows, row_unit);
         if (s8_leaves && (panels != 2 || rows < finishing_rows)) finish_before();
         if (splits) {
           tiles_s8<s8_rows, 1, split_bytes != 0>(x + (i - i0) * ldx, ldx, panel, stride, depth, acc, width, next, rows);

@@ -3,6 +3,7 @@
 //   rounded_element, rounded_weight   types of a rounded activation as the tile reads it, and of a weight
 //   rounded_rows, rounded_depth       the block of A that lies rounded on the stack
 //   rounded_unit                      panels that a tile takes at least
+//   rounded_height                    rows that a tile takes at most
 //   round_block(out, ldo, a, lda, rows, depth)
 //   rounded_before(g)                 A as the caller has it rounded, [M, K] with rows of g.lda_bf16, or null
 //   tiles_rounded(rows, panels, a, lda, panel, stride, depth, c, ldc, onto, next)   stores to C, or adds to it
@@ -28,18 +29,18 @@ static void gemm_rounded(const gemm_args& g) noexcept {
   constexpr int row_bytes = panel_width * static_cast<int>(sizeof(rounded_weight));
   const float* a = static_cast<const float*>(g.a);
   alignas(64) rounded_element rounded[rounded_rows * rounded_depth];
-  alignas(64) float acc[float_rows * 2 * rounded_unit * panel_width];
+  alignas(64) float acc[rounded_height * 2 * rounded_unit * panel_width];
   const rounded_element* const before = rounded_before(g);
   const int ld = round_up(g.k, 16);
   const int fit = before != nullptr ? static_cast<int>(block_bytes / sizeof(rounded_element)) / ld
                                     : rounded_rows * rounded_depth / ld;
   const bool whole_depth = before != nullptr || fit >= rounded_rows / 2;  // then fewer rows, and C is written once
   const int block_rows = !whole_depth || (before == nullptr && fit > rounded_rows) ? rounded_rows
-                         : fit < float_rows                                        ? float_rows
+                         : fit < rounded_height                                    ? rounded_height
                                                                                    : fit;
   for (int i0 = 0; i0 < g.m;) {
     const int block = even_share(g.m - i0, block_rows), i1 = i0 + block,
-              tiles = ceil_div(block, tile_height(block, float_rows));
+              tiles = ceil_div(block, tile_height(block, rounded_height, row_unit));
     for (int k0 = 0, depth = 0; k0 < g.k; k0 += depth) {
       depth = whole_depth ? g.k : part_depth(g.k - k0, rounded_depth);
       const std::ptrdiff_t lda = before != nullptr ? g.lda_bf16 : round_up(depth, 16);
@@ -56,7 +57,7 @@ static void gemm_rounded(const gemm_args& g) noexcept {
             prefetch_run::first(panel + static_cast<std::size_t>(panels) * stride, row_bytes, tiles,
                                 g.nta_fills_l2);
         for (int i = i0; i < i1; next.at += depth * row_bytes / tiles) {
-          const int rows = tile_height(i1 - i, float_rows);
+          const int rows = tile_height(i1 - i, rounded_height, row_unit);
           const bool alone = first && last;
           float* c = alone ? acc : g.c + i * g.ldc + col;
           const std::ptrdiff_t ldc = alone ? cols : g.ldc;

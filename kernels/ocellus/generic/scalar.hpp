@@ -198,6 +198,7 @@ struct scalar {
   static constexpr int float_rows = 4;
   static constexpr int s8_rows = 4;
 #endif
+  static constexpr int row_unit = 1;   // tiles of s8 or rounded products begin at multiples of it
   static constexpr int bf16_rows = 0;  // of tiles with bf16 weights; 0: float_rows, as with others
   static constexpr std::size_t split_bytes = 0;  // stack for rows that gemm_s8 splits for its tiles, or 0
   static constexpr int quad_rows = 0;  // so many rows or more take gemm_s8_by_quads (x86/gemm_quads.inl); 0: none

@@ -32,7 +32,7 @@ struct avx512bf16 : avx512vnni {
 
   using rounded_element = std::uint16_t;
   using rounded_weight = bf16;
-  static constexpr int rounded_rows = 64, rounded_depth = 768, rounded_unit = 1;
+  static constexpr int rounded_rows = 64, rounded_depth = 768, rounded_unit = 1, rounded_height = float_rows;
 
   /// MR rows of 16-bit activations times P panels, added to what `from` holds. `pairs` is the depth in pairs.
   template <int MR, int P>

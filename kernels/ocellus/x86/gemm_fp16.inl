@@ -6,7 +6,7 @@
 
 using rounded_element = std::uint32_t;
 using rounded_weight = f16;
-static constexpr int rounded_rows = 64, rounded_depth = 192, rounded_unit = 2;
+static constexpr int rounded_rows = 64, rounded_depth = 192, rounded_unit = 2, rounded_height = float_rows;
 static constexpr int fp16_chain = 64;
 
 /// MR rows times P pairs of panels, added to C.
