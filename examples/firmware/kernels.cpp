@@ -23,11 +23,12 @@ using namespace ocellus;
 using own = kernels::OCELLUS_SET;
 using scalar = kernels::scalar;
 
-constexpr int most = 4096;  // elements of any matrix, but for those of the deepest int8 product
-constexpr int deep = 584;   // more than sets take at a time, and no multiple of 16
-alignas(64) float a[most], b[most], bias[128], residual[most], out[2][most], scratch[2][most];
+constexpr int most = 4096;       // elements of any matrix, but for factors of the deepest products
+constexpr int deep = 584;        // more than sets take at a time, and no multiple of 16
+constexpr int factor = 32 * deep;
+alignas(64) float a[factor], b[factor], bias[128], residual[most], out[2][most], scratch[2][most];
 alignas(64) std::uint8_t bytes[2][most];
-alignas(64) std::int8_t weights[32 * deep];
+alignas(64) std::int8_t weights[factor];
 float scale[2][128];
 std::int32_t zero[2][128], sums[128];
 alignas(64) unsigned char attention_memory[attention_scratch(40, 72)];
@@ -105,19 +106,18 @@ void products() noexcept {
         g.act = activations[(n + k + m) % 6];
         g.bias = m % 3 != 0 ? bias : nullptr;
         g.residual = m % 2 != 0 ? residual : nullptr;
-        if (k != deep) {
-          g.a = a;
-          g.lda = k + 1;
-          g.b = b;
-          both("gemm_f32", [&](auto set, int i) { g.c = out[i], set.gemm_f32(g); });
-          static std::uint16_t halves[2][most];
-          for (std::uint16_t& x : halves[0]) x = std::bit_cast<std::uint16_t>(to_f16(value()));
-          for (std::uint16_t& x : halves[1]) x = static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(value()) >> 16);
-          g.b = halves[0];
-          both("gemm_f16", [&](auto set, int i) { g.c = out[i], set.gemm_f16(g); });
-          g.b = halves[1];
-          both("gemm_bf16", [&](auto set, int i) { g.c = out[i], set.gemm_bf16(g); });
-        }
+        g.a = a;
+        g.lda = k + 1;
+        g.b = b;
+        both("gemm_f32", [&](auto set, int i) { g.c = out[i], set.gemm_f32(g); });
+        alignas(64) static std::uint16_t halves[2][factor];
+        for (std::uint16_t& x : halves[0])  // subnormal ones too, which become normal floats
+          x = std::bit_cast<std::uint16_t>(to_f16(random() % 5 == 0 ? value() / 65536.f : value()));
+        for (std::uint16_t& x : halves[1]) x = static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(value()) >> 16);
+        g.b = halves[0];
+        both("gemm_f16", [&](auto set, int i) { g.c = out[i], set.gemm_f16(g); });
+        g.b = halves[1];
+        both("gemm_bf16", [&](auto set, int i) { g.c = out[i], set.gemm_bf16(g); });
         g.a = u8;
         g.lda = round_up(k, 8) + 8;
         g.a_scale = row_scale;
@@ -186,7 +186,7 @@ void rows() noexcept {
       both("gate_rows", [&](auto set, int i) { set.gate_rows(out[i], ld, a, 2 * c, count, c, act); });
     }
     both("rotate_rows", [&](auto set, int i) {
-      std::memcpy(out[i], a, sizeof(a));
+      std::memcpy(out[i], a, sizeof(out[i]));
       set.rotate_rows(out[i], 2 * c, b, count, 1, 2 * c);
     });
     both("l2_normalize", [&](auto set, int i) { set.l2_normalize(out[i], a, c); });
