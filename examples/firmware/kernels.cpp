@@ -35,9 +35,10 @@ alignas(64) unsigned char attention_memory[attention_scratch(40, 72)];
 
 std::uint32_t state = 1;
 std::uint32_t random() noexcept { return (state = state * 1664525u + 1013904223u) >> 8; }
+constexpr bool flushes = own::id == isa::mve;  // denormal results of vectors, law 2's one exception
+bool denormal(float x) noexcept { return x != 0 && x < 1.17549435e-38f && x > -1.17549435e-38f; }
 /// In [-4, 4), now and then zero, large, or denormal where the set's vectors do not flush that.
 float value() noexcept {
-  constexpr bool flushes = own::id == isa::mve;
   const std::uint32_t r = random();
   if (r % 61 == 0) return r % 2 != 0 ? 0.f : -0.f;
   if (r % 67 == 0 && !flushes) return std::bit_cast<float>(r & 0x807fffffu);
@@ -66,6 +67,8 @@ void both(const char* what, const F& f) noexcept {
   }
   f(scalar{}, 0);
   f(own{}, 1);
+  for (int i = 0; i < most && flushes; i++)
+    if ((denormal(out[0][i]) && out[1][i] == 0) || (denormal(out[1][i]) && out[0][i] == 0)) out[1][i] = out[0][i];
   compare(what, out[0], out[1], sizeof(out[0]));
   compare(what, bytes[0], bytes[1], sizeof(bytes[0]));
   compare(what, scale[0], scale[1], sizeof(scale[0]));
@@ -97,6 +100,8 @@ void products() noexcept {
       for (float& x : column_scale) x = value();
       for (std::int32_t& x : row_zero) x = static_cast<std::int32_t>(random() % 256);
       for (std::int32_t& x : sums) x = static_cast<std::int32_t>(random() % 8192) - 4096;
+      if (k == 36)  // products that are denormal, alone or in sum
+        for (float& x : a) x *= 1e-37f;
       for (const int m : {1, 2, 3, 4, 5, 6, 7, 13}) {
         gemm_args g;
         g.m = m, g.n = n, g.k = k;
@@ -106,6 +111,10 @@ void products() noexcept {
         g.act = activations[(n + k + m) % 6];
         g.bias = m % 3 != 0 ? bias : nullptr;
         g.residual = m % 2 != 0 ? residual : nullptr;
+        if (k == 36) {
+          g.act = activation::none;
+          g.bias = g.residual = nullptr;
+        }
         g.a = a;
         g.lda = k + 1;
         g.b = b;
