@@ -48,6 +48,17 @@ struct static_arena {
 
 namespace detail {
 
+/// Kernels with epilogues for some activations alone, bit 1 << act each, where a set can leave the others out.
+template <class Kernels, std::uint32_t Activations>
+struct applying {
+  using type = Kernels;
+};
+template <class Kernels, std::uint32_t Activations>
+  requires requires { typename Kernels::template applying<Activations>; }
+struct applying<Kernels, Activations> {
+  using type = typename Kernels::template applying<Activations>;
+};
+
 /// Kernels for weights of one data type, with or without gated units and rotary positions, and one size of pictures:
 /// what the tower does not need vanishes from the program.
 template <class Kernels, dtype T, bool Gated, bool Rotary>
@@ -312,7 +323,10 @@ class vision_tower {
   }
 
  private:
-  using kernels = detail::typed_kernels<Kernels, Weights, v.encoder.gated != 0, v.encoder.rope != 0>;
+  static constexpr std::uint32_t activations =
+      1u << static_cast<int>(v.encoder.act) | (v.pool == pooling::map ? 1u << static_cast<int>(v.map_act) : 0u);
+  using kernels = detail::typed_kernels<typename detail::applying<Kernels, activations>::type, Weights,
+                                        v.encoder.gated != 0, v.encoder.rope != 0>;
 
   void run(nn::image_batch& in, float* out, static_arena<arena_size>& memory, float* logits) const noexcept {
     const fp_env guard;
@@ -394,7 +408,9 @@ class text_tower {
   }
 
  private:
-  using kernels = detail::typed_kernels<Kernels, Weights, t.encoder.gated != 0, false>;
+  static constexpr std::uint32_t activations = 1u << static_cast<int>(t.encoder.act);
+  using kernels = detail::typed_kernels<typename detail::applying<Kernels, activations>::type, Weights,
+                                        t.encoder.gated != 0, false>;
 
   std::array<nn::block_weights, static_cast<std::size_t>(t.encoder.layers)> blocks_;
   nn::text_weights weights_;

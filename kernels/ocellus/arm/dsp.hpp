@@ -29,8 +29,13 @@ OCELLUS_STRICT_FP_BEGIN
 OCELLUS_BEGIN
 namespace kernels {
 
+template <std::uint32_t Activations>
+struct dsp_applying;
+
 struct dsp : scalar {
   static constexpr isa id = isa::dsp;
+  template <std::uint32_t Activations>
+  using applying = dsp_applying<Activations>;
   static constexpr int epilogue_panels = 1;
 
   static constexpr int s8_rows = 6;
@@ -197,6 +202,14 @@ struct dsp : scalar {
   }
 
 #include <ocellus/generic/rowwise.inl>
+#include <ocellus/generic/gemm.inl>
+#include <ocellus/generic/attention.inl>
+};
+
+/// The set with epilogues for some activations alone, bit 1 << act each: the others take 11 KB of flash.
+template <std::uint32_t Activations>
+struct dsp_applying : dsp {
+  static constexpr bool applies(activation act) noexcept { return (Activations >> static_cast<int>(act) & 1) != 0; }
 #include <ocellus/generic/gemm.inl>
 #include <ocellus/generic/attention.inl>
 };

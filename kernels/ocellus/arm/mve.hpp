@@ -31,8 +31,13 @@ OCELLUS_STRICT_FP_BEGIN
 OCELLUS_BEGIN
 namespace kernels {
 
+template <std::uint32_t Activations>
+struct mve_applying;
+
 struct mve : scalar {
   static constexpr isa id = isa::mve;
+  template <std::uint32_t Activations>
+  using applying = mve_applying<Activations>;
   static constexpr int s8_rows = 6;
   static constexpr int tile_depth = 512;  // depth of a tile's rows that lie on the stack beside each other: 3 KB
   static constexpr int epilogue_panels = 1;
@@ -373,6 +378,14 @@ struct mve : scalar {
   }
 
 #include <ocellus/generic/rowwise.inl>
+#include <ocellus/generic/gemm.inl>
+#include <ocellus/generic/attention.inl>
+};
+
+/// The set with epilogues for some activations alone, bit 1 << act each: the others take 5 KB of flash.
+template <std::uint32_t Activations>
+struct mve_applying : mve {
+  static constexpr bool applies(activation act) noexcept { return (Activations >> static_cast<int>(act) & 1) != 0; }
 #include <ocellus/generic/gemm.inl>
 #include <ocellus/generic/attention.inl>
 };
