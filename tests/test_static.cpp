@@ -149,6 +149,10 @@ void check_towers() {
     CHECK(text({ids, 6}, got.data(), text_memory) == status::ok);
   }
   CHECK(std::memcmp(got.data(), expected.data(), width * sizeof(float)) == 0);
+  std::fill(got.begin(), got.end(), 0.f);
+  static_assert(reader::arena_size < eye::arena_size);  // one arena for two towers
+  CHECK(text({ids, 6}, got.data(), memory) == status::ok);
+  CHECK(std::memcmp(got.data(), expected.data(), width * sizeof(float)) == 0);
   ids[2] = 772;
   CHECK(text(ids, got.data(), text_memory) == status::token_out_of_range);
   CHECK(text({}, got.data(), text_memory) == status::wrong_shape);
@@ -203,7 +207,14 @@ TEST_CASE("A compile-time model refuses files that hold another model, other typ
   CHECK(tower.bind({}) == status::empty_file);
   CHECK(tower.bind(s8.first(s8.size() / 2)) == status::truncated);
   CHECK(tower.bind({s8.data(), s8.size() + 64}) == status::ok);  // a partition of flash with the file at its start
+  CHECK(verify({s8.data(), s8.size() + 64}) == status::ok);
+  std::byte& weight = const_cast<std::byte&>(s8[s8.size() / 2]);
+  weight ^= std::byte{4};
+  CHECK(tower.bind(s8) == status::ok);
+  CHECK(verify(s8) == status::bad_checksum);
+  weight ^= std::byte{4};
   alignas(64) static std::byte erased[4096] = {};
+  CHECK(verify(erased) == status::bad_magic);
   CHECK(tower.bind(erased) == status::bad_magic);
   CHECK(tower.bind(s8.subspan(4)) == status::bad_alignment);
   static constexpr model_config deeper = vit{}.image(64).patch(8).width(128).layers(4).heads(2).embed(64);
@@ -244,12 +255,41 @@ TEST_CASE("A file for firmware holds the image tower alone, gives the same bits 
   std::ifstream in(*d.header);
   const std::string header((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
   for (const char* part : {"namespace a_model {", "label_count = 2;", "m.vision.encoder.width = 128;", "\\042quoted",
-                           "ocellus::dtype weights = ocellus::dtype::s8;"})
+                           "ocellus::dtype weights = ocellus::dtype::s8;", "// vision_tower: "})
     CHECK_MESSAGE(header.find(part) != std::string::npos, part);
+  CHECK(header.find(": " + std::to_string(s8_tower::arena_size) + " bytes of RAM") != std::string::npos);
+  CHECK(header.find(", " + std::to_string(s8_tower::flash_size) + " of flash") != std::string::npos);
   // without a text tower there is nothing to embed labels with
   const auto again = convert::prepare_for_device(o.output, d);
   REQUIRE(!again);
   CHECK(again.failure().what.find("text tower") != std::string::npos);
+}
+
+TEST_CASE("A classifier's header has its class names, if there is one for each logit") {
+  const fs::path folder = fs::temp_directory_path() / ("ocellus-classes-" + std::to_string(getpid()));
+  fs::create_directories(folder);
+  for (const int classes : {2, 3}) {
+    model_config config = demo;
+    config.vision.classes = classes;
+    const std::string names = "a \"cat\"\ndog\n";
+    const std::vector<float> row(16, 1.f);
+    convert::packed_writer out;
+    REQUIRE(out.open(folder / "c.oc"));
+    const std::uint32_t width[] = {16};
+    REQUIRE(out.add_f32("values", width, row));
+    out.add_section(format::section::config, std::as_bytes(std::span(&config, 1)), true);
+    out.add_section(format::section::class_names, std::as_bytes(std::span(names)));
+    REQUIRE(out.finish(1));
+    convert::device_options d;
+    d.header = folder / "c.hpp";
+    REQUIRE(convert::prepare_for_device(folder / "c.oc", d));
+    std::ifstream in(*d.header);
+    const std::string header((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
+    const bool there = header.find("class_names[] = {\n  \"a \\042cat\\042\",\n  \"dog\",\n};") != std::string::npos;
+    CHECK(there == (classes == 2));
+    CHECK((header.find("class_names") != std::string::npos) == there);
+  }
+  fs::remove_all(folder);
 }
 
 TEST_CASE("A file whose blocks differ in type gets no header: a compile-time tower has one type") {

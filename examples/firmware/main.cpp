@@ -72,7 +72,10 @@ int best_label(const float (&embedding)[tower::embed]) {
 }  // namespace
 
 int main() {
-  const ocellus::status bound = eye.bind(demo::bytes());
+  std::uint64_t start = board::ticks();
+  const ocellus::status sound = ocellus::verify(demo::bytes());  // the image in flash; an updater may do it instead
+  const std::uint64_t checking = board::ticks() - start;
+  const ocellus::status bound = sound != ocellus::status::ok ? sound : eye.bind(demo::bytes());
   if (bound != ocellus::status::ok) {
     board::print(ocellus::to_string(bound));
     board::print("\n");
@@ -81,7 +84,7 @@ int main() {
   std::uint64_t spent = 0;
   for (int frame = 0; frame < frames::count; frame++) {
     float embedding[tower::embed];
-    const std::uint64_t start = board::ticks();
+    start = board::ticks();
     eye(frames::pixels[frame], embedding, memory);
     spent += board::ticks() - start;
     board::print(frames::names[frame]);
@@ -96,8 +99,11 @@ int main() {
   const auto kernels = ocellus::to_string(ocellus::kernels::OCELLUS_SET::id);
   board::print("kernels: ");
   board::print(kernels.data());
-  const double instructions = static_cast<double>(spent) * OCELLUS_TICK_NS / frames::count;
-  print_line("\ninstructions for a frame: ", static_cast<std::uint64_t>(instructions), "");
+  const auto instructions = [](std::uint64_t ticks) {
+    return static_cast<std::uint64_t>(static_cast<double>(ticks) * OCELLUS_TICK_NS);
+  };
+  print_line("\ninstructions for a frame: ", instructions(spent / frames::count), "");
+  print_line("instructions to verify the weights: ", instructions(checking), "");
   print_line("flash: ", board::flash_bytes(), " bytes, the image with everything");
   print_line("  of it weights: ", tower::flash_size, " bytes, as flash_size says");
   print_line("  of it frames of this example: ", sizeof(frames::pixels), " bytes");

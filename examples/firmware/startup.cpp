@@ -91,6 +91,8 @@ __attribute__((noreturn)) void reset() {
   at(systick_reload) = wrap - 1;
   at(systick_value) = 0;
   at(systick_control) = 7;  // the processor's clock, an interrupt per wrap
+  while (at(systick_value) == 0) {
+  }  // it is loaded at the first tick
   for (void (**start)() = init_array_begin; start < init_array_end; start++) (*start)();
   board::end(main() == 0);
 }

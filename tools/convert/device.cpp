@@ -5,11 +5,13 @@
 #include "packed_writer.hpp"
 
 #include <ocellus/models/model.hpp>
+#include <ocellus/models/static_model.hpp>
 
 #include <cctype>
 #include <cstdio>
 #include <cstring>
 #include <span>
+#include <sstream>
 #include <unistd.h>
 
 namespace ocellus::convert {
@@ -258,20 +260,49 @@ outcome<dtype> type_of_weights(const packed_file& file, const fs::path& path) {
   return type.value_or(dtype::f32);
 }
 
+/// The lines of the file's class names.
+std::vector<std::string> class_names_of(const packed_file& file) {
+  const std::span<const std::byte> section = file.section(format::section::class_names);
+  std::istringstream lines(std::string(reinterpret_cast<const char*>(section.data()), section.size()));
+  std::vector<std::string> names;
+  for (std::string line; std::getline(lines, line);) names.push_back(line);
+  return names;
+}
+
+/// What the towers take, as comments.
+std::string budget(const model_config& config, dtype weights) {
+  std::string text;
+  const auto line = [&](const char* tower, std::size_t arena, std::size_t flash) {
+    text += "// " + std::string(tower) + ": " + std::to_string(arena) + " bytes of RAM for activations (arena_size), " +
+            std::to_string(flash) + " of flash for weights (flash_size).\n";
+  };
+  if (const vision_config& v = config.vision; v.kind == vision_kind::vit && v.conv_stem == 0)
+    line("vision_tower", detail::arena_of(v, weights), detail::flash_of(v, weights));
+  if (const text_config& t = config.text; t.present != 0)
+    line("text_tower", detail::arena_of(t, weights), detail::flash_of(t, weights));
+  return text;
+}
+
 /// The array and what goes with it, in the namespace `name`. `embeddings`: [labels, E], or nothing.
 std::string header_text(const std::string& name, const model_config& config, dtype type,
-                        const std::vector<std::string>& label_names, const std::vector<float>& embeddings,
-                        std::span<const std::byte> bytes) {
+                        const std::vector<std::string>& class_names, const std::vector<std::string>& label_names,
+                        const std::vector<float>& embeddings, std::span<const std::byte> bytes) {
   config_printer fields;
   fields.print(config);
   std::string text = "// A model for firmware, made by " + std::string(converter_version) +
-                     " --emit-header: configuration, packed file and label embeddings.\n"
+                     " --emit-header: configuration, packed file, and class names or label embeddings.\n" +
+                     budget(config, type) +
                      "#pragma once\n\n#include <ocellus/models/config.hpp>\n\n#include <cstddef>\n#include <span>\n\n"
                      "namespace " + name + " {\n\n"
                      "inline constexpr ocellus::model_config config = [] {\n  ocellus::model_config m;\n" + fields.text +
                      "  return m;\n}();\n\n"
                      "/// The data type of the packed weights, for vision_tower.\n"
                      "inline constexpr ocellus::dtype weights = ocellus::dtype::" + to_string(type) + ";\n\n";
+  if (!class_names.empty() && class_names.size() == static_cast<std::size_t>(config.vision.classes)) {
+    text += "/// Of each logit of features().\ninline constexpr const char* class_names[] = {\n";
+    for (const std::string& one : class_names) text += "  " + quoted(one) + ",\n";
+    text += "};\n\n";
+  }
   if (!label_names.empty()) {
     const std::size_t n = label_names.size(), width = embeddings.size() / n;
     text += "inline constexpr int label_count = " + std::to_string(n) + ";\ninline constexpr const char* labels[] = {\n";
@@ -327,8 +358,8 @@ outcome<void> write_header(const fs::path& packed, const device_options& options
   if (!type) return type.failure();
   model_config config;
   std::memcpy(&config, file->section(format::section::config).data(), sizeof(config));
-  return replace_file(*options.header, header_text(identifier(*options.header), config, *type, options.labels, labels,
-                                                   mapped->bytes()));
+  return replace_file(*options.header, header_text(identifier(*options.header), config, *type, class_names_of(*file),
+                                                   options.labels, labels, mapped->bytes()));
 }
 
 }  // namespace

@@ -48,7 +48,7 @@ class fp_env {
   }
 
  private:
-  static constexpr std::uint32_t mode_bits = 0x03c80000u;  // DN, FZ, RMode, FZ16
+  static constexpr std::uint32_t mode_bits = 0x07c80000u;  // AHP (halves of another format), DN, FZ, RMode, FZ16
   std::uint32_t saved_ = 0;
 #elif defined(__riscv_flen)
   fp_env() noexcept { __asm__ volatile("fsrmi %0, 0" : "=r"(saved_)); }  // RISC-V never flushes denormals

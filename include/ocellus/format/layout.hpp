@@ -20,8 +20,11 @@
 
 #include <ocellus/ops/pack.hpp>
 
+#include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
+#include <type_traits>
 
 OCELLUS_BEGIN
 namespace format {
@@ -116,12 +119,18 @@ struct checksum {
   /// The same in pieces: part() for each, of a multiple of 8 bytes but the last, then end() with their total.
   constexpr void part(const unsigned char* data, std::size_t bytes) noexcept {
     std::size_t i = 0;
-    for (; i + 8 <= bytes; i += 8) word(load(data + i, 8));
+    for (; i + 8 <= bytes; i += 8) word(whole(data + i));
     if (i < bytes) word(load(data + i, bytes - i));
   }
   constexpr void end(std::uint64_t bytes) noexcept { word(bytes); }
 
  private:
+  static constexpr std::uint64_t whole(const unsigned char* p) noexcept {
+    if (std::is_constant_evaluated() || std::endian::native != std::endian::little) return load(p, 8);
+    std::uint64_t w;
+    std::memcpy(&w, p, 8);
+    return w;
+  }
   static constexpr std::uint64_t load(const unsigned char* p, std::size_t n) noexcept {
     std::uint64_t w = 0;
     for (std::size_t i = 0; i < n; i++) w |= static_cast<std::uint64_t>(p[i]) << (8 * i);

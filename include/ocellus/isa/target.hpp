@@ -135,11 +135,6 @@ inline float strict_sqrt(float x) noexcept {
   __asm__("" : "+r"(root));
   return root(x);
 }
-inline float strict_fma(float a, float b, float c) noexcept {
-  float (*fused)(float, float, float) = &::fmaf;
-  __asm__("" : "+r"(fused));
-  return fused(a, b, c);
-}
 OCELLUS_INLINE float strict_product(float a, float b) noexcept {
   float product = a * b;
   OCELLUS_ROUNDED(product);
@@ -148,8 +143,24 @@ OCELLUS_INLINE float strict_product(float a, float b) noexcept {
 #else
 /// The correctly rounded square root, whatever the flags of the translation unit.
 OCELLUS_INLINE float strict_sqrt(float x) noexcept { return __builtin_sqrtf(x); }
+/// a * b rounded, never fused into a sum.
+OCELLUS_INLINE float strict_product(float a, float b) noexcept { return a * b; }
+#endif
+
 /// a * b + c rounded once, whatever the flags of the translation unit.
-#if defined(__wasm__)
+#if defined(__clang__) && defined(__arm__) && defined(__ARM_FEATURE_FMA)
+// For cores with single precision alone (Cortex-M4) clang calls fmaf, and newlib's rounds twice.
+OCELLUS_INLINE float strict_fma(float a, float b, float c) noexcept {
+  __asm__("vfma.f32 %0, %1, %2" : "+t"(c) : "t"(a), "t"(b));
+  return c;
+}
+#elif defined(__clang__) && defined(__FAST_MATH__)
+inline float strict_fma(float a, float b, float c) noexcept {
+  float (*fused)(float, float, float) = &::fmaf;
+  __asm__("" : "+r"(fused));
+  return fused(a, b, c);
+}
+#elif defined(__wasm__)
 // wasi-libc's fmaf rounds subnormal results twice, for WebAssembly has no floating-point flags to tell it. In double,
 // rounded to odd [Boldo & Melquiond 2008]: the product is exact, the sum's error comes by Knuth's two-sum.
 OCELLUS_INLINE float strict_fma(float a, float b, float c) noexcept {
@@ -162,9 +173,6 @@ OCELLUS_INLINE float strict_fma(float a, float b, float c) noexcept {
 }
 #else
 OCELLUS_INLINE float strict_fma(float a, float b, float c) noexcept { return __builtin_fmaf(a, b, c); }
-#endif
-/// a * b rounded, never fused into a sum.
-OCELLUS_INLINE float strict_product(float a, float b) noexcept { return a * b; }
 #endif
 
 OCELLUS_END

@@ -32,14 +32,32 @@
 
 OCELLUS_BEGIN
 
-/// Memory for the activations of one call. Contents need not be kept between calls: towers may share one that
-/// is large enough for each.
+/// Memory for the activations of one call. Contents need not be kept between calls: towers whose calls do not overlap
+/// may share one that is large enough for each.
 template <std::size_t Bytes>
 struct static_arena {
   alignas(64) unsigned char bytes[Bytes];
+
+  /// For a tower that needs less.
+  template <std::size_t Less>
+    requires(Less < Bytes)
+  operator static_arena<Less>&() noexcept {
+    return *reinterpret_cast<static_arena<Less>*>(this);
+  }
 };
 
 namespace detail {
+
+/// Kernels with epilogues for some activations alone, bit 1 << act each, where a set can leave the others out.
+template <class Kernels, std::uint32_t Activations>
+struct applying {
+  using type = Kernels;
+};
+template <class Kernels, std::uint32_t Activations>
+  requires requires { typename Kernels::template applying<Activations>; }
+struct applying<Kernels, Activations> {
+  using type = typename Kernels::template applying<Activations>;
+};
 
 /// Kernels for weights of one data type, with or without gated units and rotary positions, and one size of pictures:
 /// what the tower does not need vanishes from the program.
@@ -66,6 +84,12 @@ struct typed_kernels : Kernels {
   }
   void gemm_s8(const gemm_args& g) const noexcept {
     if constexpr (T == dtype::s8) Kernels::gemm_s8(g);
+  }
+  void layer_norm_u8(const layer_norm_args& n) const noexcept {
+    if constexpr (T == dtype::s8) Kernels::layer_norm_u8(n);
+  }
+  void quantize_u8(const quantize_args& q) const noexcept {
+    if constexpr (T == dtype::s8) Kernels::quantize_u8(q);
   }
   void arrange_u8(const arrange_args& a) const noexcept {
     if constexpr (T == dtype::s8) Kernels::arrange_u8(a);
@@ -146,6 +170,24 @@ constexpr std::size_t flash_of(const text_config& t, dtype type) noexcept {
   return f.bytes;
 }
 
+/// Of activations: nn::block_buffers.
+constexpr dtype form_of(dtype weights) noexcept { return weights == dtype::s8 ? dtype::s8 : dtype::f32; }
+
+/// For buffers: the position table is never fitted to another grid.
+constexpr vision_config on_own_grid(vision_config v) noexcept {
+  v.positions = position_resize::none;
+  return v;
+}
+
+/// Bytes of activations of one image or text.
+constexpr std::size_t arena_of(const vision_config& v, dtype weights) noexcept {
+  const int tokens = v.grid_h * v.grid_w + nn::prefix_rows(v);
+  return nn::vision_buffers{}.carve(nullptr, on_own_grid(v), 1, 1, tokens, tokens, 1, form_of(weights));
+}
+constexpr std::size_t arena_of(const text_config& t, dtype weights) noexcept {
+  return nn::text_buffers{}.carve(nullptr, t, 1, t.context, 1, form_of(weights));
+}
+
 /// Without the fields that no answer depends on, in which the checkpoints of one model may differ.
 constexpr vision_config canonical(vision_config v) noexcept {
   v.encoder.rope_theta = encoder_config{}.rope_theta;
@@ -170,17 +212,20 @@ inline result<packed_file> file_in(std::span<const std::byte> bytes) noexcept {
 
 }  // namespace detail
 
+/// Whether every byte of a packed file is as the converter wrote it, by its checksums (against damage, not against
+/// forgery): bind checks those of the tables and of the configuration alone. `packed` as bind takes it. Reads the whole
+/// file, two instructions a byte on Cortex-M: once at boot, or after flash was written. Errors: those of packed_file.
+inline status verify(std::span<const std::byte> packed) noexcept {
+  const result<packed_file> file = detail::file_in(packed);
+  return file ? file->verify() : file.error();
+}
+
 /// The image tower of `Config`, which has static storage. Weights: the data type of the packed file's matrices;
 /// a file with others is refused.
 template <const model_config& Config, class Kernels, dtype Weights = dtype::s8>
 class vision_tower {
   static constexpr const vision_config& v = Config.vision;
-  /// For buffers: the position table is never fitted to another grid.
-  static constexpr vision_config fixed_grid = [] {
-    vision_config own = Config.vision;
-    own.positions = position_resize::none;
-    return own;
-  }();
+  static constexpr vision_config fixed_grid = detail::on_own_grid(Config.vision);
   static_assert(v.kind == vision_kind::vit, "the image tower of a compile-time model is a ViT");
   static_assert(v.patch > 0 && v.image_h >= v.patch && v.image_w >= v.patch,
                 "the image is smaller than a patch");
@@ -202,11 +247,10 @@ class vision_tower {
   static constexpr int embed = v.embed;
   /// Patches, class token and registers.
   static constexpr int tokens = v.grid_h * v.grid_w + nn::prefix_rows(v);
-  static constexpr dtype form = Weights == dtype::s8 ? dtype::s8 : dtype::f32;  ///< of activations: nn::block_buffers
+  static constexpr dtype form = detail::form_of(Weights);  ///< of activations: nn::block_buffers
   /// Bytes of activations; beside them a call takes some KB of stack, up to 120 KB with s8 weights on `sse41`, `avx2`
   /// and `avx512` and with bf16 weights on `avx512bf16` and `amx`.
-  static constexpr std::size_t arena_size =
-      nn::vision_buffers{}.carve(nullptr, fixed_grid, 1, 1, tokens, tokens, 1, form);
+  static constexpr std::size_t arena_size = detail::arena_of(v, Weights);
   /// Bytes of the tower's weights in a packed file; its header and its tables add some KB. An upper bound for uneven
   /// layers, and for a tower without a projection, which its configuration does not tell (DINOv2).
   static constexpr std::size_t flash_size = detail::flash_of(v, Weights);
@@ -215,10 +259,10 @@ class vision_tower {
   vision_tower(const vision_tower&) = delete;  // weights_ points into blocks_
   vision_tower& operator=(const vision_tower&) = delete;
 
-  /// Finds the weights in a packed file, which must be aligned to 64 bytes and outlive the tower; copies
-  /// nothing. `packed` may go on behind the file: a partition of flash. Errors: those of packed_file,
-  /// different_config, missing_tensor, wrong_shape, unsupported_dtype (the file has weights of another type),
-  /// unsupported_layout.
+  /// Finds the weights in a packed file, which must be aligned to 64 bytes and outlive the tower; copies nothing, and
+  /// looks at no weight (verify does). `packed` may go on behind the file: a partition of flash. Errors: those of
+  /// packed_file, different_config, missing_tensor, wrong_shape, unsupported_dtype (the file has weights of another
+  /// type), unsupported_layout.
   status bind(std::span<const std::byte> packed) noexcept {
     const result<packed_file> file = detail::file_in(packed);
     if (!file) return file.error();
@@ -269,7 +313,10 @@ class vision_tower {
   }
 
  private:
-  using kernels = detail::typed_kernels<Kernels, Weights, v.encoder.gated != 0, v.encoder.rope != 0>;
+  static constexpr std::uint32_t activations =
+      1u << static_cast<int>(v.encoder.act) | (v.pool == pooling::map ? 1u << static_cast<int>(v.map_act) : 0u);
+  using kernels = detail::typed_kernels<typename detail::applying<Kernels, activations>::type, Weights,
+                                        v.encoder.gated != 0, v.encoder.rope != 0>;
 
   void run(nn::image_batch& in, float* out, static_arena<arena_size>& memory, float* logits) const noexcept {
     const fp_env guard;
@@ -303,9 +350,8 @@ class text_tower {
  public:
   static constexpr const model_config& config = Config;
   static constexpr int embed = t.embed;
-  static constexpr dtype form = Weights == dtype::s8 ? dtype::s8 : dtype::f32;  ///< of activations: nn::block_buffers
-  static constexpr std::size_t arena_size =
-      nn::text_buffers{}.carve(nullptr, t, 1, t.context, 1, form);
+  static constexpr dtype form = detail::form_of(Weights);  ///< of activations: nn::block_buffers
+  static constexpr std::size_t arena_size = detail::arena_of(t, Weights);
   static constexpr std::size_t flash_size = detail::flash_of(t, Weights);
 
   text_tower() = default;
@@ -352,7 +398,9 @@ class text_tower {
   }
 
  private:
-  using kernels = detail::typed_kernels<Kernels, Weights, t.encoder.gated != 0, false>;
+  static constexpr std::uint32_t activations = 1u << static_cast<int>(t.encoder.act);
+  using kernels = detail::typed_kernels<typename detail::applying<Kernels, activations>::type, Weights,
+                                        t.encoder.gated != 0, false>;
 
   std::array<nn::block_weights, static_cast<std::size_t>(t.encoder.layers)> blocks_;
   nn::text_weights weights_;

@@ -7,12 +7,16 @@
 // | (assembly)                 | vldrw.u32 [q]!   | one column's sixteen depths from four rows of a panel<16, 4>  |
 // | vcvtnq_s32_f32             | vcvtn.s32.f32    | round half to even                                            |
 // | vst4q_s8                   | vst40..43.8      | interleave4                                                   |
+// | (assembly)                 | vfma.f32 q, q, r | f32 tile: one row's four columns, a step's rows by one ldm    |
+// | (assembly)                 | vcvtb, vshl      | f16 and bf16 weights, widened as they are read                |
 //
 // Helium has no lane-wise dot product, so a tile walks down one column for six rows at once and lays those beside each
 // other on the stack first: one pointer serves all rows, and one gather of weights. Weights are read as w + 128, so
 // that both factors are unsigned: sum a w = sum a (w + 128) - 128 sum a, exact.
 // Overflow: sum a (w + 128) <= 255 * 255 * 32768 < 2^31.
-// Helium's floats flush denormals, so law 2 holds here but for values below 1.2e-38.
+// Helium's floats flush denormals, so law 2 holds here but for values below 1.2e-38 beside products: a float tile looks
+// at the flags that this leaves in FPSCR and, where one is set, is computed again by scalar instructions.
+// The f32 tile: nine instructions for the 24 products of six rows and four columns (f16 10, bf16 14).
 // Registers: six scalar accumulators (of seven, since those are even and lr counts the loop), a pointer; a row of A,
 // one of W, the gather's addresses, where those start and a constant in registers of 128 bits.
 // Not timed: run under qemu, instructions counted only (bench/results/cortex_m.txt, beside CMSIS-NN's).
@@ -27,8 +31,13 @@ OCELLUS_STRICT_FP_BEGIN
 OCELLUS_BEGIN
 namespace kernels {
 
+template <std::uint32_t Activations>
+struct mve_applying;
+
 struct mve : scalar {
   static constexpr isa id = isa::mve;
+  template <std::uint32_t Activations>
+  using applying = mve_applying<Activations>;
   static constexpr int s8_rows = 6;
   static constexpr int tile_depth = 512;  // depth of a tile's rows that lie on the stack beside each other: 3 KB
   static constexpr int epilogue_panels = 1;
@@ -151,6 +160,124 @@ struct mve : scalar {
 
 #include <ocellus/generic/unroll.inl>
 
+  static constexpr int float_rows = 6;
+  static constexpr int float_part = 128;  // depth of a tile's f32 rows that lie on the stack beside each other: 3 KB
+
+  /// `depth` depths of MR rows beside each other: [depth, MR].
+  template <int MR>
+  static OCELLUS_INLINE void interleave(float* out, const float* a, std::ptrdiff_t lda, int depth) noexcept {
+    const uint32x4_t apart = vmulq_n_u32(vidupq_n_u32(0, 4), MR);
+    for (int r = 0; r < MR; r++) {
+      const float* from = a + r * lda;
+      float* to = out + r;
+      for (int i = depth / 4; i > 0; i--, from += 4, to += 4 * MR)
+        vstrwq_scatter_offset_f32(to, apart, vld1q_f32(from));
+      for (int i = depth % 4; i > 0; i--, to += MR) *to = *from++;
+    }
+  }
+
+  /// What columns of a tile are computed from, as float_columns reads it.
+  struct column_args {
+    float* out;           ///< [MR, 4] sums to go on from
+    std::ptrdiff_t row;   ///< bytes to its next row
+    const float* a;       ///< [depth, MR]
+    const void* weights;  ///< four columns of a panel
+    std::int32_t depth;
+  };
+
+  /// In assembly, for gcc loads each of a step's six activations by an instruction of its own; with one operand, for it
+  /// finds no registers for five beside those.
+  template <int MR, class W>
+  static OCELLUS_INLINE void float_columns(const column_args& args) noexcept {
+    constexpr int kind = std::is_same_v<W, f16> ? 1 : std::is_same_v<W, bf16> ? 2 : 0;
+#define OCELLUS_ABOVE(row, text) ".if %c[rows] > " #row "\n" text ".endif\n"
+    asm volatile(
+        "ldrd r0, r1, [%[args]]\n"
+        "vldrw.u32 q1, [r0]\n"
+        OCELLUS_ABOVE(1, "add r0, r1\n vldrw.u32 q2, [r0]\n")
+        OCELLUS_ABOVE(2, "add r0, r1\n vldrw.u32 q3, [r0]\n")
+        OCELLUS_ABOVE(3, "add r0, r1\n vldrw.u32 q4, [r0]\n")
+        OCELLUS_ABOVE(4, "add r0, r1\n vldrw.u32 q5, [r0]\n")
+        OCELLUS_ABOVE(5, "add r0, r1\n vldrw.u32 q6, [r0]\n")
+        "ldrd r8, r6, [%[args], #8]\n"
+        "ldr lr, [%[args], #16]\n"
+        "mov r12, #0\n"
+        "dls lr, lr\n"
+        "1:\n"
+        ".if %c[kind] == 0\n"
+        "vldrw.u32 q0, [r6], #64\n"
+        ".elseif %c[kind] == 1\n"
+        "vldrh.u32 q0, [r6], #32\n vcvtb.f32.f16 q0, q0\n"  // of other registers binutils 2.40 makes nonsense
+        ".else\n"  // down by 0 and by 16 bits in turn, then up; after 16 on to the next words
+        "vldrw.u32 q0, [r6]\n vshl.u32 q0, r12\n vshl.i32 q0, q0, #16\n"
+        "and r0, r12, #64\n add r6, r0\n eor r12, r12, #0xf0\n"
+        ".endif\n"
+        ".if %c[rows] == 1\n ldr r0, [r8], #4\n"
+        ".elseif %c[rows] == 2\n ldm r8!, {r0-r1}\n"
+        ".elseif %c[rows] == 3\n ldm r8!, {r0-r2}\n"
+        ".elseif %c[rows] == 4\n ldm r8!, {r0-r3}\n"
+        ".elseif %c[rows] == 5\n ldm r8!, {r0-r4}\n"
+        ".else\n ldm r8!, {r0-r5}\n .endif\n"
+        "vfma.f32 q1, q0, r0\n"
+        OCELLUS_ABOVE(1, "vfma.f32 q2, q0, r1\n")
+        OCELLUS_ABOVE(2, "vfma.f32 q3, q0, r2\n")
+        OCELLUS_ABOVE(3, "vfma.f32 q4, q0, r3\n")
+        OCELLUS_ABOVE(4, "vfma.f32 q5, q0, r4\n")
+        OCELLUS_ABOVE(5, "vfma.f32 q6, q0, r5\n")
+        "le lr, 1b\n"
+        "ldrd r0, r1, [%[args]]\n"
+        "vstrw.32 q1, [r0]\n"
+        OCELLUS_ABOVE(1, "add r0, r1\n vstrw.32 q2, [r0]\n")
+        OCELLUS_ABOVE(2, "add r0, r1\n vstrw.32 q3, [r0]\n")
+        OCELLUS_ABOVE(3, "add r0, r1\n vstrw.32 q4, [r0]\n")
+        OCELLUS_ABOVE(4, "add r0, r1\n vstrw.32 q5, [r0]\n")
+        OCELLUS_ABOVE(5, "add r0, r1\n vstrw.32 q6, [r0]\n")
+        :
+        : [args] "r"(&args), [rows] "i"(MR), [kind] "i"(kind)
+        : "memory", "cc", "lr", "r0", "r1", "r2", "r3", "r4", "r5", "r6", "r8", "r12", "q0", "q1", "q2", "q3", "q4",
+          "q5", "q6");
+#undef OCELLUS_ABOVE
+  }
+
+  static OCELLUS_INLINE std::uint32_t fp_status() noexcept {
+    std::uint32_t flags;
+    asm volatile("vmrs %0, fpscr" : "=r"(flags) : : "memory");
+    return flags;
+  }
+  static OCELLUS_INLINE void set_fp_status(std::uint32_t flags) noexcept {
+    asm volatile("vmsr fpscr, %0" : : "r"(flags) : "memory");
+  }
+
+  template <int MR, class W>
+  static OCELLUS_NOINLINE void float_tile(const float* a, std::ptrdiff_t lda, const W* b, std::size_t panel_stride,
+                                          int k, float* out, std::ptrdiff_t ldo, int columns) noexcept {
+    constexpr std::uint32_t flushed = 0x88;  // IDC, UFC
+    const std::uint32_t before = fp_status();
+    set_fp_status(before & ~flushed);
+    float rows[MR * float_part];
+    for (int r = 0; r < MR; r++)
+      for (int c = 0; c < columns; c++) out[r * ldo + c] = 0;
+    for (int d = 0; d < k; d += float_part) {
+      const int depth = k - d < float_part ? k - d : float_part;
+      interleave<MR>(rows, a + d, lda, depth);
+      for (int c = 0; c < columns; c += 4) {
+        const W* const w = b + static_cast<std::size_t>(c / 16) * panel_stride + d * 16;
+        float_columns<MR, W>({out + c, ldo * 4, rows, w + (std::is_same_v<W, bf16> ? 2 : 1) * (c % 16), depth});
+      }
+    }
+    const bool again = (fp_status() & flushed) != 0;
+    set_fp_status(before);
+    for (int r = 0; r < MR && again; r++)
+      for (int p = 0; p < columns / 16; p++)
+        scalar::tile_float<1, 1, W>(a + r * lda, lda, b + static_cast<std::size_t>(p) * panel_stride, panel_stride, k,
+                                    out + r * ldo + p * 16, ldo);
+  }
+  template <int MR, int P, class W>
+  static OCELLUS_INLINE void tile_float(const float* a, std::ptrdiff_t lda, const W* b, std::size_t panel_stride,
+                                        int k, float* out, std::ptrdiff_t ldo) noexcept {
+    float_tile<MR, W>(a, lda, b, panel_stride, k, out, ldo, P * 16);
+  }
+
   // gcc makes two gathers of the intrinsic: one loads, one moves the addresses.
 
   /// The words at the addresses `at` + 256, by which those are moved on.
@@ -251,6 +378,14 @@ struct mve : scalar {
   }
 
 #include <ocellus/generic/rowwise.inl>
+#include <ocellus/generic/gemm.inl>
+#include <ocellus/generic/attention.inl>
+};
+
+/// The set with epilogues for some activations alone, bit 1 << act each: the others take 5 KB of flash.
+template <std::uint32_t Activations>
+struct mve_applying : mve {
+  static constexpr bool applies(activation act) noexcept { return (Activations >> static_cast<int>(act) & 1) != 0; }
 #include <ocellus/generic/gemm.inl>
 #include <ocellus/generic/attention.inl>
 };

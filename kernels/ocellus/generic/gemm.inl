@@ -135,7 +135,9 @@ static OCELLUS_NOINLINE void finish_ragged(const gemm_args& g, const void* acc, 
   for (int r = i; r < i + rows; r++, from += lda * 4) {
     std::memcpy(row, from, bytes);
     for (int j = 0; j < cols; j += pass_columns) pass(t, row + j, 0, r, 1, j);
-    if (g.act == activation::silu) swish_rows(c, 0, c, 0, 1, cols, silu_slope);
+    if constexpr (applies(activation::silu)) {
+      if (g.act == activation::silu) swish_rows(c, 0, c, 0, 1, cols, silu_slope);
+    }
     store_row(g, c, r, col, cols);
   }
 }
@@ -151,11 +153,14 @@ static OCELLUS_INLINE void finish_by_panels(const gemm_args& g, const Acc* acc, 
   constexpr constant<bool, false> alone = {};
   constexpr constant<activation, activation::none> none = {};
   panels_pass pass = straight && g.residual != nullptr ? pass_of(none, constant<bool, true>{}) : pass_of(none, alone);
-  switch (g.act) {  // with an activation there is no residual in the pass: straight is false, or it is null
-    case activation::quick_gelu: pass = pass_of(constant<activation, activation::quick_gelu>{}, alone); break;
-    case activation::gelu: pass = pass_of(constant<activation, activation::gelu>{}, alone); break;
-    case activation::gelu_tanh: pass = pass_of(constant<activation, activation::gelu_tanh>{}, alone); break;
-    case activation::relu: pass = pass_of(constant<activation, activation::relu>{}, alone); break;
+  const auto choose = [&](auto act) OCELLUS_LAMBDA {  // with one there is no residual: straight is false, or it is null
+    if constexpr (applies(act.value)) pass = pass_of(act, alone);
+  };
+  switch (g.act) {
+    case activation::quick_gelu: choose(constant<activation, activation::quick_gelu>{}); break;
+    case activation::gelu: choose(constant<activation, activation::gelu>{}); break;
+    case activation::gelu_tanh: choose(constant<activation, activation::gelu_tanh>{}); break;
+    case activation::relu: choose(constant<activation, activation::relu>{}); break;
     default: break;
   }
   if (!straight) return finish_ragged(g, acc, lda, i, rows, col, cols, pass);

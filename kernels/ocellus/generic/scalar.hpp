@@ -208,6 +208,7 @@ struct scalar {
   static void split_rows(std::uint8_t*, std::ptrdiff_t, const std::uint8_t*, std::ptrdiff_t, int, int) noexcept {}
   static constexpr int most_panels = 2;  // that a tile of a product spans, but for those of wide_rows
   static constexpr int wide_rows = 0;  // up to so many rows take four panels at a time
+  static constexpr bool applies(activation) noexcept { return true; }  // whether epilogues have code for it
   static constexpr int epilogue_panels = 0;  // whole panels that an epilogue takes in one pass; 0: small code
   static constexpr int epilogue_rows = 1;    // rows of f32 sums whose activations run side by side
   static constexpr int row_chains = 1;       // vecs that a pass along one row takes side by side
