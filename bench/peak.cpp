@@ -2,9 +2,8 @@
 //
 //   bench-peak [THREADS]      one JSON object: GMAC/s of each unit, GB/s from each level, all threads together
 //
-// Each unit runs 12 independent chains of accumulators in registers, with nothing else in the loop: enough for a latency
-// of 6 cycles at two a cycle. The best of many runs of a few milliseconds each counts, so that other work on the machine
-// has to be constant to disturb it.
+// Each unit runs independent chains of accumulators in registers (peak.hpp). The best of many runs of a few milliseconds
+// each counts, so that other work on the machine has to be constant to disturb it.
 #include "peak.hpp"
 
 #include <atomic>
@@ -22,7 +21,6 @@ using wall_clock = std::chrono::steady_clock;
 
 using peak::unit;
 using peak::units;
-using peak::chains;
 
 /// Sums of `f(thread)`, rates of all threads at once, best of `runs`.
 template <class F>
@@ -93,7 +91,7 @@ int main(int argc, char** argv) {
       u.run(loops / 10);
       const auto start = wall_clock::now();
       u.run(loops);
-      return static_cast<double>(loops) * chains * u.macs / seconds_since(start);
+      return static_cast<double>(loops) * u.macs / seconds_since(start);
     });
     std::printf("%s\"%s\": {\"type\": \"%s\", \"best\": %.1f}", comma, u.name, u.type, rate * 1e-9);
     comma = ", ";
