@@ -18,6 +18,7 @@ import platform
 import re
 import subprocess
 import sys
+import tempfile
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
 RESULTS = os.path.join(ROOT, "bench", "results", "kernels.json")
@@ -53,11 +54,11 @@ def load(path):
 def shrink(path, target, add):
     """Keeps of Google Benchmark's file what the tables need, with the machine and the date; and of the `target`, with `add`,
     the rows that were not run now."""
+    if not os.path.exists(path) or os.path.getsize(path) == 0:
+        sys.exit("nothing was measured")
     results = load(path)
     results["benchmarks"] = [{k: float(f"{r[k]:.5g}") if isinstance(r[k], float) else r[k] for k in KEEP if k in r}
                              for r in results["benchmarks"] if r.get("run_type") == "iteration"]
-    if not results["benchmarks"]:
-        sys.exit("nothing was measured")
     results["context"].pop("host_name", None)  # nobody's names and paths in a record
     results["context"]["executable"] = "build/bench_kernels"
     results["context"]["cpu"] = cpu()
@@ -67,9 +68,8 @@ def shrink(path, target, add):
             sys.exit(f"{target}: is of another CPU: {old['context']['cpu']}")
         results["benchmarks"] = [r for r in old["benchmarks"] if r["name"] not in new] + results["benchmarks"]
     text = json.dumps(results).replace('{"name"', '\n{"name"')
-    with open(path, "w") as f:
+    with open(target, "w") as f:
         f.write(text + "\n")
-    os.replace(path, target)
 
 
 def read(path):
@@ -151,14 +151,16 @@ def main():
     args = parser.parse_args()
     if args.run:
         os.makedirs(os.path.dirname(os.path.abspath(args.results)), exist_ok=True)
-        program, part = os.path.join(args.build, "bench_kernels"), args.results + ".part"
+        program = os.path.join(args.build, "bench_kernels")
         if not os.path.exists(program):
             sys.exit(f"{program}: build it (target bench_kernels), or name another folder by --build")
-        subprocess.run([program, f"--benchmark_filter={args.filter}",
-                        f"--benchmark_repetitions={args.repetitions}", "--benchmark_enable_random_interleaving=true",
-                        f"--benchmark_min_time={args.seconds}", f"--benchmark_out={part}", "--benchmark_out_format=json"],
-                       check=True, stdout=subprocess.DEVNULL)
-        shrink(part, args.results, args.add)
+        with tempfile.TemporaryDirectory() as folder:
+            out = os.path.join(folder, "out.json")
+            subprocess.run([program, f"--benchmark_filter={args.filter}",
+                            f"--benchmark_repetitions={args.repetitions}", "--benchmark_enable_random_interleaving=true",
+                            f"--benchmark_min_time={args.seconds}", f"--benchmark_out={out}", "--benchmark_out_format=json"],
+                           check=True, stdout=subprocess.DEVNULL)
+            shrink(out, args.results, args.add)
     report(read(args.results))
     return 0
 
