@@ -114,7 +114,7 @@ def tables(results, out):
                 for column in columns:
                     c = at.get((p, *column))
                     texts.append(cell_text(results, c, work, kinds and best_rival(at, peers, column, kinds)) if c else "-")
-                    cos = f"{c['cos']:.5f}" if c else cos
+                    cos = f"{c['cos']:.5f}" if c and c["cos"] is not None else cos
                 print(f"| {title(p)} | " + " | ".join(texts) + f" | {cos} |", file=out)
 
     if results.get("inputs"):

@@ -204,7 +204,9 @@ def floats(path):
 
 
 def mean_cos(path, reference, batch):
-    """Mean cosine to PyTorch's float32 over the rows of a batch."""
+    """Mean cosine to PyTorch's float32 over the rows of a batch; None where PyTorch is not installed."""
+    if not os.path.exists(reference):
+        return None
     a, b = floats(path), floats(reference)
     width = len(a) // batch
     total = 0.0
@@ -242,8 +244,9 @@ def cell(preset, tower, batch, threads, peer, samples, cos):
     wall, cpu = sorted(samples["wall_ms"]), samples["cpu_ms"]
     c = {"model": preset, "tower": tower, "batch": batch, "threads": threads, "peer": peer, "calls": len(wall),
          "min_ms": round(wall[0] / batch, 3), "median_ms": round(statistics.median(wall) / batch, 3),
-         "cv": round(statistics.pstdev(wall) / statistics.fmean(wall), 3), "cpu_min_ms": round(min(cpu) / batch, 3), "cos": round(cos, 6)}
-    say(f"  {preset} {tower} batch {batch} {threads} thr {peer:14} min {c['min_ms']:9.2f} median {c['median_ms']:9.2f} cos {cos:.5f}")
+         "cv": round(statistics.pstdev(wall) / statistics.fmean(wall), 3), "cpu_min_ms": round(min(cpu) / batch, 3), "cos": cos and round(cos, 6)}
+    say(f"  {preset} {tower} batch {batch} {threads} thr {peer:14} min {c['min_ms']:9.2f} median {c['median_ms']:9.2f}"
+        + (f" cos {cos:.5f}" if cos is not None else ""))
     return c
 
 
