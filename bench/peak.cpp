@@ -6,6 +6,8 @@
 // each counts, so that other work on the machine has to be constant to disturb it.
 #include "peak.hpp"
 
+#include <ocellus/core/thread_pool.hpp>
+
 #include <atomic>
 #include <chrono>
 #include <cstdio>
@@ -80,6 +82,10 @@ int main(int argc, char** argv) {
   const int threads = argc > 1 ? std::atoi(argv[1]) : 1;
   if (threads < 1 || threads > 1024) {
     std::fputs("usage: bench-peak [THREADS]\n", stderr);
+    return 2;
+  }
+  if (threads > ocellus::thread_pool::cores()) {  // they would run one after the other, and their rates add up all the same
+    std::fprintf(stderr, "bench-peak: %d threads, but this process may use %d CPUs\n", threads, ocellus::thread_pool::cores());
     return 2;
   }
   std::printf("{\"threads\": %d, \"gmac_s\": {", threads);
