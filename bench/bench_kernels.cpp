@@ -57,6 +57,12 @@ const peak::unit* unit_of(const std::string& set, dtype type) {
   } else if (type == dtype::f16 && set == "avx512fp16") {
     name = "vfmaddph_zmm";
   }
+#if defined(__aarch64__)
+  name = "fmla";
+  if (type == dtype::s8) name = set == "neon" ? "smlal" : set == "i8mm" ? "usmmla" : "sdot";
+  if (type == dtype::f16 && (set == "fp16" || set == "i8mm")) name = "fmla_8h";
+  if (set == "sve" || set == "scalar") name = "none";  // vectors of another length
+#endif
   for (const peak::unit& u : units)
     if (u.there && u.name == name) return &u;
   return nullptr;
@@ -68,7 +74,7 @@ double burst(const peak::unit& u, const executor& threads) {
   const long loops = threads.concurrency > 1 ? 50000 : 2000;
   const double start = now();
   threads.for_each(threads.concurrency, [&](int) { u.run(loops); });
-  return static_cast<double>(loops * threads.concurrency) * peak::chains * u.macs / (now() - start);
+  return static_cast<double>(loops * threads.concurrency) * u.macs / (now() - start);
 }
 
 /// A pool for more than one thread, whose idle worker sleeps while other rows are measured.
@@ -158,6 +164,21 @@ std::vector<gemm_shape> model_shapes() {
   return shapes;
 }
 
+/// Numbers of both signs from 1/64 to 1/16, of any floating-point type, as bits: no zeros, no denormals. What operands
+/// are changes the power that a product takes, and with it the clock.
+void fill(void* to, std::size_t n, dtype type) {
+  std::uint32_t x = 1;
+  for (std::size_t i = 0; i < n; i++) {
+    x = x * 1664525u + 1013904223u;
+    if (type == dtype::f32) {
+      static_cast<std::uint32_t*>(to)[i] = (x & 0x80ffffffu) | 0x3c800000u;
+    } else {
+      const std::uint32_t bits = type == dtype::f16 ? (x >> 16 & 0x87ffu) | 0x2400u : (x >> 16 & 0x80ffu) | 0x3c80u;
+      static_cast<std::uint16_t*>(to)[i] = static_cast<std::uint16_t>(bits);
+    }
+  }
+}
+
 /// Bytes around `mean` as a normal distribution has them, of four uniform ones each: how long a product of bytes takes
 /// can depend on them (x86/gemm_quads.inl).
 template <class T>
@@ -188,7 +209,12 @@ void bench_gemm(benchmark::State& state, std::string set, bench_table table, dty
   if (type == dtype::s8) {
     fill(x.u8, area(s.m, static_cast<int>(x.ld8)), 120, 0, 255);
     fill(b.get(), packed_elements(type, s.n, s.k), 0, -127, 127);
+  } else {
+    fill(b.get(), packed_elements(type, s.n, s.k), type);
   }
+  fill(x.f32, area(s.m, static_cast<int>(x.ld)), dtype::f32);
+  std::fill_n(scale.get(), s.m, 1.f / 64);
+  std::fill_n(vectors.get(), 3 * s.n, 1.f / 64);
   x.scale = scale.get();
   x.zero = zero.get();
   const bool splits = type == dtype::f16 && table.split_bf16 != nullptr;
@@ -211,13 +237,17 @@ void bench_gemm(benchmark::State& state, std::string set, bench_table table, dty
 
 void bench_eigen(benchmark::State& state, std::string set, highway_rival rival, gemm_shape s) {
   const auto a = buffer<float>(area(s.m, s.k)), w = buffer<float>(area(s.n, s.k)), c = buffer<float>(area(s.m, s.n));
+  fill(a.get(), area(s.m, s.k), dtype::f32);
+  fill(w.get(), area(s.n, s.k), dtype::f32);
   measure(state, unit_of(set, dtype::f32), static_cast<double>(area(s.m, s.n)) * s.k, 0,
           [&] { rival.eigen_gemm(c.get(), a.get(), w.get(), s.m, s.n, s.k); });
 }
 
-void bench_attention(benchmark::State& state, std::string set, bench_table table, dtype type, const vision_config& v) {
-  const encoder_config& e = v.encoder;
-  const int tokens = v.grid_h * v.grid_w + v.class_token, width = e.heads * e.head_width;
+/// All heads of one sequence. Causal: half of the products count.
+void bench_attention(benchmark::State& state, std::string set, bench_table table, dtype type, const encoder_config& e,
+                     int tokens, bool causal) {
+  const int width = e.heads * e.head_width;
+  if (set == "amx" && type == dtype::s8) set = "avx512vnni";  // whose attention it takes
   const auto qkv = buffer<float>(area(tokens, 3 * width) + 16);
   const auto out = buffer<float>(area(tokens, width));
   const auto scratch = buffer<char>(attention_scratch(tokens, e.head_width));
@@ -230,8 +260,9 @@ void bench_attention(benchmark::State& state, std::string set, bench_table table
   t.tq = t.tk = tokens;
   t.d = e.head_width;
   t.scale = 0.125f;
+  t.causal = causal;
   t.scratch = scratch.get();
-  const double macs = 2.0 * tokens * tokens * width;
+  const double macs = causal ? 1.0 * tokens * (tokens + 1) * width : 2.0 * tokens * tokens * width;
   measure(state, unit_of(set, type), macs, 0, [&] {
     for (int h = 0; h < e.heads; h++) {
       t.q = qkv.get() + h * e.head_width;
@@ -245,14 +276,18 @@ void bench_attention(benchmark::State& state, std::string set, bench_table table
 
 /// Row-wise operations over the tokens of one image; bytes read and written count.
 void bench_rows(benchmark::State& state, bench_table table, std::string op, int rows, int c) {
-  const auto x = buffer<float>(area(rows, c)), y = buffer<float>(area(rows, c)),
-             gain = buffer<float>(area(c, 1));
+  const int inputs = op == "gate_silu" ? 2 * c : c;  // of a row
+  const auto x = buffer<float>(area(rows, inputs)), y = buffer<float>(area(rows, c)), gain = buffer<float>(area(c, 1));
   const auto scale = buffer<float>(area(rows, 1)), scratch = buffer<float>(layer_norm_scratch(c));
   const auto zero = buffer<std::int32_t>(area(rows, 1));
   const auto q = buffer<std::uint8_t>(area(rows, round_up(c, 64)));
   std::mt19937 random(1);
   std::normal_distribution<float> normal;
-  for (std::size_t i = 0; i < area(rows, c); i++) x[i] = normal(random);
+  for (std::size_t i = 0; i < area(rows, inputs); i++) x[i] = normal(random);
+  std::fill_n(gain.get(), c, 1.f);
+  constexpr int head = 64;  // cosines and sines of nothing: vectors keep their length, turn after turn
+  const auto turns = buffer<float>(area(rows, head));
+  for (int r = 0; r < rows; r++) std::fill_n(turns.get() + r * head, head / 2, 1.f);
   layer_norm_args n;
   n.x = x.get();
   n.ldx = n.ldy = c;
@@ -277,7 +312,7 @@ void bench_rows(benchmark::State& state, bench_table table, std::string op, int 
                          : op == "quick_gelu" ? activation::quick_gelu
                                               : activation::gelu_tanh;
   const double bytes =
-      static_cast<double>(area(rows, c)) * (op == "layer_norm_u8" || op == "quantize_u8" ? 5 : 8);
+      static_cast<double>(area(rows, c)) * (op == "gate_silu" ? 12 : op == "layer_norm_u8" || op == "quantize_u8" ? 5 : 8);
   measure(state, nullptr, 0, bytes, [&] {
     if (op == "layer_norm") {
       table.layer_norm(&n);
@@ -285,6 +320,12 @@ void bench_rows(benchmark::State& state, bench_table table, std::string op, int 
       table.layer_norm_u8(&n);
     } else if (op == "quantize_u8") {
       table.quantize_u8(&z);
+    } else if (op == "gate_silu") {
+      table.gate(y.get(), x.get(), rows, c, static_cast<int>(activation::silu));
+    } else if (op == "rotate") {
+      table.rotate(x.get(), c, turns.get(), rows, c / head, head);
+    } else if (op == "l2_normalize") {
+      for (int r = 0; r < rows; r++) table.l2_normalize(y.get() + r * c, x.get() + r * c, c);
     } else {
       table.activate(y.get(), x.get(), rows, c, static_cast<int>(act));
     }
@@ -381,23 +422,25 @@ void bench_top_k(benchmark::State& state, bool ours, int n, int k, bool ascendin
   });
 }
 
-/// A photo to what CLIP reads, 224 x 224 of its middle, with the making of the weights. GB/s counts the part
-/// of the photo that is needed.
-void bench_resize(benchmark::State& state, resample_kernels kernels, int width, int height) {
+/// A photo to what a model reads (CLIP: 224 x 224 of its middle; NaFlex: at most 256 patches, all of it), with the
+/// making of the weights. GB/s counts the part of the photo that is needed.
+void bench_resize(benchmark::State& state, resample_kernels kernels, resize_mode mode, int width, int height) {
   const auto pixels = buffer<std::uint8_t>(area(width, height) * 3);
   for (std::size_t i = 0; i < area(width, height) * 3; i++)
     pixels[i] = static_cast<std::uint8_t>(i * 151 >> 3);
-  const preprocess_config clip;
+  preprocess_config clip;
+  clip.resize = mode;
   const result<preprocess_shape> shape = preprocess_shape_of(clip, width, height);
   if (!shape) return state.SkipWithError(to_string(shape.error()));
   const resize_window& w = shape->window;
   const auto target = buffer<std::uint8_t>(area(w.w, w.h) * 3);
   status done = status::ok;
+  const auto resize = [&] {
+    done = preprocess_into(target.get(), image_view(pixels.get(), width, height), clip, *shape, kernels);
+  };
+  resize();  // it takes longer than a repetition: the only call would be one whose scratch is new to the process
   measure(state, nullptr, 0,
-          static_cast<double>(area(width, height)) * 3 * w.w / w.resized_w * w.h / w.resized_h, [&] {
-            done =
-                preprocess_into(target.get(), image_view(pixels.get(), width, height), clip, *shape, kernels);
-          });
+          static_cast<double>(area(width, height)) * 3 * w.w / w.resized_w * w.h / w.resized_h, resize);
   if (done != status::ok) state.SkipWithError(to_string(done));
 }
 
@@ -438,17 +481,21 @@ void add_set(const std::string& set, const bench_table& table) {
   for (const named& tower : towers) {
     for (const dtype type : {dtype::f32, dtype::bf16, dtype::s8})
       add("attention_" + std::string(to_string(type)) + "/" + set + "/" + tower.name, bench_attention, set, table, type,
-          *tower.v);
+          tower.v->encoder, tower.v->grid_h * tower.v->grid_w + tower.v->class_token, false);
     const int tokens = tower.v->grid_h * tower.v->grid_w + tower.v->class_token;
-    for (const char* op : {"layer_norm", "layer_norm_u8", "quantize_u8"})
+    for (const char* op : {"layer_norm", "layer_norm_u8", "quantize_u8", "rotate", "l2_normalize"})
       add(std::string(op) + "/" + set + "/" + tower.name, bench_rows, table, std::string(op), tokens,
           tower.v->encoder.width);
-    for (const char* op : {"gelu", "quick_gelu", "gelu_tanh"})
+    for (const char* op : {"gelu", "quick_gelu", "gelu_tanh", "gate_silu"})
       add(std::string(op) + "/" + set + "/" + tower.name, bench_rows, table, std::string(op), tokens,
           tower.v->encoder.mlp);
     add("softmax_f32/" + set + "/" + tower.name, bench_softmax, table, false, *tower.v);
     add("softmax_u8/" + set + "/" + tower.name, bench_softmax, table, true, *tower.v);
   }
+  for (const int tokens : {8, 77})
+    for (const dtype type : {dtype::f32, dtype::bf16, dtype::s8})
+      add("attention_" + std::string(to_string(type)) + "/" + set + "/clip_text_causal_" + std::to_string(tokens),
+          bench_attention, set, table, type, presets::clip_vit_b32.text.encoder, tokens, true);
   for (const int threads : {1, 2})
     for (const dtype type : {dtype::f32, dtype::f16, dtype::s8})
       if (threads == 1 || two_threads())
@@ -465,8 +512,9 @@ void add_top_k() {
   }
 }
 void add_resize(const std::string& set, const resample_kernels& kernels) {
-  add("resize_bicubic/" + set + "/4000x3000_to_224", bench_resize, kernels, 4000, 3000);
-  add("resize_bicubic/" + set + "/640x480_to_224", bench_resize, kernels, 640, 480);
+  add("resize_bicubic/" + set + "/4000x3000_to_224", bench_resize, kernels, resize_mode::shortest, 4000, 3000);
+  add("resize_bicubic/" + set + "/4000x3000_to_naflex", bench_resize, kernels, resize_mode::naflex, 4000, 3000);
+  add("resize_bicubic/" + set + "/640x480_to_224", bench_resize, kernels, resize_mode::shortest, 640, 480);
 }
 
 /// The libraries' own functions, where they have one for the operation.

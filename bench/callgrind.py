@@ -129,4 +129,9 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except OSError as e:
+        sys.exit(f"callgrind.py: {e.filename}: {e.strerror}")
+    except subprocess.CalledProcessError as e:
+        sys.exit(f"callgrind.py: failed: {' '.join(e.cmd)}")

@@ -4,6 +4,7 @@ never slower than Highway for the same instructions.
 
   cmake --build build --target bench_kernels
   python3 bench/kernels_report.py --run [--filter clip_vit_b32] [--repetitions 5]     writes bench/results/kernels.json
+  python3 bench/kernels_report.py --run --add --filter resize bench/results/kernels-zen5.json       more rows of that CPU
   python3 bench/kernels_report.py                                                     tables of that file (Markdown)
 
 Rates compare the best iteration with the best of interleaved repetitions. A cell: time in us, % of the peak of the
@@ -13,8 +14,11 @@ the peak of both. What does not earn its place on one thread is listed at the en
 import argparse
 import json
 import os
+import platform
+import re
 import subprocess
 import sys
+import tempfile
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
 RESULTS = os.path.join(ROOT, "bench", "results", "kernels.json")
@@ -31,22 +35,49 @@ EARNS = 1.3
 KEEP = ("name", "run_type", "best_us", "GMAC/s", "GB/s", "peak", "of_peak")
 
 
-def shrink(path):
-    """Keeps of Google Benchmark's file what the tables need, with the machine and the date."""
-    with open(path) as f:
-        results = json.load(f)
+def cpu():
+    with open("/proc/cpuinfo") as f:
+        fields = dict(re.findall(r"^(model name|cpu family|model)\s*: (.*)$", f.read(), re.M))
+    return ", ".join(f"{name} {value}" for name, value in sorted(fields.items())) or platform.machine()
+
+
+def load(path):
+    try:
+        with open(path) as f:
+            return json.load(f)
+    except OSError as e:
+        sys.exit(f"{path}: {e.strerror}")
+    except ValueError:
+        sys.exit(f"{path}: not JSON")
+
+
+def shrink(path, target, add):
+    """Keeps of Google Benchmark's file what the tables need, with the machine and the date; and of the `target`, with `add`,
+    the rows that were not run now."""
+    if not os.path.exists(path) or os.path.getsize(path) == 0:
+        sys.exit("nothing was measured")
+    results = load(path)
     results["benchmarks"] = [{k: float(f"{r[k]:.5g}") if isinstance(r[k], float) else r[k] for k in KEEP if k in r}
                              for r in results["benchmarks"] if r.get("run_type") == "iteration"]
-    results["context"]["executable"] = "build/bench_kernels"  # nobody's paths in a record
+    results["context"].pop("host_name", None)  # nobody's names and paths in a record
+    results["context"]["executable"] = "build/bench_kernels"
+    results["context"]["cpu"] = cpu()
+    if add and os.path.exists(target):
+        old, new = load(target), {r["name"] for r in results["benchmarks"]}
+        if old["context"].get("cpu", cpu()) != cpu():
+            sys.exit(f"{target}: is of another CPU: {old['context']['cpu']}")
+        results["benchmarks"] = [r for r in old["benchmarks"] if r["name"] not in new] + results["benchmarks"]
     text = json.dumps(results).replace('{"name"', '\n{"name"')
-    with open(path, "w") as f:
+    with open(target, "w") as f:
         f.write(text + "\n")
 
 
 def read(path):
     """op -> (shape, threads) -> set -> its best counters."""
-    with open(path) as f:
-        runs = json.load(f)["benchmarks"]
+    results = load(path)
+    if "context" not in results:
+        sys.exit(f"{path}: no results of bench_kernels")
+    runs = results["benchmarks"]
     table = {}
     for r in runs:
         if r.get("run_type") != "iteration" or "best_us" not in r:
@@ -113,20 +144,31 @@ def main():
     parser.add_argument("results", nargs="?", default=RESULTS)
     parser.add_argument("--build", default=os.path.join(ROOT, "build"))
     parser.add_argument("--run", action="store_true")
+    parser.add_argument("--add", action="store_true", help="keep the file's rows that are not run now")
     parser.add_argument("--filter", default=".")
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=0.02, help="of each repetition")
     args = parser.parse_args()
     if args.run:
-        os.makedirs(os.path.dirname(args.results), exist_ok=True)
-        subprocess.run([os.path.join(args.build, "bench_kernels"), f"--benchmark_filter={args.filter}",
-                        f"--benchmark_repetitions={args.repetitions}", "--benchmark_enable_random_interleaving=true",
-                        f"--benchmark_min_time={args.seconds}", f"--benchmark_out={args.results}", "--benchmark_out_format=json"],
-                       check=True, stdout=subprocess.DEVNULL)
-        shrink(args.results)
+        os.makedirs(os.path.dirname(os.path.abspath(args.results)), exist_ok=True)
+        program = os.path.join(args.build, "bench_kernels")
+        if not os.path.exists(program):
+            sys.exit(f"{program}: build it (target bench_kernels), or name another folder by --build")
+        with tempfile.TemporaryDirectory() as folder:
+            out = os.path.join(folder, "out.json")
+            subprocess.run([program, f"--benchmark_filter={args.filter}",
+                            f"--benchmark_repetitions={args.repetitions}", "--benchmark_enable_random_interleaving=true",
+                            f"--benchmark_min_time={args.seconds}", f"--benchmark_out={out}", "--benchmark_out_format=json"],
+                           check=True, stdout=subprocess.DEVNULL)
+            shrink(out, args.results, args.add)
     report(read(args.results))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("interrupted: the results file is as it was")
+    except subprocess.CalledProcessError as e:
+        sys.exit(f"{e.cmd[0]} failed")

@@ -2,10 +2,11 @@
 //
 //   bench-peak [THREADS]      one JSON object: GMAC/s of each unit, GB/s from each level, all threads together
 //
-// Each unit runs 12 independent chains of accumulators in registers, with nothing else in the loop: enough for a latency
-// of 6 cycles at two a cycle. The best of many runs of a few milliseconds each counts, so that other work on the machine
-// has to be constant to disturb it.
+// Each unit runs independent chains of accumulators in registers (peak.hpp). The best of many runs of a few milliseconds
+// each counts, so that other work on the machine has to be constant to disturb it.
 #include "peak.hpp"
+
+#include <ocellus/core/thread_pool.hpp>
 
 #include <atomic>
 #include <chrono>
@@ -22,7 +23,6 @@ using wall_clock = std::chrono::steady_clock;
 
 using peak::unit;
 using peak::units;
-using peak::chains;
 
 /// Sums of `f(thread)`, rates of all threads at once, best of `runs`.
 template <class F>
@@ -84,6 +84,10 @@ int main(int argc, char** argv) {
     std::fputs("usage: bench-peak [THREADS]\n", stderr);
     return 2;
   }
+  if (threads > ocellus::thread_pool::cores()) {  // they would run one after the other, and their rates add up all the same
+    std::fprintf(stderr, "bench-peak: %d threads, but this process may use %d CPUs\n", threads, ocellus::thread_pool::cores());
+    return 2;
+  }
   std::printf("{\"threads\": %d, \"gmac_s\": {", threads);
   const char* comma = "";
   for (const unit& u : units()) {
@@ -93,7 +97,7 @@ int main(int argc, char** argv) {
       u.run(loops / 10);
       const auto start = wall_clock::now();
       u.run(loops);
-      return static_cast<double>(loops) * chains * u.macs / seconds_since(start);
+      return static_cast<double>(loops) * u.macs / seconds_since(start);
     });
     std::printf("%s\"%s\": {\"type\": \"%s\", \"best\": %.1f}", comma, u.name, u.type, rate * 1e-9);
     comma = ", ";

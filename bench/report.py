@@ -10,7 +10,7 @@ import json
 import sys
 
 NAMES = {"ocellus": "ocellus", "ort": "ONNX Runtime", "openvino": "OpenVINO", "litert": "LiteRT", "torch": "PyTorch", "ncnn": "ncnn",
-         "mnn": "MNN"}
+         "mnn": "MNN", "pillow": "Pillow", "tokenizers": "tokenizers"}
 VARIANTS = {"dynamic": "int8 dynamic", "static": "int8 static", "s8": "int8", "int8": "int8"}
 # What each dtype of ocellus has to beat: the peers of these kinds.
 RIVALS = {"f32": {"f32"}, "f16": {"f32", "f16", "bf16"}, "bf16": {"f32", "f16", "bf16"}, "s8": {"s8"}}
@@ -44,12 +44,22 @@ def gmac(c, tower):
 
 
 def peak(results, threads, dtype):
-    """The best rate of this machine's units for the dtype, GMAC/s; f32's where it has none."""
+    """The best rate of this machine's units for the dtype, GMAC/s; where it has none, of what multiplies it instead."""
     units = next((p["gmac_s"] for p in results["peak"] if p["threads"] == threads), {})
     best = {}
     for u in units.values():
         best[u["type"]] = max(best.get(u["type"], 0), u["best"])
-    return best.get(dtype) or best.get("f32") or 0
+    return best.get(dtype) or (best.get("s16") if dtype == "s8" else 0) or best.get("f32") or 0
+
+
+def inputs(cells, out):
+    """What comes before the towers: a picture or a text on one thread."""
+    print("\n### Before the towers, 1 thread: ms per picture or text, best (median)\n\n| | | ms | MB/s of the files | bytes |\n"
+          "|---|---|--:|--:|---|", file=out)
+    for c in cells:
+        name = NAMES[c["peer"].split("_")[0]]
+        print(f"| {c['what']} | {name} | {c['min_ms']:.3g} ({c['median_ms']:.3g}) | {c.get('mb_s', '-')} | "
+              f"{'the same' if c['same'] else 'others'} |", file=out)
 
 
 def rows_of(results, model, tower):
@@ -79,7 +89,7 @@ def cell_text(results, c, work, rival):
 def tables(results, out):
     m = results["machine"]
     print(f"Measured on {m['cpu']} (family {m['family']}, model {m['model']}; {', '.join(m['features'])}), {results['date']}. "
-          + (f"{results['note']} " if results["note"] else "")
+          + (f"{results['note'].rstrip('.')}. " if results["note"] else "")
           + "Versions: " + ", ".join(f"{k} {v}" for k, v in results["versions"].items()) + ".", file=out)
     print("\n| peak | " + " | ".join(f"{p['threads']} thread{'s' * (p['threads'] > 1)}" for p in results["peak"]) + " |\n|---|"
           + "--:|" * len(results["peak"]), file=out)
@@ -104,9 +114,11 @@ def tables(results, out):
                 for column in columns:
                     c = at.get((p, *column))
                     texts.append(cell_text(results, c, work, kinds and best_rival(at, peers, column, kinds)) if c else "-")
-                    cos = f"{c['cos']:.5f}" if c else cos
+                    cos = f"{c['cos']:.5f}" if c and c["cos"] is not None else cos
                 print(f"| {title(p)} | " + " | ".join(texts) + f" | {cos} |", file=out)
 
+    if results.get("inputs"):
+        inputs(results["inputs"], out)
     if results["jobs"]:
         print("\n### 1000 class names x 80 templates, 1 thread\n\n| | texts/s | measured |\n|---|--:|---|", file=out)
         for j in sorted(results["jobs"], key=lambda j: -j["texts_per_s"]):
@@ -130,7 +142,7 @@ def plot(results, model, path):
     columns = [c for c in columns if c[0] == columns[0][0]]
     work = gmac(results["models"][model], "image")
     bars = {column: sorted((at[p, *column] for p in peers if (p, *column) in at), key=lambda c: c["min_ms"]) for column in columns}
-    top = max([peak(results, columns[0][0], k) for k in COLOURS] + [work / c["min_ms"] * 1e3 for b in bars.values() for c in b]) * 1.05
+    top = max([peak(results, columns[0][0], k) for k in {kind(c["peer"]) for b in bars.values() for c in b}] + [work / c["min_ms"] * 1e3 for b in bars.values() for c in b]) * 1.05
     left, width, line = 190, 520, 20
     height = sum(len(b) * line + 70 for b in bars.values()) + 50
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + width + 90}" height="{height}" font-family="sans-serif" font-size="12">',
@@ -173,15 +185,21 @@ def main():
     args = parser.parse_args()
     plotted = not args.svg
     for path in args.results:
-        with open(path) as f:
-            results = json.load(f)
-        if "cells" not in results:  # results/ holds other records too: of kernels, sizes, instructions
+        try:
+            with open(path) as f:
+                results = json.load(f)
+        except (OSError, ValueError) as e:
+            sys.exit(f"{path}: {getattr(e, 'strerror', None) or 'not JSON'}")
+        if not isinstance(results, dict) or not {"cells", "machine", "peak"} <= results.keys():  # results/ holds other records too: of kernels, sizes, instructions
             print(f"{path}: left out, no results of peers.py", file=sys.stderr)
             continue
-        if not plotted:
-            plot(results, args.model or results["cells"][0]["model"], args.svg)
+        models = [c["model"] for c in results["cells"] if c["tower"] == "image" and args.model in (None, c["model"])]
+        if not plotted and models:
+            plot(results, models[0], args.svg)
             plotted = True
         tables(results, sys.stdout)
+    if not plotted:
+        sys.exit("no cells to plot" + (f" of {args.model}" if args.model else ""))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,10 @@ struct bench_table {
   void (*layer_norm_u8)(const void* layer_norm_args);
   void (*quantize_u8)(const void* quantize_args);
   void (*activate)(float* y, const float* x, int rows, int c, int activation);
+  /// y[r, 0..c) = activation(x[r, 0..c)) * x[r, c..2c)
+  void (*gate)(float* y, const float* x, int rows, int c, int activation);
+  void (*rotate)(float* x, std::ptrdiff_t ldx, const float* table, int rows, int heads, int d);
+  void (*l2_normalize)(float* y, const float* x, int c);
   /// One row of f32 attention: s[j] = exp((s[j] - max s) * scale), zero from n to n_padded; returns the sum.
   float (*softmax_row)(float* s, int n, int n_padded, float scale);
   void (*softmax_u8)(const void* softmax_rows);    // s8 attention's (generic/attention.inl)
@@ -66,6 +70,11 @@ bench_table bench_table_of() {
           [](float* y, const float* x, int rows, int c, int act) {
             Set::activate_rows(y, c, x, c, rows, c, static_cast<activation>(act));
           },
+          [](float* y, const float* x, int rows, int c, int act) {
+            Set::gate_rows(y, c, x, 2 * c, rows, c, static_cast<activation>(act));
+          },
+          &Set::rotate_rows,
+          &Set::l2_normalize,
           &Set::softmax_row,
           &call<&Set::quantize_softmax, typename Set::softmax_rows>,
           {&call<&Set::dot_rows_f32, dot_rows_args>, &call<&Set::dot_rows_f16, dot_rows_args>,

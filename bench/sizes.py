@@ -83,4 +83,9 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except OSError as e:
+        sys.exit(f"sizes.py: {e.filename}: {e.strerror}")
+    except subprocess.CalledProcessError as e:
+        sys.exit(f"sizes.py: failed: {' '.join(e.cmd)}")

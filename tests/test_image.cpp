@@ -387,18 +387,22 @@ TEST_CASE("JPEG: the SIMD inverse DCT equals the scalar one, also on values that
   }
 }
 
-/// A grey JPEG of one row of blocks, made by hand. Codes of means: 0 (then five bits of difference), 10 (no
+/// A grey JPEG of a row of blocks or several, made by hand. Codes of means: 0 (then five bits of difference), 10 (no
 /// difference); of other coefficients: 0 (end of block), 10 (one zero, then one bit), 110 (one bit).
 class jpeg_writer {
  public:
-  explicit jpeg_writer(int blocks, int quant = 8, int restart_interval = 0) {
+  explicit jpeg_writer(int blocks, int quant = 8, int restart_interval = 0, int rows = 1) {
     file_ = {0xff, 0xd8, 0xff, 0xdb, 0, 67, 0};
     file_.insert(file_.end(), 64, static_cast<std::uint8_t>(quant));
-    segment(0xc0, {8, 0, 8, (blocks * 8) >> 8, blocks * 8 & 255, 1, 1, 0x11, 0});
+    segment(0xc0, {8, 0, rows * 8, (blocks * 8) >> 8, blocks * 8 & 255, 1, 1, 0x11, 0});
     segment(0xc4, {0x00, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5, 0});
     segment(0xc4, {0x10, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x00, 0x11, 0x01});
     if (restart_interval != 0) segment(0xdd, {0, restart_interval});
+    scan();
+  }
+  jpeg_writer& scan() {
     segment(0xda, {1, 1, 0x00, 0, 63, 0});
+    return *this;
   }
   jpeg_writer& bits(const std::string& s) {
     bits_ += s;
@@ -421,14 +425,19 @@ class jpeg_writer {
     file_.insert(file_.end(), {0xff, static_cast<std::uint8_t>(m)});
     return *this;
   }
-  /// The first row's samples at the left of each block.
+  /// The sample at the upper left of each block.
   std::vector<int> decode() {
     marker(0xd9);
     const result<image> picture = decode_jpeg(file_);
     REQUIRE(picture);
     std::vector<int> samples;
-    for (int x = 0; x < picture->width(); x += 8) samples.push_back(picture->row(0)[3 * x]);
+    for (int y = 0; y < picture->height(); y += 8)
+      for (int x = 0; x < picture->width(); x += 8) samples.push_back(picture->row(y)[3 * x]);
     return samples;
+  }
+  status error() {
+    marker(0xd9);
+    return decode_jpeg(file_).error();
   }
 
  private:
@@ -470,6 +479,19 @@ TEST_CASE("JPEG: restart markers that are lost, doubled or wrong") {
   // 0xa0 is no marker of T.81's.
   CHECK(with_markers(6, {0, -48, 2, 3, 4}) == samples{144, 145, 97, 147, 148, 159});
   CHECK(with_markers(7, {0, 1}) == samples{144, 145, 159, 97, 128, 128, 128});
+}
+
+TEST_CASE("JPEG: rows that bring no data are grey, whatever lay where they are decoded; a second scan is refused") {
+  jpeg_writer file(1, 8, 1, 8);
+  for (const int m : {0, 1, 2, 5, 6}) file.block(24).marker(0xd0 + m);
+  CHECK(file.block(31).decode() == std::vector<int>{152, 152, 152, 152, 97, 128, 152, 159});
+  const auto scans = [](int n) {
+    jpeg_writer twice(1);
+    for (int i = 1; i < n; i++) twice.block(16).marker(0xd0).scan();
+    return twice.block(20).error();
+  };
+  CHECK(scans(1) == status::ok);
+  CHECK(scans(2) == status::bad_image);
 }
 
 TEST_CASE("JPEG: coefficients beyond 16 bits wrap as in libjpeg-turbo") {

@@ -13,6 +13,7 @@ import os
 import platform
 import random
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -29,6 +30,7 @@ PEERS = {  # name: what has to be prepared for it
     "torch_f32": "onnx", "torch_bf16": "onnx", "torch_f16": "onnx",
     "ncnn_f32": "ncnn", "ncnn_bf16": "ncnn", "mnn_f32": "mnn",
 }
+INPUTS = {"pillow": ("decode", "prepare"), "tokenizers": ("tokenize",)}  # what ocellus_s8 is compared with in each
 
 
 def say(*what):
@@ -202,7 +204,9 @@ def floats(path):
 
 
 def mean_cos(path, reference, batch):
-    """Mean cosine to PyTorch's float32 over the rows of a batch."""
+    """Mean cosine to PyTorch's float32 over the rows of a batch; None where PyTorch is not installed."""
+    if not os.path.exists(reference):
+        return None
     a, b = floats(path), floats(reference)
     width = len(a) // batch
     total = 0.0
@@ -240,8 +244,9 @@ def cell(preset, tower, batch, threads, peer, samples, cos):
     wall, cpu = sorted(samples["wall_ms"]), samples["cpu_ms"]
     c = {"model": preset, "tower": tower, "batch": batch, "threads": threads, "peer": peer, "calls": len(wall),
          "min_ms": round(wall[0] / batch, 3), "median_ms": round(statistics.median(wall) / batch, 3),
-         "cv": round(statistics.pstdev(wall) / statistics.fmean(wall), 3), "cpu_min_ms": round(min(cpu) / batch, 3), "cos": round(cos, 6)}
-    say(f"  {preset} {tower} batch {batch} {threads} thr {peer:14} min {c['min_ms']:9.2f} median {c['median_ms']:9.2f} cos {cos:.5f}")
+         "cv": round(statistics.pstdev(wall) / statistics.fmean(wall), 3), "cpu_min_ms": round(min(cpu) / batch, 3), "cos": cos and round(cos, 6)}
+    say(f"  {preset} {tower} batch {batch} {threads} thr {peer:14} min {c['min_ms']:9.2f} median {c['median_ms']:9.2f}"
+        + (f" cos {cos:.5f}" if cos is not None else ""))
     return c
 
 
@@ -288,6 +293,85 @@ def measure_start(args, preset, folder, peers, threads):
     return starts
 
 
+# Inputs: what comes before the towers --------------------------------------------------------------------------------
+
+def write_photos(python, folder):
+    """Four pictures of 12 megapixels as large as a telephone's, of noise whose spectrum falls as that of photographs."""
+    run([python, "-c", """if True:
+        import sys, numpy as np
+        from PIL import Image
+        rng, h, w = np.random.default_rng(1), 3000, 4000
+        f = np.hypot(np.fft.fftfreq(h)[:, None], np.fft.rfftfreq(w)[None]) + 1 / w
+        for n in range(4):
+            grey, *tints = (np.fft.irfft2(np.fft.rfft2(rng.standard_normal((h, w))) / f ** p, (h, w)) for p in (1.1, 1.6, 1.6))
+            rgb = np.stack([grey / grey.std() * 45 + t / t.std() * 12 for t in (*tints, -tints[0])], 2) + 128
+            Image.fromarray(rgb.clip(0, 255).astype(np.uint8)).save(f"{sys.argv[1]}/{n}.jpg", quality=90)""", folder])
+    return [f"{folder}/{n}.jpg" for n in range(4)]
+
+
+def write_texts(tokenizer, path):
+    """4096 captions of five to twelve words of the vocabulary, frequent ones more often."""
+    with open(tokenizer) as f:
+        vocabulary = json.load(f)["model"]["vocab"]
+    words = sorted((w[:-4] for w in vocabulary if re.fullmatch(r"[a-z]{2,12}</w>", w)), key=lambda w: vocabulary[w + "</w>"])
+    rng = random.Random(1)
+    with open(path, "w") as f:
+        for _ in range(4096):
+            f.write("a photo of a " + " ".join(words[int(len(words) * rng.random() ** 3)] for _ in range(rng.randrange(1, 9))) + ".\n")
+
+
+def measure_inputs(args, peers):
+    """Milliseconds per picture and per text on one thread; what the first call gave has to be the same bytes."""
+    folder = os.path.join(args.work, "inputs")
+    os.makedirs(folder, exist_ok=True)
+    if not os.path.exists(f"{folder}/checkpoint/config.json"):  # for its preprocessing and its context
+        run([args.python, f"{ROOT}/bench/make_checkpoint.py", "clip-vit-b32", f"{folder}/checkpoint", "--layers", "1"])
+    if "tokenizers" in peers and not args.tokenizer:
+        say("skipped tokenizers: it needs --tokenizer, CLIP's tokenizer.json")
+        peers = [p for p in peers if p != "tokenizers"]
+    if args.tokenizer:
+        shutil.copyfile(args.tokenizer, f"{folder}/tokenizer.json")
+    run([f"{args.build}/ocellus-convert", "-q", f"{folder}/checkpoint", "-o", f"{folder}/s8.oc", "--dtype", "s8",
+         "--tokenizer", f"{folder}/tokenizer.json" if args.tokenizer else "none"])
+    photos = [] if "pillow" not in peers else write_photos(args.python, folder) if not args.photos else sorted(
+        os.path.join(os.path.abspath(args.photos), n) for n in os.listdir(args.photos) if n.lower().endswith((".jpg", ".jpeg", ".png")))
+    if "pillow" in peers and not photos:
+        sys.exit(f"{args.photos}: no .jpg, .jpeg or .png files")
+    with open(f"{folder}/photos.txt", "w") as f:
+        f.writelines(p + "\n" for p in photos)
+    if "tokenizers" in peers and args.texts:
+        shutil.copyfile(args.texts, f"{folder}/texts.txt")
+    elif "tokenizers" in peers:
+        write_texts(args.tokenizer, f"{folder}/texts.txt")
+    for what, rival in ((w, p) for p in peers for w in INPUTS[p]):
+        batch, file = (1, "photos.txt") if rival == "pillow" else (256, "texts.txt")
+        workers = [Worker(args, p, folder, 1) for p in ("ocellus_s8", rival)]
+        samples, bytes_of = {}, []
+        for w in workers:
+            w.ask("open", what, batch, f"{folder}/out", f"{folder}/{file}")
+            samples[w] = {"wall_ms": [], "cpu_ms": []}
+            with open(f"{folder}/out", "rb") as f:
+                bytes_of.append(f.read())
+        # Pictures differ: whole turns over all of them, and the figure is the mean of each one's best call.
+        count = len(photos) if rival == "pillow" else 1
+        for _ in range(args.rounds):
+            for w in random.sample(workers, len(workers)):
+                for key, values in w.ask("time", args.seconds if count == 1 else 0, 2 * count).items():
+                    samples[w][key] += values
+        for w in workers:
+            def per_item(key, f):
+                return round(sum(f(samples[w][key][i::count]) for i in range(count)) / count / batch, 5)
+            c = {"what": what, "peer": w.peer, "items": len(samples[w]["wall_ms"]) * batch, "min_ms": per_item("wall_ms", min),
+                 "median_ms": per_item("wall_ms", statistics.median), "cpu_min_ms": per_item("cpu_ms", min),
+                 "same": bytes_of[0] == bytes_of[1]}
+            if rival == "pillow":
+                c["mb_s"] = round(sum(os.path.getsize(p) for p in photos) / count / c["min_ms"] / 1e3, 1)
+            say(f"  {what:8} {w.peer:14} min {c['min_ms']:9.4f} median {c['median_ms']:9.4f} ms, "
+                f"{'the same' if c['same'] else 'OTHER'} bytes")
+            w.close()
+            yield c
+
+
 def machine():
     with open("/proc/cpuinfo") as f:
         text = f.read()
@@ -301,22 +385,35 @@ def machine():
 
 
 def versions(python):
-    names = ("torch", "transformers", "onnxruntime", "openvino", "nncf", "ai-edge-litert", "ncnn", "MNN")
+    names = ("pillow", "tokenizers", "torch", "transformers", "onnxruntime", "openvino", "nncf", "ai-edge-litert", "ncnn", "MNN")
     code = ("import importlib.metadata as m, json\nout = {}\nfor n in %r:\n    try: out[n] = m.version(n)\n"
             "    except m.PackageNotFoundError: pass\nprint(json.dumps(out))" % (names,))
     return json.loads(subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout)
 
 
+def positive(text):
+    if int(text) < 1:
+        raise ValueError
+    return int(text)
+
+
+def thread_counts(text):
+    return [positive(t) for t in text.split(",")]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default="clip-vit-b32", help="presets of make_checkpoint.py, by commas")
-    parser.add_argument("--peers", default=",".join(PEERS), help="by commas; those that fail to prepare are left out")
-    parser.add_argument("--threads", default="1,2")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--peers", default=",".join([*PEERS, *INPUTS]), help="by commas; those that fail to prepare are left out")
+    parser.add_argument("--threads", default="1,2", type=thread_counts)
+    parser.add_argument("--rounds", type=positive, default=5)
     parser.add_argument("--seconds", type=float, default=1.0, help="of each peer in each round")
     parser.add_argument("--starts", type=int, default=3, help="processes started for start-to-first-embedding; 0: none")
     parser.add_argument("--job", default="ocellus_s8", help="peers of ocellus that do the whole classes x 80 job")
-    parser.add_argument("--classes", type=int, default=1000)
+    parser.add_argument("--classes", type=positive, default=1000)
+    parser.add_argument("--photos", help="for pillow: a folder of pictures (default: four of noise, 12 megapixels each)")
+    parser.add_argument("--tokenizer", help="for tokenizers: CLIP's tokenizer.json")
+    parser.add_argument("--texts", help="for tokenizers: one text a line (default: captions of the vocabulary's words)")
     parser.add_argument("--work", default=os.path.join(ROOT, "build", "peers"), help="checkpoints, graphs, environment (some GB)")
     parser.add_argument("--build", default=os.path.join(ROOT, "build"), help="where CMake built the programs")
     parser.add_argument("--python", help="an interpreter that has requirements.txt already")
@@ -326,8 +423,14 @@ def main():
     args = parser.parse_args()
     args.job = args.job.split(",")
     peers = args.peers.split(",")
-    if unknown := [p for p in peers if p not in PEERS]:
-        parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(PEERS)}")
+    if unknown := [p for p in peers if p not in PEERS and p not in INPUTS]:
+        parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join([*PEERS, *INPUTS])}")
+    inputs, peers = [p for p in peers if p in INPUTS], [p for p in peers if p in PEERS]
+    threads = [t for t in args.threads if t <= len(os.sched_getaffinity(0))]
+    if threads != args.threads:
+        say(f"skipped threads beyond the {len(os.sched_getaffinity(0))} CPUs that this process may use")
+    if not threads:
+        sys.exit("peers.py: no threads are left")
     args.work, args.build = os.path.abspath(args.work), os.path.abspath(args.build)
     os.makedirs(args.work, exist_ok=True)
     args.python = args.python or install(args.work, "venv", ("main", "ncnn", "mnn"))
@@ -338,15 +441,20 @@ def main():
     if os.path.exists(f"{args.build}/CMakeCache.txt"):
         run(["cmake", "--build", args.build, "--target", "ocellus-convert", "bench-worker", "bench-peak"], f"{args.work}/build.log")
 
-    threads = [int(t) for t in args.threads.split(",")]
+    if not os.path.exists(f"{args.build}/bench-peak"):
+        sys.exit(f"{args.build}: no bench-peak here: build it, or name another folder by --build")
     now = datetime.datetime.now(datetime.timezone.utc)
     results = {"machine": machine(), "date": now.strftime("%Y-%m-%d %H:%M UTC"), "note": args.note,
                "versions": {**versions(args.litert_python), **versions(args.python)}, "load_before": os.getloadavg(),
                "peak": [json.loads(subprocess.run([f"{args.build}/bench-peak", str(t)], capture_output=True, text=True,
                                                   check=True).stdout) for t in threads],
-               "models": {}, "cells": [], "jobs": [], "starts": []}
+               "models": {}, "cells": [], "jobs": [], "starts": [], "inputs": []}
     name = re.sub(r"[^a-z0-9]+", "-", results["machine"]["cpu"].lower()).strip("-")
     path = args.out or os.path.join(ROOT, "bench", "results", f"{name}-{now:%Y-%m-%d}.json")
+    for n in range(2, 100):  # a record of the same day, or of another CPU of that name, stays
+        if args.out or not os.path.exists(path):
+            break
+        path = os.path.join(ROOT, "bench", "results", f"{name}-{now:%Y-%m-%d}-{n}.json")
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
 
     def save():
@@ -354,7 +462,9 @@ def main():
         with open(path, "w") as f:  # a line an item, so that a change reads well
             f.write(re.sub(r"\n {3,}", " ", json.dumps(results, indent=1)).replace("\n  }", " }") + "\n")
 
-    for preset in args.models.split(","):
+    for c in measure_inputs(args, inputs) if inputs else ():
+        results["inputs"].append(c)
+    for preset in args.models.split(",") if args.models else ():
         folder = os.path.join(args.work, preset)
         usable = prepare(args, preset, folder, peers)
         with open(f"{folder}/checkpoint/config.json") as f:
@@ -372,4 +482,11 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("peers.py: interrupted; cells that were complete are in the results file")
+    except subprocess.CalledProcessError as e:
+        sys.exit(f"peers.py: failed: {' '.join(e.cmd)}")
+    except OSError as e:
+        sys.exit(f"peers.py: {e.filename}: {e.strerror}")

@@ -7,6 +7,7 @@ FOLDER holds checkpoint/ (a Hugging Face folder), the inputs that peers.py wrote
 protocol of worker.cpp: a command a line on stdin, a JSON object a line on stdout.
 
   open TOWER BATCH OUT     loads for that batch, computes once, writes float32 [BATCH, E] to OUT
+  open decode|prepare|tokenize BATCH OUT FILE     the same for inputs: see worker.cpp. Each call takes the next BATCH
   time SECONDS CALLS       computes for so long, at least so often; milliseconds of each call, by the wall and of the CPU
 """
 import json
@@ -231,7 +232,58 @@ def open_mnn(folder, variant, tower, batch, threads):
     return run
 
 
-OPEN = {"ort": open_ort, "openvino": open_openvino, "torch": open_torch, "litert": open_litert, "ncnn": open_ncnn, "mnn": open_mnn}
+# Inputs: each call takes the next `batch` of what the lines of a file are or name -----------------------------------
+
+def open_pillow(folder, variant, what, batch, threads, file):
+    """To RGB; for `prepare` with CLIP's resize and crop, as openai/CLIP's transform (torchvision) does it."""
+    import io
+    from PIL import Image
+    size = config(folder)["vision_config"]["image_size"]
+    with open(file) as f:
+        pictures = [open(line.rstrip("\n"), "rb").read() for line in f]
+
+    def one(data):
+        picture = Image.open(io.BytesIO(data)).convert("RGB")
+        if what == "decode":
+            return picture
+        w, h = picture.size
+        w, h = (size, size * h // w) if w <= h else (size * w // h, size)
+        left, top = round((w - size) / 2), round((h - size) / 2)
+        return picture.resize((w, h), Image.BICUBIC).crop((left, top, left + size, top + size))
+    return in_turn(pictures, batch, lambda items: [one(data) for data in items],
+                   lambda made: b"".join(p.tobytes() for p in made))
+
+
+def open_tokenizers(folder, variant, what, batch, threads, file):
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    import tokenizers
+    t = tokenizers.Tokenizer.from_file(f"{folder}/tokenizer.json")
+    context = config(folder)["text_config"]["max_position_embeddings"]
+    t.enable_truncation(context)
+    t.enable_padding(length=context, pad_id=t.token_to_id("<|endoftext|>"))
+    with open(file) as f:
+        texts = f.read().splitlines()
+    return in_turn(texts, batch, t.encode_batch, lambda made: np.array([e.ids for e in made], np.int32).tobytes())
+
+
+def in_turn(items, batch, work, to_bytes):
+    turn = [0]
+
+    def run():
+        begin = turn[0] * batch
+        turn[0] = (turn[0] + 1) % (len(items) // batch)
+        return work(items[begin:begin + batch])
+
+    def first():  # the bytes of the first batch; the next call begins anew
+        made = to_bytes(run())
+        turn[0] = 0
+        return made
+    run.first = first
+    return run
+
+
+OPEN = {"ort": open_ort, "openvino": open_openvino, "torch": open_torch, "litert": open_litert, "ncnn": open_ncnn, "mnn": open_mnn,
+        "pillow": open_pillow, "tokenizers": open_tokenizers}
 PREPARE = {"onnx": prepare_onnx, "ort_int8": prepare_ort_int8, "openvino_int8": prepare_openvino_int8, "litert": prepare_litert,
            "ncnn": prepare_ncnn, "mnn": prepare_mnn}
 
@@ -244,7 +296,7 @@ def memory():
 
 
 def serve(peer, folder, threads):
-    runtime, variant = peer.split("_", 1)
+    runtime, _, variant = peer.partition("_")
     # Libraries print what they like; only answers may reach the pipe.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -254,11 +306,14 @@ def serve(peer, folder, threads):
         if command[0] == "open":
             start = time.perf_counter()
             run = None  # the one before is released first
-            run = OPEN[runtime](folder, variant, command[1], int(command[2]), threads)
+            run = OPEN[runtime](folder, variant, command[1], int(command[2]), threads, *command[4:])
             ready = time.perf_counter()
-            embeds = np.asarray(run(), np.float32).reshape(int(command[2]), -1)
+            if hasattr(run, "first"):
+                made = np.frombuffer(run.first(), np.uint8)
+            else:
+                made = np.asarray(run(), np.float32).reshape(int(command[2]), -1)
             answer = {"load_ms": (ready - start) * 1e3, "first_ms": (time.perf_counter() - ready) * 1e3, **memory()}
-            embeds.tofile(command[3])
+            made.tofile(command[3])
         else:
             wall, cpu = [], []
             end = time.perf_counter() + float(command[1])

@@ -5,9 +5,13 @@
 // A command a line on stdin, a JSON object a line on stdout; runtimes.py speaks the same for the others:
 //   open TOWER BATCH OUT FILE   TOWER: image (FILE: RGB, u8 [N, H, W, 3]) or text (FILE: ids, i32 [N, context]). Opens the
 //                               model at the first time, computes the first BATCH, writes float32 [BATCH, E] to OUT
+//   open decode|prepare|tokenize BATCH OUT FILE     the same for inputs, on one thread. FILE: paths of pictures, or texts, one a
+//                               line. decode: from the file's bytes in memory to RGB; prepare: to what the tower reads;
+//                               tokenize: ids, i32 [BATCH, context]. OUT gets the pixels or ids of the first BATCH
 //   time SECONDS CALLS          computes for so long, at least so often, each call the next BATCH of FILE; milliseconds
 //                               of each call, by the wall and of the CPU
 #include <ocellus/core/thread_pool.hpp>
+#include <ocellus/image/load.hpp>
 #include <ocellus/models/model.hpp>
 
 #include <sys/resource.h>
@@ -71,8 +75,19 @@ class worker {
       model_.emplace(std::move(*m));
     }
     const double load = ms_since(start);
-    image_ = tower == "image";
     batch_ = batch;
+    next_ = 0;
+    inputs_ = tower == "image" || tower == "text" ? "" : tower;
+    if (!inputs_.empty()) {
+      open_inputs(file);
+      const auto first = wall_clock::now();
+      compute();
+      answer(load, ms_since(first));
+      next_ = 0;
+      std::ofstream(out, std::ios::binary).write(made_.data(), static_cast<std::streamsize>(made_.size()));
+      return;
+    }
+    image_ = tower == "image";
     const vision_config& v = model_->config().vision;
     const text_config& t = model_->config().text;
     row_ = image_ ? static_cast<std::size_t>(v.image_h) * static_cast<std::size_t>(v.image_w) * 3
@@ -84,12 +99,10 @@ class worker {
     if (!in.seekg(0).read(data_.data(), static_cast<std::streamsize>(data_.size()))) fail(file + ": cannot be read");
     slices_ = data_.size() / (row_ * static_cast<std::size_t>(batch));
     if (slices_ == 0) fail(file + ": too short");
-    next_ = 0;
     features_.assign(static_cast<std::size_t>(batch) * static_cast<std::size_t>(image_ ? v.embed : t.embed), 0.0f);
     const auto first = wall_clock::now();
     compute();
-    std::printf("{\"load_ms\": %.4f, \"first_ms\": %.4f, \"peak_mib\": %.2f, \"anonymous_mib\": %.2f, \"isa\": \"%s\"}\n", load,
-                ms_since(first), peak_mib(), anonymous_mib(), std::string(to_string(model_->kernels().id)).c_str());
+    answer(load, ms_since(first));
     next_ = 0;
     std::ofstream(out, std::ios::binary)
         .write(reinterpret_cast<const char*>(features_.data()), static_cast<std::streamsize>(features_.size() * sizeof(float)));
@@ -114,7 +127,55 @@ class worker {
   }
 
  private:
+  void answer(double load, double first) const {
+    std::printf("{\"load_ms\": %.4f, \"first_ms\": %.4f, \"peak_mib\": %.2f, \"anonymous_mib\": %.2f, \"isa\": \"%s\"}\n", load,
+                first, peak_mib(), anonymous_mib(), std::string(to_string(model_->kernels().id)).c_str());
+  }
+
+  /// Texts, or the bytes of the pictures, that the lines of `file` are or name.
+  void open_inputs(const std::string& file) {
+    items_.clear();
+    std::ifstream lines(file);
+    for (std::string line; std::getline(lines, line);) {
+      if (inputs_ == "tokenize") {
+        items_.push_back(line);
+        continue;
+      }
+      std::ifstream picture(line, std::ios::binary);
+      std::ostringstream bytes;
+      if (!(bytes << picture.rdbuf())) fail(line + ": cannot be read");
+      items_.push_back(bytes.str());
+    }
+    slices_ = items_.size() / static_cast<std::size_t>(batch_);
+    if (slices_ == 0) fail(file + ": too short");
+    if (inputs_ == "tokenize" && model_->tokenizer() == nullptr) fail(path_ + ": no tokenizer");
+    if (inputs_ != "tokenize" && inputs_ != "decode" && inputs_ != "prepare") fail("cannot open " + inputs_);
+  }
+
+  void keep(const void* bytes, std::size_t n) { made_.append(static_cast<const char*>(bytes), n); }
+
+  void compute_inputs() {
+    const std::size_t batch = static_cast<std::size_t>(batch_), begin = batch * next_;
+    next_ = (next_ + 1) % slices_;
+    made_.clear();
+    for (std::size_t i = begin; i < begin + batch; i++) {
+      if (inputs_ == "tokenize") {
+        std::vector<std::int32_t> ids(static_cast<std::size_t>(model_->tokenizer()->context()));
+        if (!model_->tokenizer()->encode(items_[i], ids)) fail("cannot encode: " + items_[i]);
+        keep(ids.data(), ids.size() * sizeof(ids[0]));
+        continue;
+      }
+      result<image> picture =
+          decode_image({reinterpret_cast<const std::uint8_t*>(items_[i].data()), items_[i].size()});
+      if (picture && inputs_ == "prepare")
+        picture = preprocess(*picture, model_->config().preprocess, model_->kernels().resample);
+      if (!picture) fail(std::string("a picture: ") + to_string(picture.error()));
+      if (begin == 0) keep(picture->pixels(), picture->size_bytes());  // to be compared; else the copy would count
+    }
+  }
+
   void compute() {
+    if (!inputs_.empty()) return compute_inputs();
     const char* from = data_.data() + row_ * static_cast<std::size_t>(batch_) * next_;
     next_ = (next_ + 1) % slices_;
     status s = status::ok;
@@ -141,6 +202,9 @@ class worker {
   thread_pool pool_;
   std::optional<model> model_;
   workspace work_;
+  std::string inputs_;  // decode, prepare, tokenize; else empty
+  std::vector<std::string> items_;
+  std::string made_;
   std::vector<char> data_;
   std::vector<float> features_;
   std::size_t row_ = 0, slices_ = 0, next_ = 0;

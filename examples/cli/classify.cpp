@@ -149,7 +149,7 @@ void classify(options& o) {
   }
 
   const auto width = static_cast<std::size_t>(m.embed());
-  const std::size_t chunk = static_cast<std::size_t>(o.thread_count() > 8 ? o.thread_count() : 8);
+  const std::size_t chunk = o.chunk();
   const ocellus::executor threads = o.executor();
   workspace work;
   nlohmann::json images = nlohmann::json::array();

@@ -22,7 +22,7 @@ std::vector<float> embed_images(const model& m, options& o, std::size_t& bad) {
   const auto width = static_cast<std::size_t>(m.embed());
   std::vector<float> e(o.images.size() * width);
   const ocellus::executor threads = o.executor();
-  const std::size_t chunk = static_cast<std::size_t>(o.thread_count() > 8 ? o.thread_count() : 8);
+  const std::size_t chunk = o.chunk();
   workspace work;
   counter progress("pictures", o.images.size());
   for (std::size_t i = 0; i < o.images.size(); i += chunk) {

@@ -5,6 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <cstdio>
@@ -47,6 +48,11 @@ executor compute_options::executor() {
   if (thread_count() <= 1) return {};
   if (pool_ == nullptr) pool_ = std::make_unique<thread_pool>(thread_count());
   return pool_->executor();
+}
+
+std::size_t compute_options::chunk() const {
+  const std::size_t threads = static_cast<std::size_t>(thread_count());
+  return std::max(threads, std::min(8 * threads, std::size_t{256}));
 }
 
 model open_model(const std::string& path, const compute_options& options) {
@@ -219,37 +225,45 @@ void encode_chunk(const model& model, const picture_chunk& chunk, float* feature
                   const ocellus::executor& threads) {
   const vision_config& v = model.config().vision;
   std::vector<std::size_t> rows;
+  for (std::size_t i = 0; i < chunk.pictures.size(); i++)
+    if (chunk.errors[i].empty()) rows.push_back(i);
+  const auto width = static_cast<std::size_t>(model.embed()), classes = static_cast<std::size_t>(v.classes);
+  const std::size_t batch = static_cast<std::size_t>(std::max(threads.concurrency, 8));
   std::vector<const std::uint8_t*> pictures;
   std::vector<std::uint8_t> pixels;  // of all, where they have one size
   std::vector<int> grids;
-  for (std::size_t i = 0; i < chunk.pictures.size(); i++) {
-    if (!chunk.errors[i].empty()) continue;
-    const image& p = chunk.pictures[i];
-    rows.push_back(i);
-    pictures.push_back(p.pixels());
-    if (v.naflex == 0) pixels.insert(pixels.end(), p.pixels(), p.pixels() + p.stride() * p.height());
-    grids.insert(grids.end(), {chunk.grids[2 * i], chunk.grids[2 * i + 1]});
-  }
-  if (rows.empty()) return;
-  nn::image_batch in;
-  in.count = static_cast<int>(rows.size());
-  if (v.naflex != 0) {
-    in.rgbs = pictures.data();
-    in.grids = grids.data();
-  } else {
-    in.rgb = pixels.data();
-    in.height = v.image_h;
-    in.width = v.image_w;
-  }
-  const auto width = static_cast<std::size_t>(model.embed()), classes = static_cast<std::size_t>(v.classes);
-  std::vector<float> packed(rows.size() * width), packed_logits(logits == nullptr ? 0 : rows.size() * classes);
-  const status s =
-      model.encode_batch(in, packed.data(), work, threads, logits == nullptr ? nullptr : packed_logits.data());
-  if (s != status::ok) throw failure("the image tower: " + std::string(to_string(s)));
-  for (std::size_t i = 0; i < rows.size(); i++) {
-    std::memcpy(features + rows[i] * width, packed.data() + i * width, width * sizeof(float));
-    if (logits != nullptr)
-      std::memcpy(logits + rows[i] * classes, packed_logits.data() + i * classes, classes * sizeof(float));
+  for (std::size_t begin = 0; begin < rows.size(); begin += batch) {
+    const std::size_t count = std::min(batch, rows.size() - begin);
+    pictures.clear();
+    pixels.clear();
+    grids.clear();
+    for (std::size_t r = begin; r < begin + count; r++) {
+      const std::size_t i = rows[r];
+      const image& p = chunk.pictures[i];
+      pictures.push_back(p.pixels());
+      if (v.naflex == 0) pixels.insert(pixels.end(), p.pixels(), p.pixels() + p.stride() * p.height());
+      grids.insert(grids.end(), {chunk.grids[2 * i], chunk.grids[2 * i + 1]});
+    }
+    nn::image_batch in;
+    in.count = static_cast<int>(count);
+    if (v.naflex != 0) {
+      in.rgbs = pictures.data();
+      in.grids = grids.data();
+    } else {
+      in.rgb = pixels.data();
+      in.height = v.image_h;
+      in.width = v.image_w;
+    }
+    std::vector<float> packed(count * width), packed_logits(logits == nullptr ? 0 : count * classes);
+    const status s =
+        model.encode_batch(in, packed.data(), work, threads, logits == nullptr ? nullptr : packed_logits.data());
+    if (s != status::ok) throw failure("the image tower: " + std::string(to_string(s)));
+    for (std::size_t r = 0; r < count; r++) {
+      const std::size_t i = rows[begin + r];
+      std::memcpy(features + i * width, packed.data() + r * width, width * sizeof(float));
+      if (logits != nullptr)
+        std::memcpy(logits + i * classes, packed_logits.data() + r * classes, classes * sizeof(float));
+    }
   }
 }
 

@@ -39,6 +39,8 @@ struct compute_options {
   /// Made at the first call.
   ocellus::executor executor();
   int thread_count() const;
+  /// Pictures to decode at once: several for each thread, so that none waits long for the last one.
+  std::size_t chunk() const;
 
  private:
   std::unique_ptr<ocellus::thread_pool> pool_;
@@ -73,7 +75,7 @@ picture_chunk load_pictures(const ocellus::model& model, const std::vector<std::
                             std::size_t end, bool upright, const ocellus::executor& threads);
 
 /// The features of the pictures of a chunk that could be prepared, [n, width], `logits` [n, classes] with them; the
-/// others' rows stay zero.
+/// others' rows stay zero. Computes eight pictures at a time, or one for each thread.
 void encode_chunk(const ocellus::model& model, const picture_chunk& chunk, float* features, float* logits,
                   ocellus::workspace& work, const ocellus::executor& threads);
 

@@ -36,7 +36,12 @@ class jpeg_decoder {
     const status read = read_file();
     if (read != status::ok) return read;
     for (int i = 0; i < components_ && progressive_; i++) finish(component_[i]);
-    return assemble();
+    if (!one_scan_) {
+      const status opened = open_rows();
+      if (opened != status::ok) return opened;
+      write_rows(height_);
+    }
+    return std::move(made_);
   }
 
  private:
@@ -162,10 +167,10 @@ class jpeg_decoder {
     }
     if (in_.overrun) return status::truncated;
     components_ = n;
-    return allocate_planes();
+    return measure();
   }
 
-  status allocate_planes() noexcept {
+  status measure() noexcept {
     std::int64_t per_pixel = 3;
     for (int i = 0; i < components_; i++) {
       const jpeg_component& c = component_[i];
@@ -186,17 +191,26 @@ class jpeg_decoder {
       c.height = (height_ * c.v + v_max_ - 1) / v_max_;
       c.blocks_w = mcus_w_ * c.h;
       c.blocks_h = mcus_h_ * c.v;
-      const std::int64_t samples = std::int64_t{c.blocks_w} * c.blocks_h * 64;
-      c.plane = allocate<std::uint8_t>(samples);
-      if (progressive_) c.coefficients = allocate<std::int16_t>(samples);
-      if (!c.plane || (progressive_ && !c.coefficients)) return status::out_of_memory;
-      if (!progressive_) std::memset(c.plane.get(), 128, static_cast<std::size_t>(samples));
-      work_left_ += samples / 64;
+      work_left_ += std::int64_t{c.blocks_w} * c.blocks_h;
     }
     // Scripts of real encoders visit a block at most some ten times, two or three of these refine, which makes
     // less than 50 (see `work_per_row`); hundreds of scans are an attack.
     work_left_ = std::max(work_left_ * 100, std::int64_t{20'000'000});
     return status::ok;
+  }
+
+  status allocate_planes(const scan& first) noexcept {
+    one_scan_ = !progressive_ && first.n == components_;
+    for (int i = 0; i < components_; i++) {
+      jpeg_component& c = component_[i];
+      c.plane_rows = one_scan_ ? std::min(c.blocks_h, 2 * c.v) : c.blocks_h;  // a row of MCUs and the one before
+      const std::int64_t samples = std::int64_t{c.blocks_w} * c.plane_rows * 64;
+      c.plane.reset(new (std::nothrow) std::uint8_t[static_cast<std::size_t>(samples)]);
+      if (progressive_) c.coefficients = allocate<std::int16_t>(samples);
+      if (!c.plane || (progressive_ && !c.coefficients)) return status::out_of_memory;
+      if (!progressive_) std::memset(c.plane.get(), 128, static_cast<std::size_t>(samples));
+    }
+    return one_scan_ ? open_rows() : status::ok;
   }
 
   bool all_seen() const noexcept {
@@ -207,6 +221,7 @@ class jpeg_decoder {
   }
 
   status read_scan(int length) noexcept {
+    if (one_scan_) return status::bad_image;  // libjpeg expects the end of the image
     scan s;
     s.n = in_.u8();
     if (components_ == 0 || s.n < 1 || s.n > components_ || length != 6 + 2 * s.n) return status::bad_image;
@@ -243,6 +258,10 @@ class jpeg_decoder {
     for (int i = 0; i < s.n; i++) {
       const status latched = prepare(*s.components[i], s);
       if (latched != status::ok) return latched;
+    }
+    if (!any_scan_) {
+      const status allocated = allocate_planes(s);
+      if (allocated != status::ok) return allocated;
     }
     any_scan_ = true;
     return decode_scan(s);
@@ -294,21 +313,38 @@ class jpeg_decoder {
     if (s.start > 0 && s.high > 0) work_per_row += work_per_row * (s.end - s.start + 1) / 8;
     int to_restart = restart_interval_;
     for (int y = 0; y < rows; y++) {
-      for (int x = 0; x < columns; x++) {
-        if (restart_interval_ > 0 && to_restart-- == 0) {
-          next_restart();
-          to_restart = restart_interval_ - 1;
+      if (one_scan_ && y > 1) clear_row(s, y);
+      for (int x = 0; x < columns;) {
+        int end = columns;
+        if (restart_interval_ > 0) {
+          if (to_restart == 0) {
+            next_restart();
+            to_restart = restart_interval_;
+          }
+          end = std::min(columns, x + to_restart);
+          to_restart -= end - x;
         }
-        // Out of data, samples stay grey and coefficients as earlier scans left them.
-        if (!out_of_data_ && !bits_.starved()) decode_mcu(s, x, y);
+        if (!out_of_data_) decode_mcus(s, x, end, y);
+        x = end;
       }
       if (bits_.truncated()) return status::truncated;
       work_left_ -= work_per_row;
       if (work_left_ < 0) return status::bad_image;
+      // The last row of pixels of these blocks can need samples of the next ones.
+      if (one_scan_) write_rows(y + 1 < rows ? (y + 1) * 8 * (s.n == 1 ? 1 : v_max_) - 1 : height_);
     }
     in_.at = static_cast<std::size_t>(bits_.p - in_.data);
     // The bit buffer may have read ahead over bytes, but never over a marker.
     return status::ok;
+  }
+
+  /// Grey where the row of MCUs before the last one lay.
+  static void clear_row(const scan& s, int y) noexcept {
+    for (int i = 0; i < s.n; i++) {
+      const jpeg_component& c = *s.components[i];
+      const int down = s.n == 1 ? 1 : c.v;
+      std::memset(c.row(y * down * 8), 128, static_cast<std::size_t>(c.stride() * down * 8));
+    }
   }
 
   void restart() noexcept {
@@ -342,122 +378,120 @@ class jpeg_decoder {
     next_restart_ = (next_restart_ + 1) & 7;
   }
 
-  void decode_mcu(const scan& s, int x, int y) noexcept {
-    if (s.n == 1) {
-      decode_block(s, *s.components[0], x, y);
+  /// MCUs [begin, end) of a row, between restarts. Out of data, samples stay grey and coefficients as earlier scans
+  /// left them.
+  void decode_mcus(const scan& s, int begin, int end, int y) noexcept {
+    if (!progressive_) {
+      for_each_block(s, begin, end, y, [this](jpeg_bits& bits, jpeg_component& c, int bx, int by) OCELLUS_LAMBDA {
+        std::int16_t block[64] = {};
+        const bool flat = baseline_block(bits, c, block);
+        transform(c, block, flat, bx, by);
+      });
       return;
     }
-    for (int i = 0; i < s.n; i++) {
-      jpeg_component& c = *s.components[i];
-      for (int v = 0; v < c.v; v++) {
-        for (int h = 0; h < c.h; h++) decode_block(s, c, x * c.h + h, y * c.v + v);
+    for_each_block(s, begin, end, y, [&](jpeg_bits& bits, jpeg_component& c, int bx, int by) OCELLUS_LAMBDA {
+      std::int16_t* block = c.coefficients.get() + (std::ptrdiff_t{by} * c.blocks_w + bx) * 64;
+      if (s.start == 0) {
+        if (s.high == 0) {
+          block[0] = static_cast<std::int16_t>(static_cast<std::uint32_t>(next_dc(bits, c)) << s.low);
+        } else if (bits.bit() != 0) {
+          block[0] = static_cast<std::int16_t>(block[0] | 1 << s.low);
+        }
+      } else if (s.high == 0) {
+        first_ac(bits, s, ac_[c.ac], block);
+      } else {
+        refine_ac(bits, s, ac_[c.ac], block);
       }
-    }
+    });
   }
 
-  void decode_block(const scan& s, jpeg_component& c, int x, int y) noexcept {
-    const std::ptrdiff_t index = std::ptrdiff_t{y} * c.blocks_w + x;
-    if (!progressive_) {
-      std::int16_t block[64] = {};
-      const bool flat = baseline_block(c, block);
-      transform(c, block, flat, x, y);
-      return;
-    }
-    std::int16_t* block = c.coefficients.get() + index * 64;
-    if (s.start == 0) {
-      if (s.high == 0) {
-        block[0] = static_cast<std::int16_t>(static_cast<std::uint32_t>(next_dc(bits_, c)) << s.low);
-      } else if (bits_.bits(1) != 0) {
-        block[0] = static_cast<std::int16_t>(block[0] | 1 << s.low);
+  template <class F>
+  OCELLUS_INLINE void for_each_block(const scan& s, int begin, int end, int y, const F& f) noexcept {
+    jpeg_bits bits = bits_;  // a copy lives in registers
+    for (int x = begin; x < end && !bits.starved(); x++) {
+      for (int i = 0; i < s.n; i++) {
+        jpeg_component& c = *s.components[i];
+        const int across = s.n == 1 ? 1 : c.h, down = s.n == 1 ? 1 : c.v;
+        for (int v = 0; v < down; v++) {
+          for (int h = 0; h < across; h++) f(bits, c, x * across + h, y * down + v);
+        }
       }
-    } else if (s.high == 0) {
-      first_ac(s, ac_[c.ac], block);
-    } else {
-      refine_ac(s, ac_[c.ac], block);
     }
+    bits_ = bits;
   }
 
   OCELLUS_INLINE int next_dc(jpeg_bits& bits, jpeg_component& c) noexcept {
+    bits.need32();
     const int n = bits.symbol(dc_[c.dc]);
     // Wraps like 16 bits: a damaged file may add up differences without end.
-    c.predictor = static_cast<std::int16_t>(c.predictor + bits.extend(n > 15 ? 0 : n));
+    if (n > 0 && n <= 15) c.predictor = static_cast<std::int16_t>(c.predictor + jpeg_bits::extended(bits.take(n), n));
     return c.predictor;
   }
 
   /// True if only the mean is there.
-  bool baseline_block(jpeg_component& c, std::int16_t (&block)[64]) noexcept {
-    jpeg_bits bits = bits_;  // a copy lives in registers
+  OCELLUS_INLINE bool baseline_block(jpeg_bits& bits, jpeg_component& c, std::int16_t (&block)[64]) noexcept {
     block[0] = static_cast<std::int16_t>(next_dc(bits, c));
     const jpeg_huffman& h = ac_[c.ac];
     bool flat = true;
     for (int k = 1; k < 64; k++) {
-      if (bits.count < 16) bits.fill();
-      const int quick = h.fast_ac[bits.buffer >> (bits.count - jpeg_huffman::fast_bits) &
-                                  ((1 << jpeg_huffman::fast_bits) - 1)];
-      if (quick != 0) {
-        k += quick >> 4 & 15;
-        bits.count -= quick & 15;
-        block[jpeg_zigzag[k]] = static_cast<std::int16_t>(quick >> 8);
-        flat = false;
-        continue;
-      }
-      const int symbol = bits.symbol(h), run = symbol >> 4, n = symbol & 15;
+      bits.need32();
+      const std::uint32_t code = bits.next_code(h);
+      bits.count -= static_cast<int>(code >> 16);  // with the value
+      const int run = static_cast<int>(code >> 12 & 15), n = static_cast<int>(code >> 8 & 15);
       if (n == 0) {
         if (run != 15) break;
         k += 15;
         continue;
       }
       k += run;
-      const int v = bits.extend(n);
-      block[jpeg_zigzag[k]] = static_cast<std::int16_t>(v);
+      const auto value = static_cast<int>(bits.buffer >> bits.count & ((1u << n) - 1u));
+      block[jpeg_zigzag[k]] = static_cast<std::int16_t>(jpeg_bits::extended(value, n));
       flat = false;
     }
-    bits_ = bits;
     return flat;
   }
 
   /// T.81 G.1.2.2.
-  void first_ac(const scan& s, const jpeg_huffman& h, std::int16_t* block) noexcept {
+  OCELLUS_INLINE void first_ac(jpeg_bits& bits, const scan& s, const jpeg_huffman& h, std::int16_t* block) noexcept {
     if (end_of_band_run_ > 0) {
       end_of_band_run_--;
       return;
     }
-    jpeg_bits bits = bits_;
     for (int k = s.start; k <= s.end; k++) {
+      bits.need32();
       const int symbol = bits.symbol(h), run = symbol >> 4, n = symbol & 15;
       if (n == 0) {
         if (run != 15) {
-          end_of_band_run_ = (1 << run) - 1 + (run > 0 ? bits.bits(run) : 0);
+          end_of_band_run_ = (1 << run) - 1 + bits.take(run);
           break;
         }
         k += 15;
         continue;
       }
       k += run;
-      const int v = bits.extend(n);
+      const int v = jpeg_bits::extended(bits.take(n), n);
       block[jpeg_zigzag[k]] = static_cast<std::int16_t>(static_cast<std::uint32_t>(v) << s.low);
     }
-    bits_ = bits;
   }
 
   /// One more bit for a coefficient that is not zero.
   static OCELLUS_INLINE void refine(jpeg_bits& bits, std::int16_t& c, int bit) noexcept {
-    if (bits.bits(1) != 0 && (c & bit) == 0) c = static_cast<std::int16_t>(c >= 0 ? c + bit : c - bit);
+    if (bits.bit() != 0 && (c & bit) == 0) c = static_cast<std::int16_t>(c >= 0 ? c + bit : c - bit);
   }
 
   /// T.81 G.1.2.3.
-  void refine_ac(const scan& s, const jpeg_huffman& h, std::int16_t* block) noexcept {
+  OCELLUS_INLINE void refine_ac(jpeg_bits& bits, const scan& s, const jpeg_huffman& h, std::int16_t* block) noexcept {
     const int bit = 1 << s.low;
-    jpeg_bits bits = bits_;
     int k = s.start;
     if (end_of_band_run_ == 0) {
       for (; k <= s.end; k++) {
+        bits.need32();
         const int symbol = bits.symbol(h), n = symbol & 15;
         int run = symbol >> 4, fresh = 0;
         if (n != 0) {
-          fresh = bits.bits(1) != 0 ? bit : -bit;
+          fresh = bits.take(1) != 0 ? bit : -bit;
         } else if (run != 15) {
-          end_of_band_run_ = (1 << run) + (run > 0 ? bits.bits(run) : 0);
+          end_of_band_run_ = (1 << run) + bits.take(run);
           break;
         }
         for (; k <= s.end; k++) {  // passes `run` zeros, refining what lies between
@@ -478,12 +512,11 @@ class jpeg_decoder {
       }
       end_of_band_run_--;
     }
-    bits_ = bits;
   }
 
   /// `flat`: only the mean is not zero.
   static void transform(jpeg_component& c, const std::int16_t* block, bool flat, int x, int y) noexcept {
-    std::uint8_t* out = c.plane.get() + y * 8 * c.stride() + x * 8;
+    std::uint8_t* out = c.row(y * 8) + x * 8;
     if (flat) {
       jpeg_idct::flat(block[0], c.quant[0], out, c.stride());
     } else {
@@ -514,19 +547,24 @@ class jpeg_decoder {
     return named ? jpeg_color::rgb : jpeg_color::ycc;
   }
 
-  result<image> assemble() noexcept {
-    jpeg_upsampler up[4];
+  status open_rows() noexcept {
     for (int i = 0; i < components_; i++) {
-      const status s = up[i].open(component_[i], h_max_, v_max_, width_);
+      const status s = up_[i].open(component_[i], h_max_, v_max_, width_);
       if (s != status::ok) return s;
     }
     result<image> made = image::make(width_, height_);
-    if (!made) return made;
+    if (!made) return made.error();
+    made_ = std::move(*made);
+    return status::ok;
+  }
+
+  /// Rows of pixels up to `end`, from samples.
+  void write_rows(int end) noexcept {
     const jpeg_color space = color();
-    for (int y = 0; y < height_; y++) {
+    for (; next_row_ < std::min(end, height_); next_row_++) {
       const std::uint8_t* in[4] = {};
-      for (int i = 0; i < components_; i++) in[i] = up[i].row(y);
-      std::uint8_t* out = made->row(y);
+      for (int i = 0; i < components_; i++) in[i] = up_[i].row(next_row_);
+      std::uint8_t* out = made_.row(next_row_);
       if (space == jpeg_color::ycc) {
         jpeg_ycc_row(in[0], in[1], in[2], width_, out);
       } else if (space == jpeg_color::cmyk || space == jpeg_color::ycck) {
@@ -538,7 +576,6 @@ class jpeg_decoder {
         }
       }
     }
-    return made;
   }
 
   bytes in_;
@@ -557,6 +594,10 @@ class jpeg_decoder {
   int next_restart_ = 0;        // number of the restart marker that is due, 0 to 7
   bool out_of_data_ = false;    // since before the last restart
   std::int64_t work_left_ = 0;  // visits of blocks that scans may still make
+  jpeg_upsampler up_[4];
+  image made_;
+  int next_row_ = 0;  // of made_
+  bool one_scan_ = false;  // baseline, with all components in the first scan: rows of pixels leave as they come
   bool progressive_ = false;
   bool any_scan_ = false;
   bool jfif_ = false;

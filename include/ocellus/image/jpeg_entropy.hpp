@@ -56,11 +56,15 @@ OCELLUS_TABLE std::uint8_t jpeg_standard_ac_symbols[2][162] = {
 struct jpeg_huffman {
   static constexpr int fast_bits = 9;
   bool defined = false;
-  std::uint16_t fast[1 << fast_bits] = {};    // length << 8 | symbol, 0 for longer codes
-  std::int16_t fast_ac[1 << fast_bits] = {};  // value << 8 | run << 4 | bits of both, where these fit; else 0
-  std::int32_t limit[18] = {};                // first code beyond length n, left-aligned to 16 bits
-  std::int32_t offset[17] = {};               // index of a code's symbol minus the code
+  /// Of a code: symbol << 8 | bits of the code and of the value behind it << 16 | bits of the code; 0 for longer codes.
+  std::uint32_t fast[1 << fast_bits] = {};
+  std::int32_t limit[18] = {};   // first code beyond length n, left-aligned to 16 bits
+  std::int32_t offset[17] = {};  // index of a code's symbol minus the code
   std::uint8_t symbols[256] = {};
+
+  static constexpr std::uint32_t entry(int length, int symbol) noexcept {
+    return static_cast<std::uint32_t>((length + (symbol & 15)) << 16 | symbol << 8 | length);
+  }
 
   /// False if the lengths are no prefix code.
   bool build(const std::uint8_t (&lengths)[16]) noexcept {
@@ -72,9 +76,7 @@ struct jpeg_huffman {
       if (code + count > 1 << n) return false;
       for (int i = 0; i < count && n <= fast_bits; i++) {
         const int first = (code + i) << (fast_bits - n);
-        for (int k = 0; k < 1 << (fast_bits - n); k++) {
-          fast[first + k] = static_cast<std::uint16_t>(n << 8 | symbols[index + i]);
-        }
+        for (int k = 0; k < 1 << (fast_bits - n); k++) fast[first + k] = entry(n, symbols[index + i]);
       }
       code += count;
       index += count;
@@ -83,20 +85,15 @@ struct jpeg_huffman {
     }
     limit[17] = INT32_MAX;
     defined = true;
-    build_fast_ac();
     return true;
   }
 
-  /// Short codes with short values after them take one lookup.
-  void build_fast_ac() noexcept {
-    for (int i = 0; i < 1 << fast_bits; i++) {
-      const int length = fast[i] >> 8, run = fast[i] >> 4 & 15, n = fast[i] & 15;
-      fast_ac[i] = 0;
-      if (length == 0 || n == 0 || length + n > fast_bits) continue;
-      int v = i >> (fast_bits - length - n) & ((1 << n) - 1);
-      if (v < 1 << (n - 1)) v += 1 - (1 << n);
-      if (v >= -128 && v <= 127) fast_ac[i] = static_cast<std::int16_t>(v * 256 + run * 16 + length + n);
-    }
+  /// The entry of a code of more than fast_bits bits, which the 16 bits of `look` begin with.
+  OCELLUS_NOINLINE std::uint32_t long_code(int look) const noexcept {
+    int n = fast_bits + 1;
+    while (n <= 16 && look >= limit[n]) n++;
+    if (n > 16) return 17 << 16 | 17;  // no such code: libjpeg asks for a 17th bit before it gives up with symbol 0
+    return entry(n, symbols[((look >> (16 - n)) + offset[n]) & 0xff]);
   }
 };
 
@@ -123,19 +120,21 @@ struct jpeg_bits {
         return;
       }
     }
-    fill_slowly();
+    *this = filled_slowly(*this);
   }
-  OCELLUS_NOINLINE void fill_slowly() noexcept {
-    while (count <= 48) {
+  /// By value: a copy whose address nobody takes stays in registers.
+  static OCELLUS_NOINLINE jpeg_bits filled_slowly(jpeg_bits b) noexcept {
+    while (b.count <= 48) {
       int byte = 0;
-      if (!at_marker && !at_end) byte = next_byte();
-      if (at_marker || at_end) {
+      if (!b.at_marker && !b.at_end) byte = b.next_byte();
+      if (b.at_marker || b.at_end) {
         byte = 0;
-        padding += 8;
+        b.padding += 8;
       }
-      buffer = buffer << 8 | static_cast<std::uint64_t>(byte);
-      count += 8;
+      b.buffer = b.buffer << 8 | static_cast<std::uint64_t>(byte);
+      b.count += 8;
     }
+    return b;
   }
   int next_byte() noexcept {
     if (p == end) {
@@ -165,34 +164,34 @@ struct jpeg_bits {
   bool starved() const noexcept { return count < padding; }
   bool truncated() const noexcept { return at_end && starved(); }
 
-  OCELLUS_INLINE int bits(int n) noexcept {  // n <= 16
-    if (count < n) fill();
+  /// 32 bits are there afterwards: a code (at most 17 bits, where it is none) and what follows it (15).
+  OCELLUS_INLINE void need32() noexcept {
+    if (count < 32) fill();
+  }
+  /// The next n bits, which are there.
+  OCELLUS_INLINE int take(int n) noexcept {
     count -= n;
     return static_cast<int>(buffer >> count & ((1u << n) - 1u));
   }
-  /// T.81 F.2.2.1: n bits, as a signed difference.
-  OCELLUS_INLINE int extend(int n) noexcept {
-    if (n == 0) return 0;
-    const int v = bits(n);
-    return v < 1 << (n - 1) ? v - (1 << n) + 1 : v;
+  OCELLUS_INLINE int bit() noexcept {
+    if (count < 1) fill();
+    return take(1);
+  }
+  /// T.81 F.2.2.1: the n bits (1 to 15) in `v` as a signed difference.
+  static OCELLUS_INLINE int extended(int v, int n) noexcept {
+    return v - (((1 << n) - 1) & ((v >> (n - 1)) - 1));  // without a branch, which half of the values would miss
+  }
+
+  /// The entry (jpeg_huffman::fast) of the next code, which is there and not taken.
+  OCELLUS_INLINE std::uint32_t next_code(const jpeg_huffman& h) const noexcept {
+    const std::uint32_t found =
+        h.fast[buffer >> (count - jpeg_huffman::fast_bits) & ((1 << jpeg_huffman::fast_bits) - 1)];
+    return found != 0 ? found : h.long_code(static_cast<int>(buffer >> (count - 16) & 0xffff));
   }
   OCELLUS_INLINE int symbol(const jpeg_huffman& h) noexcept {
-    if (count < 16) fill();
-    const auto look = static_cast<int>(buffer >> (count - 16) & 0xffff);
-    const int entry = h.fast[look >> (16 - jpeg_huffman::fast_bits)];
-    if (entry != 0) {
-      count -= entry >> 8;
-      return entry & 0xff;
-    }
-    int n = jpeg_huffman::fast_bits + 1;
-    while (n <= 16 && look >= h.limit[n]) n++;
-    if (n > 16) {  // no such code: libjpeg asks for a 17th bit before it gives up
-      if (count < 17) fill();
-      count -= 17;
-      return 0;
-    }
-    count -= n;
-    return h.symbols[((look >> (16 - n)) + h.offset[n]) & 0xff];
+    const std::uint32_t code = next_code(h);
+    count -= static_cast<int>(code & 0xff);
+    return static_cast<int>(code >> 8 & 0xff);
   }
 };
 

@@ -31,8 +31,10 @@ struct jpeg_component {
   bool seen = false;                             // a scan had it, quant is set
   std::uint16_t quant[64] = {};                  // row-major
   std::unique_ptr<std::int16_t[]> coefficients;  // progressive: [blocks_h, blocks_w, 64]
-  std::unique_ptr<std::uint8_t[]> plane;         // [blocks_h * 8, blocks_w * 8]
+  int plane_rows = 0;                            // of blocks: blocks_h, or fewer, of which the last ones are there
+  std::unique_ptr<std::uint8_t[]> plane;         // [plane_rows * 8, blocks_w * 8]
   std::ptrdiff_t stride() const noexcept { return std::ptrdiff_t{blocks_w} * 8; }
+  std::uint8_t* row(int y) const noexcept { return plane.get() + y % (plane_rows * 8) * stride(); }
 };
 
 /// Rows of one component at the picture's resolution.
@@ -56,11 +58,11 @@ struct jpeg_upsampler {
   const std::uint8_t* row(int y) noexcept {
     const jpeg_component& c = *component;
     const int at = y / down;
-    const std::uint8_t* near = c.plane.get() + at * c.stride();
+    const std::uint8_t* near = c.row(at);
     if (across == 1 && down == 1) return near;
     const bool upper = y % 2 == 0;
     const int other = upper ? (at > 0 ? at - 1 : 0) : (at + 1 < c.height ? at + 1 : at);
-    const std::uint8_t* far = c.plane.get() + other * c.stride();
+    const std::uint8_t* far = c.row(other);
     if (across == 1 && down == 2) {
       between_rows(near, far, upper ? 1 : 2);
     } else if (across == 2 && down == 1 && c.width > 2) {
@@ -157,29 +159,38 @@ inline void jpeg_ycc_row(const std::uint8_t* y, const std::uint8_t* cb, const st
     const __m128i high = _mm_add_epi32(_mm_madd_epi16(_mm_unpackhi_epi16(a, b), w), bias);
     return _mm_packs_epi32(_mm_srai_epi32(low, 16), _mm_srai_epi32(high, 16));
   };
+  // (a w + half) >> 16 = ((2 a w >> 16) + 1) >> 1: shifts round down, whatever was cut off before
+  const auto product = [](__m128i a, short w) {
+    const __m128i twice = _mm_mulhi_epi16(_mm_add_epi16(a, a), _mm_set1_epi16(w));
+    return _mm_srai_epi16(_mm_add_epi16(twice, _mm_set1_epi16(1)), 1);
+  };
   const __m128i zero = _mm_setzero_si128(), level = _mm_set1_epi16(128), half = _mm_set1_epi32(1 << 15);
   const auto load8 = [zero](const std::uint8_t* p) {
     return _mm_unpacklo_epi8(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)), zero);
   };
-  for (; x + 9 <= n; x += 8) {  // eight pixels; the stores reach two bytes into the ninth
+  const __m128i first3 = _mm_set_epi32(0, 0xffffff, 0, 0xffffff);
+  const __m128i second3 = _mm_set_epi32(0xffff, -0x1000000, 0xffff, -0x1000000), low6 = _mm_set_epi32(0, 0, 0xffff, -1);
+  const auto pack12 = [&](__m128i rgb0) {  // R G B 0, four times, to twelve bytes and four zeros
+    const __m128i six =
+        _mm_or_si128(_mm_and_si128(rgb0, first3), _mm_and_si128(_mm_srli_epi64(rgb0, 8), second3));
+    return _mm_or_si128(_mm_and_si128(six, low6), _mm_andnot_si128(low6, _mm_srli_si128(six, 2)));
+  };
+  for (; x + 8 <= n; x += 8) {
     const __m128i luma = load8(y + x);
     const __m128i b = _mm_sub_epi16(load8(cb + x), level), r = _mm_sub_epi16(load8(cr + x), level);
-    const __m128i red = _mm_add_epi16(r, combine(r, zero, weights(26345, 0), half));
+    const __m128i red = _mm_add_epi16(r, product(r, 26345));
     const __m128i green = _mm_sub_epi16(combine(b, r, weights(-22554, 18734), half), r);
-    const __m128i blue = _mm_add_epi16(_mm_add_epi16(b, b), combine(b, zero, weights(-14942, 0), half));
+    const __m128i blue = _mm_add_epi16(_mm_add_epi16(b, b), product(b, -14942));
     const __m128i red_blue = _mm_packus_epi16(_mm_add_epi16(luma, red), _mm_add_epi16(luma, blue));
     const __m128i green8 = _mm_packus_epi16(_mm_add_epi16(luma, green), zero);
     const __m128i rg = _mm_unpacklo_epi8(red_blue, green8), b0 = _mm_unpackhi_epi8(red_blue, zero);
-    const __m128i rgb0[2] = {_mm_unpacklo_epi16(rg, b0), _mm_unpackhi_epi16(rg, b0)};
-    std::uint64_t two[4];
-    std::memcpy(two, rgb0, sizeof two);
-    for (int i = 0; i < 4; i++) {  // R G B 0 R G B 0 to six bytes
-      const std::uint64_t packed = (two[i] & 0xffffff) | (two[i] >> 32 << 24);
-      std::memcpy(out + 3 * x + 6 * i, &packed, 8);
-    }
+    const __m128i four = pack12(_mm_unpacklo_epi16(rg, b0)), other4 = pack12(_mm_unpackhi_epi16(rg, b0));
+    std::uint8_t* to = out + std::ptrdiff_t{3} * x;
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm_or_si128(four, _mm_slli_si128(other4, 12)));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(to + 16), _mm_srli_si128(other4, 4));
   }
 #endif
-  for (; x < n; x++) jpeg_ycc_pixel(y[x], cb[x], cr[x], out + 3 * x);
+  for (; x < n; x++) jpeg_ycc_pixel(y[x], cb[x], cr[x], out + std::ptrdiff_t{3} * x);
 }
 
 /// Adobe's inverted CMYK to RGB as Pillow: K - (255 - C) * K / 255, rounded.
