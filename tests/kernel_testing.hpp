@@ -4,7 +4,9 @@
 
 #include <ocellus/isa/dispatch.hpp>
 
-#if !defined(__wasm__)
+#if defined(_WIN32)
+#include <ocellus/format/mmap.hpp>
+#elif !defined(__wasm__)
 #include <sys/mman.h>
 #include <unistd.h>
 #endif
@@ -88,6 +90,16 @@ class guarded {
     if (data_ == nullptr) std::abort();
   }
   ~guarded() { std::free(data_); }
+#elif defined(_WIN32)
+  explicit guarded(std::size_t n, std::size_t slack = 0) : n_(n) {
+    constexpr std::size_t page = 4096;
+    const std::size_t bytes = (n + slack) * sizeof(T), used = (bytes + page - 1) / page * page;
+    base_ = static_cast<char*>(VirtualAlloc(nullptr, used + page, MEM_RESERVE, PAGE_NOACCESS));
+    if (base_ == nullptr) std::abort();
+    if (used > 0 && VirtualAlloc(base_, used, MEM_COMMIT, PAGE_READWRITE) == nullptr) std::abort();
+    data_ = reinterpret_cast<T*>(base_ + used - bytes);
+  }
+  ~guarded() { VirtualFree(base_, 0, MEM_RELEASE); }
 #else
   explicit guarded(std::size_t n, std::size_t slack = 0) : n_(n) {
     const std::size_t page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
@@ -113,7 +125,9 @@ class guarded {
  private:
   std::size_t n_;
 #if !defined(__wasm__)
+#if !defined(_WIN32)
   std::size_t mapped_ = 0;
+#endif
   char* base_ = nullptr;
 #endif
   T* data_ = nullptr;

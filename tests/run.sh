@@ -3,14 +3,14 @@
 # was skipped and how long each step took. A failing step does not stop the later ones: one run tells all.
 # Usage: tests/run.sh [STEP...]      (nothing given: all)
 #   install release quickstart fastmath asan fuzz                      this machine
-#   cortex-m55 wasm riscv64 aarch64 cortex-m4 armv7 cortex-m7          others, in their emulators
+#   cortex-m55 wasm windows riscv64 aarch64 cortex-m4 armv7 cortex-m7  others, in their emulators
 # OCELLUS_TIME_LIMIT=SECONDS: steps of other machines that would begin later than that are skipped, and said so.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 jobs=$(nproc)
 export CTEST_PARALLEL_LEVEL=$jobs UBSAN_OPTIONS=print_stacktrace=1
 [ $# -gt 0 ] ||
-  set -- install release quickstart fastmath asan fuzz cortex-m55 wasm riscv64 aarch64 cortex-m4 armv7 cortex-m7
+  set -- install release quickstart fastmath asan fuzz cortex-m55 wasm windows riscv64 aarch64 cortex-m4 armv7 cortex-m7
 
 step_install() {
   tools/install_deps.sh test bench
@@ -77,6 +77,10 @@ step_cortex-m4() { firmware cortex-m4; }
 step_aarch64() { cross aarch64 aarch64-linux-gnu-g++ qemu-aarch64; }
 step_armv7() { cross armv7 arm-linux-gnueabihf-g++ qemu-arm; }
 step_riscv64() { cross riscv64 qemu-riscv64; }
+step_windows() {  # the library and the programs, in Wine
+  [ -x /usr/lib/wine/wine64 ] || { echo "skipped: no Wine (tools/install_deps.sh cross)"; exit 77; }
+  cross windows clang++-19 x86_64-w64-mingw32-windres
+}
 step_wasm() {  # the modules of the web page in node, and the page in headless Chromium where it is installed
   [ -d /usr/include/wasm32-wasi ] || { echo "skipped: no library for WebAssembly (tools/install_deps.sh web)"; exit 77; }
   cross wasm clang++-19 node

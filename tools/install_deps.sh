@@ -10,7 +10,7 @@ test=(doctest-dev libeigen3-dev libhwy-dev libxsimd-dev clang libclang-rt-dev py
 bench=(libbenchmark-dev libeigen3-dev libhwy-dev libxsimd-dev valgrind python3 python3-numpy)
 cross=(g++-aarch64-linux-gnu libc6-dev-arm64-cross g++-arm-linux-gnueabihf libc6-dev-armhf-cross
   g++-riscv64-linux-gnu libc6-dev-riscv64-cross g++-powerpc64le-linux-gnu libc6-dev-ppc64el-cross clang-19 libhwy-dev
-  qemu-user
+  qemu-user g++-mingw-w64-x86-64-posix libz-mingw-w64-dev lld-19 wine64
   gcc-arm-none-eabi libnewlib-arm-none-eabi libstdc++-arm-none-eabi-newlib qemu-system-arm)
 web=(clang-19 lld-19 wasi-libc libc++-19-dev-wasm32 libc++abi-19-dev-wasm32 libclang-rt-19-dev-wasm32 nodejs chromium)
 

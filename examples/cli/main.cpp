@@ -35,6 +35,7 @@ int main(int argc, char** argv) {
   cli::add_info(app);
   cli::add_bench(app);
   try {
+    ocellus::convert::prepare_console();
     ocellus::convert::parse_as_given(app, argc, argv);
     return ocellus::convert::after_printing("ocellus", 0);
   } catch (const CLI::Success& e) {  // --help, --version

@@ -1,5 +1,7 @@
 #include "npy.hpp"
 
+#include "command_line.hpp"
+#include "packed_writer.hpp"
 #include "program.hpp"
 
 #include <cerrno>
@@ -111,7 +113,7 @@ struct destination {
 };
 
 destination destination_of(const std::string& path) {
-  if (path == "-") return {"/dev/stdout", true};
+  if (path == "-") return {path, true};
   std::error_code ignored;
   const std::filesystem::file_status there = std::filesystem::symlink_status(path, ignored);
   const bool in_place = std::filesystem::exists(there) && !std::filesystem::is_regular_file(there);
@@ -119,7 +121,9 @@ destination destination_of(const std::string& path) {
 }
 
 std::FILE* open(const destination& to, const std::string& path) {
-  std::FILE* const f = std::fopen(to.path.c_str(), to.in_place ? "wb" : "wbx");
+  std::FILE* const f = to.path == "-" ? ocellus::convert::open_stream(STDOUT_FILENO, "wb")
+                       : to.in_place ? std::fopen(to.path.c_str(), "wb")
+                                     : ocellus::convert::create_file(to.path);
   if (f == nullptr) throw failure(path + ": cannot be written: " + std::strerror(errno));
   return f;
 }

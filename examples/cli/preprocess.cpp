@@ -56,7 +56,15 @@ void preprocess_file(options& o) {
   if (!picture) fail(file, picture.error());
   const result<image> made = preprocess(*picture, c, kernels.resample, o.executor());
   if (!made) fail(file, made.error());
-  const status saved = save_png(o.out == "-" ? "/dev/stdout" : o.out.c_str(), *made);
+  std::string out = o.out;
+  if (out == "-") {
+#if defined(_WIN32)
+    throw failure("-: on Windows a picture needs a file");
+#else
+    out = "/dev/stdout";
+#endif
+  }
+  const status saved = save_png(out.c_str(), *made);
   if (saved != status::ok) fail(o.out, saved);
 }
 

@@ -1,5 +1,7 @@
 #include "program.hpp"
 
+#include "command_line.hpp"
+
 #include <ocellus/image/load.hpp>
 #include <ocellus/text/unicode.hpp>
 
@@ -13,6 +15,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <memory>
 #include <unistd.h>
 
 namespace cli {
@@ -69,7 +72,16 @@ model open_model(const std::string& path, const compute_options& options) {
 
 std::string read_file(const std::string& path) {
   errno = 0;
-  std::ifstream in(path == "-" ? "/dev/stdin" : path, std::ios::binary);
+  if (path == "-") {
+    const std::unique_ptr<std::FILE, int (*)(std::FILE*)> in(convert::open_stream(STDIN_FILENO, "rb"),
+                                                             [](std::FILE* f) { return std::fclose(f); });
+    std::string text;
+    char part[1 << 16];
+    for (std::size_t got; in && (got = std::fread(part, 1, sizeof(part), in.get())) > 0;) text.append(part, got);
+    if (!in || std::ferror(in.get()) != 0) throw failure("standard input: " + std::string(std::strerror(errno)));
+    return text;
+  }
+  std::ifstream in(path, std::ios::binary);
   if (!in) throw failure(path + ": " + (errno == ENOENT ? "no such file" : std::strerror(errno)));
   std::string text((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
   if (in.bad() || errno == EISDIR) throw failure(path + ": cannot be read");

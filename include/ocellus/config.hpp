@@ -12,6 +12,11 @@
 #define OCELLUS_VERSION_PATCH 0
 #define OCELLUS_VERSION_STRING "0.1.0"
 
+#if defined(_WIN32) && !defined(__clang__)
+// gcc does not align the stack for AVX there (its bug 54412), MSVC compiles no region for other CPUs than the file's.
+#error "ocellus on Windows needs clang"
+#endif
+
 #if defined(__AVX512F__)
 #define OCELLUS_ABI_BASE_ x86v4
 #elif defined(__AVX2__)

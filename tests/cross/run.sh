@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # Cross-builds the library's tests for one target and runs them in an emulator; embeddings must be this machine's.
-# Usage: tests/cross/run.sh aarch64|armv7|riscv64|ppc64le|wasm       (packages: tools/install_deps.sh build test cross web)
+# Usage: tests/cross/run.sh aarch64|armv7|riscv64|ppc64le|wasm|windows   (packages: tools/install_deps.sh build test cross web)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-target=${1:?usage: tests/cross/run.sh aarch64|armv7|riscv64|ppc64le|wasm}
+target=${1:?usage: tests/cross/run.sh aarch64|armv7|riscv64|ppc64le|wasm|windows}
 case $target in
   aarch64) tools=(aarch64-linux-gnu-g++ qemu-aarch64) ;;
   armv7) tools=(arm-linux-gnueabihf-g++ qemu-arm) ;;
   ppc64le) tools=(powerpc64le-linux-gnu-g++ qemu-ppc64le) ;;
   riscv64) tools=(clang++-19 riscv64-linux-gnu-g++ qemu-riscv64) ;;
+  windows) tools=(clang++-19 lld-19 x86_64-w64-mingw32-windres) ;;
   *) tools=() ;;
 esac
 for tool in ${tools[@]+"${tools[@]}"}; do

@@ -2,7 +2,12 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#if defined(_WIN32)
+#include <io.h>
+#include <ocellus/format/mmap.hpp>
+#else
 #include <unistd.h>
+#endif
 
 #include <algorithm>
 #include <bit>
@@ -11,16 +16,58 @@
 
 namespace ocellus::convert {
 
-outcome<byte_source> byte_source::open(const std::filesystem::path& path) {
+namespace {
+
+#if defined(_WIN32)
+
+using file_facts = struct _stat64;
+
+int open_file(const std::filesystem::path& path) {
+  return ::_wopen(path.c_str(), _O_RDONLY | _O_BINARY | _O_NOINHERIT);
+}
+int close_file(int file) { return ::_close(file); }
+int facts_of(int file, file_facts* facts) { return ::_fstat64(file, facts); }
+
+/// pread, which Windows has for handles.
+std::ptrdiff_t read_at(int file, void* to, std::size_t bytes, std::uint64_t offset) {
+  OVERLAPPED at = {};
+  at.Offset = static_cast<DWORD>(offset);
+  at.OffsetHigh = static_cast<DWORD>(offset >> 32);
+  DWORD got = 0;
+  const auto handle = reinterpret_cast<HANDLE>(::_get_osfhandle(file));
+  if (ReadFile(handle, to, static_cast<DWORD>(bytes), &got, &at) != 0 || GetLastError() == ERROR_HANDLE_EOF) return got;
+  errno = EIO;
+  return -1;
+}
+
+#else
+
+using file_facts = struct stat;
+
+int open_file(const std::filesystem::path& path) {
   // O_NONBLOCK: opening a named pipe must not wait for somebody to write into it.
-  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  return ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+}
+int close_file(int file) { return ::close(file); }
+int facts_of(int file, file_facts* facts) { return ::fstat(file, facts); }
+
+std::ptrdiff_t read_at(int file, void* to, std::size_t bytes, std::uint64_t offset) {
+  return ::pread(file, to, bytes, static_cast<off_t>(offset));
+}
+
+#endif
+
+}  // namespace
+
+outcome<byte_source> byte_source::open(const std::filesystem::path& path) {
+  const int descriptor = open_file(path);
   if (descriptor < 0) return error{std::strerror(errno)};
   const std::shared_ptr<const int> file(new int(descriptor), [](const int* d) {
-    ::close(*d);
+    close_file(*d);
     delete d;
   });
-  struct stat facts {};
-  if (::fstat(descriptor, &facts) != 0) return error{std::strerror(errno)};
+  file_facts facts = {};
+  if (facts_of(descriptor, &facts) != 0) return error{std::strerror(errno)};
   if (!S_ISREG(facts.st_mode)) return error{"not a regular file"};
   return byte_source(file, static_cast<std::uint64_t>(facts.st_size));
 }
@@ -32,8 +79,7 @@ outcome<void> byte_source::read(std::uint64_t offset, std::span<std::byte> out) 
     return {};
   }
   while (!out.empty()) {
-    const ssize_t got =
-        ::pread(*file_, out.data(), std::min<std::size_t>(out.size(), 1 << 30), static_cast<off_t>(offset));
+    const std::ptrdiff_t got = read_at(*file_, out.data(), std::min<std::size_t>(out.size(), 1 << 30), offset);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) return error{std::string("reading failed: ") + std::strerror(errno)};
     if (got == 0) return error{"the file became shorter while it was read"};

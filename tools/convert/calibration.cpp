@@ -176,7 +176,7 @@ outcome<calibration_inputs> read_calibration(const fs::path& folder) {
   const std::size_t step = std::max<std::size_t>(1, files.size() / most_pictures);
   for (std::size_t first = 0; first < step && inputs.pictures.size() < most_pictures; first++)
     for (std::size_t i = first; i < files.size() && inputs.pictures.size() < most_pictures; i += step)
-      if (result<image> picture = load_image(files[i].c_str()); picture) inputs.pictures.push_back(std::move(*picture));
+      if (result<image> picture = load_image(files[i].string().c_str()); picture) inputs.pictures.push_back(std::move(*picture));
   if (inputs.pictures.empty()) return error{printable(folder.string()) + ": no picture that can be read"};
   inputs.description = std::to_string(inputs.pictures.size()) + " pictures of " +
                        printable(fs::absolute(folder).filename().string()) + ", " + std::to_string(inputs.prompts.size()) +
@@ -292,7 +292,7 @@ outcome<moments_by_matrix> observe_inputs(const fs::path& packed, const calibrat
   kernel_table table = all.kernels;
   table.gemm_f32 = &recorded_f32;
   table.gemm_f16 = &recorded_f16;
-  const result<model> m = model::open(packed.c_str(), table);
+  const result<model> m = model::open(packed.string().c_str(), table);
   if (!m) return about(m.error());
   moments_by_matrix seen;
   int widest = 0;
@@ -352,8 +352,8 @@ outcome<moments_by_matrix> observe_inputs(const fs::path& packed, const calibrat
 }
 
 outcome<fidelity> compare_models(const fs::path& reference, const fs::path& candidate, const calibration_inputs& inputs) {
-  const result<model> a = model::open(reference.c_str(), exact_kernels()),
-                      b = model::open(candidate.c_str(), exact_kernels());
+  const result<model> a = model::open(reference.string().c_str(), exact_kernels()),
+                      b = model::open(candidate.string().c_str(), exact_kernels());
   if (!a || !b) return about(!a ? a.error() : b.error());
   runner run_a{*a}, run_b{*b};
   fidelity all;

@@ -24,7 +24,7 @@ error about(const fs::path& path, const std::string& why) { return {printable(pa
 
 /// One unit vector [E] per label: the normalised mean of the unit vectors of its prompts, CLIP's prompt ensembling.
 outcome<std::vector<float>> embed_labels(const fs::path& packed, const device_options& options) {
-  const result<model> m = model::open(packed.c_str(), exact_kernels());
+  const result<model> m = model::open(packed.string().c_str(), exact_kernels());
   if (!m) return about(packed, to_string(m.error()));
   if (!m->has_text() || m->tokenizer() == nullptr)
     return about(packed, "labels need a text tower and its tokenizer (--tokenizer PATH)");
@@ -54,7 +54,7 @@ outcome<std::vector<float>> embed_labels(const fs::path& packed, const device_op
 /// Rewrites the file without what only the text tower reads, and without the patch embedding for normalised pixels where
 /// there is one for bytes. Its embeddings stay comparable with those of the whole model: the space's id is kept.
 outcome<void> drop_text(const fs::path& path) {
-  const result<mapped_file> mapped = mapped_file::open(path.c_str());
+  const result<mapped_file> mapped = mapped_file::open(path.string().c_str());
   if (!mapped) return about(path, to_string(mapped.error()));
   const result<packed_file> file = packed_file::open(mapped->bytes());
   if (!file) return about(path, to_string(file.error()));
@@ -335,7 +335,7 @@ outcome<void> replace_file(const fs::path& path, const std::string& text) {
   const auto target = replaceable(path);
   if (!target) return about(path, target.failure().what);
   const fs::path temporary = target->string() + ".tmp" + std::to_string(getpid());
-  std::FILE* out = std::fopen(temporary.c_str(), "wbx");
+  std::FILE* out = create_file(temporary);
   if (out == nullptr) return about(path, std::string("cannot be written: ") + std::strerror(errno));
   bool written = std::fwrite(text.data(), 1, text.size(), out) == text.size();
   written = std::fclose(out) == 0 && written;
@@ -350,7 +350,7 @@ outcome<void> replace_file(const fs::path& path, const std::string& text) {
 }
 
 outcome<void> write_header(const fs::path& packed, const device_options& options, const std::vector<float>& labels) {
-  const result<mapped_file> mapped = mapped_file::open(packed.c_str());
+  const result<mapped_file> mapped = mapped_file::open(packed.string().c_str());
   if (!mapped) return about(packed, to_string(mapped.error()));
   const result<packed_file> file = packed_file::open(mapped->bytes());
   if (!file) return about(packed, to_string(file.error()));

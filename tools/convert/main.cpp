@@ -80,6 +80,7 @@ int run(int argc, char** argv) {
   app.add_flag("-q,--quiet", quiet, "No progress bar and no summary");
   app.set_version_flag("--version", ocellus::convert::converter_version);
   try {
+    ocellus::convert::prepare_console();
     ocellus::convert::parse_as_given(app, argc, argv);
   } catch (const CLI::Success& e) {  // --help, --version
     return ocellus::convert::after_printing("ocellus-convert", app.exit(e));

@@ -7,6 +7,11 @@
 #include <cstring>
 #include <system_error>
 #include <unistd.h>
+#if defined(_WIN32)
+#include <fcntl.h>
+#include <io.h>
+#include <sys/stat.h>
+#endif
 
 namespace ocellus::convert {
 
@@ -15,6 +20,14 @@ using namespace ocellus;
 namespace {
 
 error system_error(const char* what) { return {std::string(what) + ": " + std::strerror(errno)}; }
+
+bool seek(std::FILE* file, std::uint64_t offset) {
+#if defined(_WIN32)  // whose long has 32 bits
+  return ::_fseeki64(file, static_cast<long long>(offset), SEEK_SET) == 0;
+#else
+  return std::fseek(file, static_cast<long>(offset), SEEK_SET) == 0;
+#endif
+}
 
 }  // namespace
 
@@ -30,6 +43,15 @@ outcome<std::filesystem::path> replaceable(const std::filesystem::path& path) {
   return target;
 }
 
+std::FILE* create_file(const std::filesystem::path& path) {
+#if defined(_WIN32)  // whose fopen knows neither x nor such names
+  const int file = ::_wopen(path.c_str(), _O_WRONLY | _O_CREAT | _O_EXCL | _O_BINARY | _O_NOINHERIT, _S_IREAD | _S_IWRITE);
+  return file < 0 ? nullptr : ::_fdopen(file, "wb");
+#else
+  return std::fopen(path.c_str(), "wbx");
+#endif
+}
+
 packed_writer::~packed_writer() {
   if (file_ != nullptr) std::fclose(file_);
   std::error_code ignored;
@@ -42,7 +64,7 @@ outcome<void> packed_writer::open(const std::filesystem::path& path) {
   path_ = temporary_ = *target;
   static std::atomic<int> count = 0;  // several may be open at once
   temporary_ += ".tmp" + std::to_string(::getpid()) + "-" + std::to_string(count++);
-  file_ = std::fopen(temporary_.c_str(), "wbx");
+  file_ = create_file(temporary_);
   if (file_ == nullptr) {
     const error why = system_error("cannot create the file");
     temporary_.clear();
@@ -291,7 +313,7 @@ void packed_writer::add_section(format::section kind, std::span<const std::byte>
 outcome<void> packed_writer::complete(std::uint64_t embedding_space) {
   if (data_end_ == 0) data_end_ = offset_;
   const std::uint64_t data_end = offset_ = data_end_;
-  if (std::fseek(file_, static_cast<long>(data_end), SEEK_SET) != 0) return system_error("cannot write");
+  if (!seek(file_, data_end)) return system_error("cannot write");
   std::vector<format::tensor_header> table;
   for (const auto& [name, header] : tensors_)
     table.push_back(header);  // std::map: sorted by name, as readers search
@@ -335,7 +357,7 @@ outcome<void> packed_writer::complete(std::uint64_t embedding_space) {
   sum.add(reinterpret_cast<const unsigned char*>(&h), sizeof(h));
   sum.add(reinterpret_cast<const unsigned char*>(headers.data()), headers.size() * sizeof(headers[0]));
   h.checksum = sum.state;
-  if (std::fseek(file_, 0, SEEK_SET) != 0 || std::fwrite(&h, sizeof(h), 1, file_) != 1 ||
+  if (!seek(file_, 0) || std::fwrite(&h, sizeof(h), 1, file_) != 1 ||
       std::fflush(file_) != 0 || ::ftruncate(::fileno(file_), static_cast<off_t>(offset_)) != 0)
     return system_error("cannot write");
   return {};

@@ -22,6 +22,9 @@ namespace ocellus::convert {
 /// there (a folder, a device), which the rename would fail at or replace.
 outcome<std::filesystem::path> replaceable(const std::filesystem::path& path);
 
+/// A new file to write bytes to; null, with errno, where it is there already or cannot be made.
+std::FILE* create_file(const std::filesystem::path& path);
+
 class packed_writer {
  public:
   packed_writer() = default;

@@ -9,8 +9,32 @@
 #include <cstring>
 #include <type_traits>
 #include <utility>
+#if defined(_WIN32)
+#include <malloc.h>
+#endif
 
 OCELLUS_BEGIN
+
+namespace detail {
+
+/// `bytes`, a multiple of 64, aligned to 64; null when there are none. Given back by free_aligned.
+inline void* allocate_aligned(std::size_t bytes) noexcept {
+#if defined(_WIN32)  // its C library has no aligned_alloc, for its free cannot tell such blocks
+  return _aligned_malloc(bytes, 64);
+#else
+  return std::aligned_alloc(64, bytes);
+#endif
+}
+
+inline void free_aligned(void* block) noexcept {
+#if defined(_WIN32)
+  _aligned_free(block);
+#else
+  std::free(block);
+#endif
+}
+
+}  // namespace detail
 
 /// An owning block of `size` elements, aligned to 64 bytes, zeroed when made. Move-only.
 template <class T>
@@ -25,7 +49,7 @@ class array {
     std::swap(size_, other.size_);
     return *this;
   }
-  ~array() { std::free(data_); }
+  ~array() { detail::free_aligned(data_); }
 
   /// Errors: out_of_memory.
   static result<array> make(std::size_t size) noexcept {
@@ -33,7 +57,7 @@ class array {
     if (size > most / sizeof(T)) return status::out_of_memory;
     array a;
     const std::size_t bytes = (size * sizeof(T) + 63) / 64 * 64;
-    a.data_ = static_cast<T*>(std::aligned_alloc(64, bytes == 0 ? 64 : bytes));
+    a.data_ = static_cast<T*>(detail::allocate_aligned(bytes == 0 ? 64 : bytes));
     if (a.data_ == nullptr) return status::out_of_memory;
     std::memset(static_cast<void*>(a.data_), 0, bytes);
     a.size_ = size;

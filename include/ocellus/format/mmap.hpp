@@ -1,17 +1,29 @@
-// A file mapped read-only. POSIX; elsewhere read the file yourself and open it from a buffer.
+// A file mapped read-only, on POSIX and Windows; elsewhere read the file yourself and open it from a buffer.
 #pragma once
 
 #include <ocellus/core/status.hpp>
-
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <cerrno>
 #include <cstddef>
 #include <span>
 #include <utility>
+
+#if defined(_WIN32)
+#pragma push_macro("WIN32_LEAN_AND_MEAN")
+#pragma push_macro("NOMINMAX")
+#undef WIN32_LEAN_AND_MEAN
+#undef NOMINMAX
+#define WIN32_LEAN_AND_MEAN
+#define NOMINMAX
+#include <windows.h>
+#pragma pop_macro("NOMINMAX")
+#pragma pop_macro("WIN32_LEAN_AND_MEAN")
+#else
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#endif
 
 OCELLUS_BEGIN
 
@@ -30,8 +42,39 @@ class mapped_file {
   }
   ~mapped_file() { close(); }
 
-  /// file_not_found, cannot_read, not_a_regular_file, empty_file.
+  /// `path` as fopen takes it: on Windows in the program's code page, which a manifest can make UTF-8.
+  /// Errors: file_not_found, cannot_read, not_a_regular_file, empty_file.
   static result<mapped_file> open(const char* path) noexcept {
+#if defined(_WIN32)
+    const DWORD attributes = GetFileAttributesA(path);
+    if (attributes == INVALID_FILE_ATTRIBUTES) {
+      const DWORD why = GetLastError();
+      return why == ERROR_FILE_NOT_FOUND || why == ERROR_PATH_NOT_FOUND ? status::file_not_found : status::cannot_read;
+    }
+    if ((attributes & (FILE_ATTRIBUTE_DIRECTORY | FILE_ATTRIBUTE_DEVICE)) != 0) return status::not_a_regular_file;
+    constexpr DWORD others_may = FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE;  // as on POSIX
+    const HANDLE file =
+        CreateFileA(path, GENERIC_READ, others_may, nullptr, OPEN_EXISTING, FILE_ATTRIBUTE_NORMAL, nullptr);
+    if (file == INVALID_HANDLE_VALUE) return status::cannot_read;
+    LARGE_INTEGER size = {};
+    status s = status::ok;
+    if (GetFileType(file) != FILE_TYPE_DISK) s = status::not_a_regular_file;
+    else if (GetFileSizeEx(file, &size) == 0) s = status::cannot_read;
+    else if (size.QuadPart == 0) s = status::empty_file;
+    mapped_file f;
+    if (s == status::ok) {
+      const HANDLE mapping = CreateFileMappingA(file, nullptr, PAGE_READONLY, 0, 0, nullptr);
+      if (mapping != nullptr) {
+        f.data_ = MapViewOfFile(mapping, FILE_MAP_READ, 0, 0, 0);  // stays when the handles are closed
+        CloseHandle(mapping);
+      }
+      if (f.data_ == nullptr) s = status::cannot_read;
+      f.size_ = static_cast<std::size_t>(size.QuadPart);
+    }
+    CloseHandle(file);
+    if (s != status::ok) return s;
+    return f;
+#else
     const int fd = ::open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) return errno == ENOENT || errno == ENOTDIR ? status::file_not_found : status::cannot_read;
     struct stat st = {};
@@ -56,6 +99,7 @@ class mapped_file {
     ::close(fd);
     if (s != status::ok) return s;
     return f;
+#endif
   }
 
   std::span<const std::byte> bytes() const noexcept {
@@ -64,7 +108,11 @@ class mapped_file {
 
  private:
   void close() noexcept {
+#if defined(_WIN32)
+    if (data_ != nullptr) UnmapViewOfFile(data_);
+#else
     if (data_ != nullptr) munmap(data_, size_);
+#endif
     data_ = nullptr;
   }
   void* data_ = nullptr;

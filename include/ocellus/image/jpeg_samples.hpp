@@ -58,29 +58,29 @@ struct jpeg_upsampler {
   const std::uint8_t* row(int y) noexcept {
     const jpeg_component& c = *component;
     const int at = y / down;
-    const std::uint8_t* near = c.row(at);
-    if (across == 1 && down == 1) return near;
+    const std::uint8_t* nearer = c.row(at);
+    if (across == 1 && down == 1) return nearer;
     const bool upper = y % 2 == 0;
     const int other = upper ? (at > 0 ? at - 1 : 0) : (at + 1 < c.height ? at + 1 : at);
-    const std::uint8_t* far = c.row(other);
+    const std::uint8_t* farther = c.row(other);
     if (across == 1 && down == 2) {
-      between_rows(near, far, upper ? 1 : 2);
+      between_rows(nearer, farther, upper ? 1 : 2);
     } else if (across == 2 && down == 1 && c.width > 2) {
-      between_columns(near);
+      between_columns(nearer);
     } else if (across == 2 && down == 2 && c.width > 2) {
-      between_both(near, far);
+      between_both(nearer, farther);
     } else {
       for (int x = 0; x < c.width; x++)
-        std::memset(line.get() + x * across, near[x], static_cast<std::size_t>(across));
+        std::memset(line.get() + x * across, nearer[x], static_cast<std::size_t>(across));
     }
     return line.get();
   }
 
  private:
-  void between_rows(const std::uint8_t* near, const std::uint8_t* far, int bias) noexcept {
+  void between_rows(const std::uint8_t* nearer, const std::uint8_t* farther, int bias) noexcept {
     std::uint8_t* out = line.get();
     for (int x = 0; x < component->width; x++)
-      out[x] = static_cast<std::uint8_t>((near[x] * 3 + far[x] + bias) >> 2);
+      out[x] = static_cast<std::uint8_t>((nearer[x] * 3 + farther[x] + bias) >> 2);
   }
   /// Weights 3/4 and 1/4; the bias alternates so that roundings cancel.
   void between_columns(const std::uint8_t* in) noexcept {
@@ -93,24 +93,24 @@ struct jpeg_upsampler {
     }
     out[2 * last + 1] = in[last];
   }
-  static void sum_rows(const std::uint8_t* near, const std::uint8_t* far, std::int16_t* s, int n) noexcept {
+  static void sum_rows(const std::uint8_t* nearer, const std::uint8_t* farther, std::int16_t* s, int n) noexcept {
     int x = 0;
 #if defined(__SSE2__)
     const __m128i zero = _mm_setzero_si128();
     for (; x + 8 <= n; x += 8) {
-      const __m128i a = _mm_unpacklo_epi8(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(near + x)), zero);
-      const __m128i b = _mm_unpacklo_epi8(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(far + x)), zero);
+      const __m128i a = _mm_unpacklo_epi8(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(nearer + x)), zero);
+      const __m128i b = _mm_unpacklo_epi8(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(farther + x)), zero);
       _mm_storeu_si128(reinterpret_cast<__m128i*>(s + x),
                        _mm_add_epi16(_mm_add_epi16(a, a), _mm_add_epi16(a, b)));
     }
 #endif
-    for (; x < n; x++) s[x] = static_cast<std::int16_t>(near[x] * 3 + far[x]);
+    for (; x < n; x++) s[x] = static_cast<std::int16_t>(nearer[x] * 3 + farther[x]);
   }
-  void between_both(const std::uint8_t* near, const std::uint8_t* far) noexcept {
+  void between_both(const std::uint8_t* nearer, const std::uint8_t* farther) noexcept {
     std::uint8_t* out = line.get();
     std::int16_t* s = sums.get();
     const int last = component->width - 1;
-    sum_rows(near, far, s, last + 1);
+    sum_rows(nearer, farther, s, last + 1);
     out[0] = static_cast<std::uint8_t>((s[0] * 4 + 8) >> 4);
     int x = 0;
 #if defined(__SSE2__)

@@ -130,6 +130,9 @@ inline status save_png(const char* path, image_view picture) noexcept {
   const bool written = std::fwrite(png.get(), 1, n, file) == n;
   const bool closed = std::fclose(file) == 0 && written;
   if (in_place) return closed ? status::ok : status::cannot_write;
+#if defined(_WIN32)
+  if (closed) std::remove(path);  // rename replaces nothing there
+#endif
   if (!closed || std::rename(temporary.get(), path) != 0) {
     std::remove(temporary.get());
     return status::cannot_write;

@@ -160,9 +160,10 @@ inline float strict_fma(float a, float b, float c) noexcept {
   __asm__("" : "+r"(fused));
   return fused(a, b, c);
 }
-#elif defined(__wasm__)
-// wasi-libc's fmaf rounds subnormal results twice, for WebAssembly has no floating-point flags to tell it. In double,
-// rounded to odd [Boldo & Melquiond 2008]: the product is exact, the sum's error comes by Knuth's two-sum.
+#elif defined(__wasm__) || (defined(_WIN32) && !defined(__FMA__))
+// The C library's fmaf rounds twice: wasi-libc's subnormal results, for WebAssembly has no floating-point flags to tell
+// it; mingw-w64's a long double. In double, rounded to odd [Boldo & Melquiond 2008]: the product is exact, the sum's
+// error comes by Knuth's two-sum.
 OCELLUS_INLINE float strict_fma(float a, float b, float c) noexcept {
   const double product = static_cast<double>(a) * static_cast<double>(b), addend = static_cast<double>(c);
   const double sum = product + addend, part = sum - product;

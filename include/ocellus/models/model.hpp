@@ -22,7 +22,7 @@
 #include <ocellus/nn/resnet.hpp>
 #include <ocellus/nn/tower.hpp>
 #include <ocellus/text/tokenizer.hpp>
-#if __has_include(<sys/mman.h>) && !defined(__wasi__)
+#if defined(_WIN32) || (__has_include(<sys/mman.h>) && !defined(__wasi__))
 #include <ocellus/format/mmap.hpp>
 #define OCELLUS_HAS_MMAP 1
 #else
