@@ -61,6 +61,7 @@ const peak::unit* unit_of(const std::string& set, dtype type) {
   name = "fmla";
   if (type == dtype::s8) name = set == "neon" ? "smlal" : set == "i8mm" ? "usmmla" : "sdot";
   if (type == dtype::f16 && (set == "fp16" || set == "i8mm")) name = "fmla_8h";
+  if (type == dtype::bf16 && set == "i8mm") name = "bfmmla";
   if (set == "sve" || set == "scalar") name = "none";  // vectors of another length
 #endif
   for (const peak::unit& u : units)

@@ -23,29 +23,28 @@ struct unit {
   bool there;
 };
 
-
 #if defined(__x86_64__)
 
 constexpr int chains = 14;
 #define CHAIN(i) " %15, %14, %" #i "\n\t"
 // 0x3c3c.. is a small normal number in f32 and bf16, and about one in fp16.
-#define UNIT(name, features, bytes, instruction)                                                                            \
-  __attribute__((target(features), noinline, unused)) void name(long loops) {                                               \
-    typedef float vector __attribute__((vector_size(bytes)));                                                               \
-    vector a, c[chains];                                                                                                    \
-    std::memset(&a, 0x3c, sizeof a);                                                                                        \
-    std::memset(c, 0, sizeof c);                                                                                            \
+#define UNIT(name, features, bytes, instruction)                                                                      \
+  __attribute__((target(features), noinline, unused)) void name(long loops) {                                         \
+    typedef float vector __attribute__((vector_size(bytes)));                                                         \
+    vector a, c[chains];                                                                                              \
+    std::memset(&a, 0x3c, sizeof a);                                                                                  \
+    std::memset(c, 0, sizeof c);                                                                                      \
     vector c0 = c[0], c1 = c[1], c2 = c[2], c3 = c[3], c4 = c[4], c5 = c[5], c6 = c[6], c7 = c[7], c8 = c[8], c9 = c[9],    \
-           c10 = c[10], c11 = c[11], c12 = c[12], c13 = c[13];                                                              \
-    const vector b = a;                                                                                                     \
-    for (; loops > 0; loops--)                                                                                              \
+           c10 = c[10], c11 = c[11], c12 = c[12], c13 = c[13];                                                        \
+    const vector b = a;                                                                                               \
+    for (; loops > 0; loops--)                                                                                        \
       asm volatile(instruction CHAIN(0) instruction CHAIN(1) instruction CHAIN(2) instruction CHAIN(3) instruction CHAIN(4) \
-                       instruction CHAIN(5) instruction CHAIN(6) instruction CHAIN(7) instruction CHAIN(8)                  \
-                           instruction CHAIN(9) instruction CHAIN(10) instruction CHAIN(11) instruction CHAIN(12)           \
-                               instruction CHAIN(13)                                                                        \
+                       instruction CHAIN(5) instruction CHAIN(6) instruction CHAIN(7) instruction CHAIN(8)            \
+                           instruction CHAIN(9) instruction CHAIN(10) instruction CHAIN(11) instruction CHAIN(12)     \
+                               instruction CHAIN(13)                                                                  \
                    : "+v"(c0), "+v"(c1), "+v"(c2), "+v"(c3), "+v"(c4), "+v"(c5), "+v"(c6), "+v"(c7), "+v"(c8), "+v"(c9),    \
-                     "+v"(c10), "+v"(c11), "+v"(c12), "+v"(c13)                                                             \
-                   : "v"(a), "v"(b));                                                                                       \
+                     "+v"(c10), "+v"(c11), "+v"(c12), "+v"(c13)                                                       \
+                   : "v"(a), "v"(b));                                                                                 \
   }
 
 UNIT(fma_256, "avx2,fma", 32, "vfmadd231ps")
@@ -58,20 +57,20 @@ UNIT(madd_512, "avx512f,avx512bw", 64, "vpmaddwd")
 UNIT(fp16_512, "avx512f", 64, "vfmadd231ph")
 
 /// Tiles of 16 rows; four sums take turns, the two operands are always the same.
-#define TILE_UNIT(name, instruction)                                                                                        \
-  __attribute__((target("amx-tile"))) inline void name(long loops) {                                                       \
-    struct alignas(64) {                                                                                                   \
-      std::uint8_t palette = 1, start = 0, reserved[14] = {};                                                              \
-      std::uint16_t bytes[16] = {64, 64, 64, 64, 64, 64};                                                                  \
-      std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16};                                                                    \
-    } shapes;                                                                                                              \
-    asm volatile("ldtilecfg (%0)" : : "r"(&shapes) : "memory");                                                            \
-    for (; loops > 0; loops--)                                                                                             \
-      asm volatile(TILE_TURN(instruction) TILE_TURN(instruction) TILE_TURN(instruction) : :);                               \
-    asm volatile("tilerelease");                                                                                           \
+#define TILE_UNIT(name, instruction)                                                                                  \
+  __attribute__((target("amx-tile"))) inline void name(long loops) {                                                  \
+    struct alignas(64) {                                                                                              \
+      std::uint8_t palette = 1, start = 0, reserved[14] = {};                                                         \
+      std::uint16_t bytes[16] = {64, 64, 64, 64, 64, 64};                                                             \
+      std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16};                                                               \
+    } shapes;                                                                                                         \
+    asm volatile("ldtilecfg (%0)" : : "r"(&shapes) : "memory");                                                       \
+    for (; loops > 0; loops--)                                                                                        \
+      asm volatile(TILE_TURN(instruction) TILE_TURN(instruction) TILE_TURN(instruction) : :);                         \
+    asm volatile("tilerelease");                                                                                      \
   }
-#define TILE_TURN(instruction)                                                                                              \
-  instruction " %%tmm5, %%tmm4, %%tmm0\n\t" instruction " %%tmm5, %%tmm4, %%tmm1\n\t" instruction                           \
+#define TILE_TURN(instruction)                                                                                        \
+  instruction " %%tmm5, %%tmm4, %%tmm0\n\t" instruction " %%tmm5, %%tmm4, %%tmm1\n\t" instruction                     \
               " %%tmm5, %%tmm4, %%tmm2\n\t" instruction " %%tmm5, %%tmm4, %%tmm3\n\t"
 
 TILE_UNIT(amx_s8, "tdpbusd")
@@ -113,6 +112,7 @@ constexpr int chains = 24;  // four a cycle, with a latency of 4 and more
 #define FMLA_HALF(i) "fmla v" #i ".8h, v30.8h, v31.8h\n\t"
 #define SMLAL(i) "smlal v" #i ".4s, v30.4h, v31.4h\n\t"
 #define SDOT(i) "sdot v" #i ".4s, v30.16b, v31.16b\n\t"
+#define BFMMLA(i) "bfmmla v" #i ".4s, v30.8h, v31.8h\n\t"
 #define USMMLA(i) "usmmla v" #i ".4s, v30.16b, v31.16b\n\t"
 
 UNIT(fmla, FMLA)
@@ -121,6 +121,7 @@ UNIT(fmla_half, FMLA_HALF)
 #endif
 UNIT(smlal, SMLAL)
 UNIT(sdot, SDOT)
+UNIT(bfmmla, BFMMLA)
 UNIT(usmmla, USMMLA)
 
 inline std::vector<unit> units() {
@@ -131,6 +132,7 @@ inline std::vector<unit> units() {
 #endif
           {"smlal", "s16", chains * 4, smlal, true},
           {"sdot", "s8", chains * 16, sdot, f.dotprod},
+          {"bfmmla", "bf16", chains * 16, bfmmla, f.i8mm},
           {"usmmla", "s8", chains * 32, usmmla, f.i8mm}};
 }
 

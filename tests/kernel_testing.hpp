@@ -5,7 +5,8 @@
 #include <ocellus/isa/dispatch.hpp>
 
 #if defined(_WIN32)
-#include <ocellus/format/mmap.hpp>
+#define NOMINMAX
+#include <windows.h>
 #elif !defined(__wasm__)
 #include <sys/mman.h>
 #include <unistd.h>

@@ -266,8 +266,8 @@ TEST_CASE("A file for firmware holds the image tower alone, gives the same bits 
 }
 
 TEST_CASE("A classifier's header has its class names, if there is one for each logit") {
-  const fs::path folder = fs::temp_directory_path() / ("ocellus-classes-" + std::to_string(getpid()));
-  fs::create_directories(folder);
+  const test_files::scratch_folder scratch;
+  const fs::path& folder = scratch.path;
   for (const int classes : {2, 3}) {
     model_config config = demo;
     config.vision.classes = classes;
@@ -289,7 +289,6 @@ TEST_CASE("A classifier's header has its class names, if there is one for each l
     CHECK(there == (classes == 2));
     CHECK((header.find("class_names") != std::string::npos) == there);
   }
-  fs::remove_all(folder);
 }
 
 TEST_CASE("A file whose blocks differ in type gets no header: a compile-time tower has one type") {

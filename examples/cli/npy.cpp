@@ -132,6 +132,7 @@ std::FILE* open(const destination& to, const std::string& path) {
 
 void check_writable(const std::string& path) {
   if (path.empty()) throw usage("--output is empty");
+  if (path == "-") return;
   const destination to = destination_of(path);
   std::error_code ignored;
   if (to.in_place && !std::filesystem::is_directory(path, ignored)) return;  // a pipe's reader would see two files

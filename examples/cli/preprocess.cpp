@@ -2,6 +2,8 @@
 // Pillow does.
 #include "program.hpp"
 
+#include "command_line.hpp"
+
 #include <ocellus/image/save.hpp>
 
 namespace cli {
@@ -56,15 +58,15 @@ void preprocess_file(options& o) {
   if (!picture) fail(file, picture.error());
   const result<image> made = preprocess(*picture, c, kernels.resample, o.executor());
   if (!made) fail(file, made.error());
-  std::string out = o.out;
-  if (out == "-") {
-#if defined(_WIN32)
-    throw failure("-: on Windows a picture needs a file");
-#else
-    out = "/dev/stdout";
-#endif
+  if (o.out == "-") {
+    const result<array<std::uint8_t>> png = encode_png(*made);
+    if (!png) fail(o.out, png.error());
+    std::FILE* const out = convert::open_stream(STDOUT_FILENO, "wb");
+    const bool written = out != nullptr && std::fwrite(png->data(), 1, png->size(), out) == png->size();
+    if (out == nullptr || std::fclose(out) != 0 || !written) fail(o.out, status::cannot_write);
+    return;
   }
-  const status saved = save_png(out.c_str(), *made);
+  const status saved = save_png(o.out.c_str(), *made);
   if (saved != status::ok) fail(o.out, saved);
 }
 

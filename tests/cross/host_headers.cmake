@@ -9,7 +9,7 @@ foreach(folder nlohmann CLI stb doctest)
 endforeach()
 foreach(package nlohmann_json CLI11)
   file(WRITE ${links}/${package}Config.cmake "add_library(${package}::${package} INTERFACE IMPORTED)\n"
-    "set_target_properties(${package}::${package} PROPERTIES INTERFACE_INCLUDE_DIRECTORIES ${links})\n")
+    "set_target_properties(${package}::${package} PROPERTIES INTERFACE_INCLUDE_DIRECTORIES \"${links}\")\n")
   set(${package}_DIR ${links})
 endforeach()
 set(STB_INCLUDE_DIR ${links})

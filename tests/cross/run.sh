@@ -9,7 +9,7 @@ case $target in
   armv7) tools=(arm-linux-gnueabihf-g++ qemu-arm) ;;
   ppc64le) tools=(powerpc64le-linux-gnu-g++ qemu-ppc64le) ;;
   riscv64) tools=(clang++-19 riscv64-linux-gnu-g++ qemu-riscv64) ;;
-  windows) tools=(clang++-19 lld-19 x86_64-w64-mingw32-windres) ;;
+  windows) tools=(clang++-19 lld-19 x86_64-w64-mingw32-g++ x86_64-w64-mingw32-windres /usr/lib/wine/wine64) ;;
   *) tools=() ;;
 esac
 for tool in ${tools[@]+"${tools[@]}"}; do

@@ -15,6 +15,13 @@ here() { "$root/build/$1" "${@:2}"; }
 there() { "${emulator[@]}" "$folder/$1.exe" "${@:2}"; }
 same() { cmp "$1" "$2" || { echo "FAILED: $3"; exit 1; }; }
 
+for program in there here; do
+  $program ocellus-convert -q "$demo/demo.pt" -o $program.oc --dtype s8 --tokenizer "$demo/bpe_demo.txt.gz" --vision-only \
+    --emit-header header.hpp --labels "a ring,a heart"
+  mv header.hpp $program.header
+done
+same there.oc here.oc "the packed file without its text tower"
+same there.header here.header "the header for firmware"
 there ocellus-convert -q "$demo/demo.pt" -o model.oc --dtype s8 --tokenizer "$demo/bpe_demo.txt.gz"
 same model.oc "$data/demo-s8.oc" "the packed file"
 cp "$demo/pictures/blue-heart.png" "$greek"
@@ -29,7 +36,7 @@ for program in there here; do
   $program ocellus classify "$data/demo-s8.oc" --image ring.png "$greek" --labels-file "$demo/labels.txt" --json |
     tr -d '\r' >$program.json
   $program ocellus tokenize "$data/demo-s8.oc" --text "a ${greek%.png}" | tr -d '\r' >$program.ids
-  for _ in 1 2; do $program ocellus preprocess "$data/demo-s8.oc" ring.png -o $program.out; done  # the second replaces the first
+  for _ in 1 2; do $program ocellus preprocess "$data/demo-s8.oc" ring.png -o $program.out; done  # the second replaces it
 done
 same there.json here.json "labels"
 same there.ids here.ids "token ids"

@@ -4,7 +4,7 @@
 #include <sys/stat.h>
 #if defined(_WIN32)
 #include <io.h>
-#include <ocellus/format/mmap.hpp>
+#include <windows.h>
 #else
 #include <unistd.h>
 #endif

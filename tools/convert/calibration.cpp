@@ -176,7 +176,8 @@ outcome<calibration_inputs> read_calibration(const fs::path& folder) {
   const std::size_t step = std::max<std::size_t>(1, files.size() / most_pictures);
   for (std::size_t first = 0; first < step && inputs.pictures.size() < most_pictures; first++)
     for (std::size_t i = first; i < files.size() && inputs.pictures.size() < most_pictures; i += step)
-      if (result<image> picture = load_image(files[i].string().c_str()); picture) inputs.pictures.push_back(std::move(*picture));
+      if (result<image> picture = load_image(files[i].string().c_str()); picture)
+        inputs.pictures.push_back(std::move(*picture));
   if (inputs.pictures.empty()) return error{printable(folder.string()) + ": no picture that can be read"};
   inputs.description = std::to_string(inputs.pictures.size()) + " pictures of " +
                        printable(fs::absolute(folder).filename().string()) + ", " + std::to_string(inputs.prompts.size()) +

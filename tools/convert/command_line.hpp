@@ -7,6 +7,7 @@
 
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <string>
 #include <utility>
@@ -15,7 +16,7 @@
 #include <fcntl.h>
 #include <io.h>
 
-#include <ocellus/format/mmap.hpp>
+#include <windows.h>
 
 /// mingw-w64: *.jpg names files, for the shells of Windows do not look.
 extern "C" [[gnu::used]] inline int _dowildcard = -1;
@@ -26,7 +27,9 @@ namespace ocellus::convert {
 /// Names are printed in UTF-8, and progress by the terminal's escape sequences, which Windows has to be asked for.
 inline void prepare_console() {
 #if defined(_WIN32)
+  static const UINT page_before = GetConsoleOutputCP();
   SetConsoleOutputCP(CP_UTF8);
+  std::atexit([] { SetConsoleOutputCP(page_before); });
   const HANDLE console = GetStdHandle(STD_ERROR_HANDLE);
   DWORD mode = 0;
   if (GetConsoleMode(console, &mode) != 0) SetConsoleMode(console, mode | ENABLE_VIRTUAL_TERMINAL_PROCESSING);

@@ -54,7 +54,7 @@ outcome<std::vector<float>> embed_labels(const fs::path& packed, const device_op
 /// Rewrites the file without what only the text tower reads, and without the patch embedding for normalised pixels where
 /// there is one for bytes. Its embeddings stay comparable with those of the whole model: the space's id is kept.
 outcome<void> drop_text(const fs::path& path) {
-  const result<mapped_file> mapped = mapped_file::open(path.string().c_str());
+  result<mapped_file> mapped = mapped_file::open(path.string().c_str());
   if (!mapped) return about(path, to_string(mapped.error()));
   const result<packed_file> file = packed_file::open(mapped->bytes());
   if (!file) return about(path, to_string(file.error()));
@@ -75,7 +75,9 @@ outcome<void> drop_text(const fs::path& path) {
   for (const format::section kind :
        {format::section::provenance, format::section::class_names, format::section::report})
     if (!file->section(kind).empty()) out.add_section(kind, file->section(kind));
-  if (auto done = out.finish(file->embedding_space()); !done) return about(path, done.failure().what);
+  const std::uint64_t space = file->embedding_space();
+  *mapped = mapped_file();  // Windows replaces no file that is mapped
+  if (auto done = out.finish(space); !done) return about(path, done.failure().what);
   return {};
 }
 

@@ -29,6 +29,14 @@ bool seek(std::FILE* file, std::uint64_t offset) {
 #endif
 }
 
+bool cut(std::FILE* file, std::uint64_t bytes) {
+#if defined(_WIN32)  // whose off_t has 32 bits
+  return ::_chsize_s(::_fileno(file), static_cast<long long>(bytes)) == 0;
+#else
+  return ::ftruncate(::fileno(file), static_cast<off_t>(bytes)) == 0;
+#endif
+}
+
 }  // namespace
 
 outcome<std::filesystem::path> replaceable(const std::filesystem::path& path) {
@@ -45,7 +53,8 @@ outcome<std::filesystem::path> replaceable(const std::filesystem::path& path) {
 
 std::FILE* create_file(const std::filesystem::path& path) {
 #if defined(_WIN32)  // whose fopen knows neither x nor such names
-  const int file = ::_wopen(path.c_str(), _O_WRONLY | _O_CREAT | _O_EXCL | _O_BINARY | _O_NOINHERIT, _S_IREAD | _S_IWRITE);
+  constexpr int created = _O_WRONLY | _O_CREAT | _O_EXCL | _O_BINARY | _O_NOINHERIT;
+  const int file = ::_wopen(path.c_str(), created, _S_IREAD | _S_IWRITE);
   return file < 0 ? nullptr : ::_fdopen(file, "wb");
 #else
   return std::fopen(path.c_str(), "wbx");
@@ -358,7 +367,7 @@ outcome<void> packed_writer::complete(std::uint64_t embedding_space) {
   sum.add(reinterpret_cast<const unsigned char*>(headers.data()), headers.size() * sizeof(headers[0]));
   h.checksum = sum.state;
   if (!seek(file_, 0) || std::fwrite(&h, sizeof(h), 1, file_) != 1 ||
-      std::fflush(file_) != 0 || ::ftruncate(::fileno(file_), static_cast<off_t>(offset_)) != 0)
+      std::fflush(file_) != 0 || !cut(file_, offset_))
     return system_error("cannot write");
   return {};
 }

@@ -5,7 +5,7 @@
 //   const ocellus::fp_env strict;   // first statement of an entry point; the caller's state returns at its end
 //
 // The state belongs to the thread: a task that an executor runs elsewhere needs an object of its own. Costs about
-// twenty cycles. 32-bit Arm NEON always flushes denormals: f32 results of that target are outside law 2.
+// twenty cycles. 32-bit Arm's vectors always flush denormals: kernels there look for that and compute such tiles again.
 #pragma once
 
 #include <ocellus/config.hpp>

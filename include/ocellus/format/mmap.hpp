@@ -9,15 +9,10 @@
 #include <utility>
 
 #if defined(_WIN32)
-#pragma push_macro("WIN32_LEAN_AND_MEAN")
-#pragma push_macro("NOMINMAX")
-#undef WIN32_LEAN_AND_MEAN
-#undef NOMINMAX
-#define WIN32_LEAN_AND_MEAN
-#define NOMINMAX
-#include <windows.h>
-#pragma pop_macro("NOMINMAX")
-#pragma pop_macro("WIN32_LEAN_AND_MEAN")
+#include <fcntl.h>
+#include <io.h>
+#include <ocellus/core/windows.hpp>
+#include <sys/stat.h>
 #else
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -46,33 +41,22 @@ class mapped_file {
   /// Errors: file_not_found, cannot_read, not_a_regular_file, empty_file.
   static result<mapped_file> open(const char* path) noexcept {
 #if defined(_WIN32)
-    const DWORD attributes = GetFileAttributesA(path);
-    if (attributes == INVALID_FILE_ATTRIBUTES) {
-      const DWORD why = GetLastError();
-      return why == ERROR_FILE_NOT_FOUND || why == ERROR_PATH_NOT_FOUND ? status::file_not_found : status::cannot_read;
-    }
-    if ((attributes & (FILE_ATTRIBUTE_DIRECTORY | FILE_ATTRIBUTE_DEVICE)) != 0) return status::not_a_regular_file;
-    constexpr DWORD others_may = FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE;  // as on POSIX
-    const HANDLE file =
-        CreateFileA(path, GENERIC_READ, others_may, nullptr, OPEN_EXISTING, FILE_ATTRIBUTE_NORMAL, nullptr);
-    if (file == INVALID_HANDLE_VALUE) return status::cannot_read;
-    LARGE_INTEGER size = {};
-    status s = status::ok;
-    if (GetFileType(file) != FILE_TYPE_DISK) s = status::not_a_regular_file;
-    else if (GetFileSizeEx(file, &size) == 0) s = status::cannot_read;
-    else if (size.QuadPart == 0) s = status::empty_file;
+    struct _stat64 st = {};
+    if (::_stat64(path, &st) != 0) return errno == ENOENT ? status::file_not_found : status::cannot_read;
+    if ((st.st_mode & _S_IFMT) != _S_IFREG) return status::not_a_regular_file;
+    if (st.st_size == 0) return status::empty_file;
+    const int fd = ::_open(path, _O_RDONLY | _O_BINARY | _O_NOINHERIT);
+    if (fd < 0) return status::cannot_read;
     mapped_file f;
-    if (s == status::ok) {
-      const HANDLE mapping = CreateFileMappingA(file, nullptr, PAGE_READONLY, 0, 0, nullptr);
-      if (mapping != nullptr) {
-        f.data_ = MapViewOfFile(mapping, FILE_MAP_READ, 0, 0, 0);  // stays when the handles are closed
-        CloseHandle(mapping);
-      }
-      if (f.data_ == nullptr) s = status::cannot_read;
-      f.size_ = static_cast<std::size_t>(size.QuadPart);
+    constexpr unsigned long read_only = 2, map_read = 4;  // PAGE_READONLY, FILE_MAP_READ
+    void* const file = reinterpret_cast<void*>(::_get_osfhandle(fd));
+    if (void* const mapping = CreateFileMappingA(file, nullptr, read_only, 0, 0, nullptr); mapping != nullptr) {
+      f.data_ = MapViewOfFile(mapping, map_read, 0, 0, 0);  // stays when the handles are closed
+      f.size_ = static_cast<std::size_t>(st.st_size);
+      CloseHandle(mapping);
     }
-    CloseHandle(file);
-    if (s != status::ok) return s;
+    ::_close(fd);
+    if (f.data_ == nullptr) return status::cannot_read;
     return f;
 #else
     const int fd = ::open(path, O_RDONLY | O_CLOEXEC);

@@ -1,7 +1,7 @@
 // Pictures in memory: 8-bit RGB, rows from top to bottom.
 //
 //   ocellus::image_view frame{camera_pixels, 640, 480};          // somebody else's pixels, not copied
-//   auto picture = ocellus::image::make(640, 480);             // our own; result<image>, never throws
+//   auto picture = ocellus::image::make(640, 480);               // our own; result<image>, never throws
 //
 // Every function that reads a picture takes an image_view; an image converts to one.
 #pragma once

@@ -260,6 +260,7 @@ class jpeg_decoder {
       if (latched != status::ok) return latched;
     }
     if (!any_scan_) {
+      space_ = color();  // as libjpeg: what comes between scans does not change it
       const status allocated = allocate_planes(s);
       if (allocated != status::ok) return allocated;
     }
@@ -560,17 +561,16 @@ class jpeg_decoder {
 
   /// Rows of pixels up to `end`, from samples.
   void write_rows(int end) noexcept {
-    const jpeg_color space = color();
     for (; next_row_ < std::min(end, height_); next_row_++) {
       const std::uint8_t* in[4] = {};
       for (int i = 0; i < components_; i++) in[i] = up_[i].row(next_row_);
       std::uint8_t* out = made_.row(next_row_);
-      if (space == jpeg_color::ycc) {
+      if (space_ == jpeg_color::ycc) {
         jpeg_ycc_row(in[0], in[1], in[2], width_, out);
-      } else if (space == jpeg_color::cmyk || space == jpeg_color::ycck) {
-        jpeg_cmyk_row(in, space == jpeg_color::ycck, width_, out);
+      } else if (space_ == jpeg_color::cmyk || space_ == jpeg_color::ycck) {
+        jpeg_cmyk_row(in, space_ == jpeg_color::ycck, width_, out);
       } else {
-        const bool grey = space == jpeg_color::grey;
+        const bool grey = space_ == jpeg_color::grey;
         for (int x = 0; x < width_; x++, out += 3) {
           put(out, {in[0][x], in[grey ? 0 : 1][x], in[grey ? 0 : 2][x]});
         }
@@ -600,6 +600,7 @@ class jpeg_decoder {
   bool one_scan_ = false;  // baseline, with all components in the first scan: rows of pixels leave as they come
   bool progressive_ = false;
   bool any_scan_ = false;
+  jpeg_color space_ = jpeg_color::ycc;
   bool jfif_ = false;
   int adobe_ = -1;  // Adobe's colour transform, -1: no such marker
 };

@@ -58,7 +58,7 @@ struct jpeg_huffman {
   bool defined = false;
   /// Of a code: symbol << 8 | bits of the code and of the value behind it << 16 | bits of the code; 0 for longer codes.
   std::uint32_t fast[1 << fast_bits] = {};
-  std::int32_t limit[18] = {};   // first code beyond length n, left-aligned to 16 bits
+  std::int32_t limit[17] = {};   // first code beyond length n, left-aligned to 16 bits
   std::int32_t offset[17] = {};  // index of a code's symbol minus the code
   std::uint8_t symbols[256] = {};
 
@@ -83,7 +83,6 @@ struct jpeg_huffman {
       limit[n] = code << (16 - n);
       code <<= 1;
     }
-    limit[17] = INT32_MAX;
     defined = true;
     return true;
   }

@@ -5,7 +5,9 @@
 #pragma once
 
 #include <ocellus/config.hpp>
+#include <ocellus/core/memory.hpp>
 #include <ocellus/core/status.hpp>
+#include <ocellus/core/windows.hpp>
 #include <ocellus/image/image.hpp>
 
 #include <climits>
@@ -102,11 +104,10 @@ inline bool is_no_plain_file([[maybe_unused]] const char* path) noexcept {
 
 }  // namespace detail
 
-/// Writes an 8-bit RGB PNG to a temporary file beside `path` and renames it; a failure leaves neither. Devices,
-/// pipes and links are written to as they are.
+/// An 8-bit RGB PNG in memory.
 /// Errors: invalid_argument (a picture that is empty or of overlapping rows), image_too_large (2^31 bytes),
-/// out_of_memory, cannot_write.
-inline status save_png(const char* path, image_view picture) noexcept {
+/// out_of_memory.
+inline result<array<std::uint8_t>> encode_png(image_view picture) noexcept {
   if (picture.empty() || picture.overlaps()) return status::invalid_argument;
   // stb counts in int: bytes from the first row to the last, and bytes of what it compresses.
   const int most = INT_MAX / picture.height;
@@ -118,22 +119,36 @@ inline status save_png(const char* path, image_view picture) noexcept {
       stb::stbi_write_png_to_mem(picture.pixels, picture.height == 1 ? 0 : static_cast<int>(picture.stride),
                                  picture.width, picture.height, 3, &size),
       std::free);
+  if (!png) return status::out_of_memory;
+  result<array<std::uint8_t>> made = array<std::uint8_t>::make(static_cast<std::size_t>(size));
+  if (made) std::memcpy(made->data(), png.get(), made->size());
+  return made;
+}
+
+/// Writes an 8-bit RGB PNG to a temporary file beside `path` and renames it; a failure leaves neither. Devices,
+/// pipes and links are written to as they are.
+/// Errors: those of encode_png, cannot_write.
+inline status save_png(const char* path, image_view picture) noexcept {
+  const result<array<std::uint8_t>> png = encode_png(picture);
+  if (!png) return png.error();
   const std::size_t length = std::strlen(path);
   const std::unique_ptr<char[]> temporary(new (std::nothrow) char[length + 5]);
-  if (!png || !temporary) return status::out_of_memory;
+  if (!temporary) return status::out_of_memory;
   std::memcpy(temporary.get(), path, length);
   std::memcpy(temporary.get() + length, ".tmp", 5);
   const bool in_place = detail::is_no_plain_file(path);
   std::FILE* file = std::fopen(in_place ? path : temporary.get(), "wb");
   if (file == nullptr) return status::cannot_write;
-  const auto n = static_cast<std::size_t>(size);
-  const bool written = std::fwrite(png.get(), 1, n, file) == n;
+  const bool written = std::fwrite(png->data(), 1, png->size(), file) == png->size();
   const bool closed = std::fclose(file) == 0 && written;
   if (in_place) return closed ? status::ok : status::cannot_write;
-#if defined(_WIN32)
-  if (closed) std::remove(path);  // rename replaces nothing there
+#if defined(_WIN32)  // whose rename replaces nothing
+  constexpr unsigned long replace_existing = 1;
+  const bool renamed = closed && MoveFileExA(temporary.get(), path, replace_existing) != 0;
+#else
+  const bool renamed = closed && std::rename(temporary.get(), path) == 0;
 #endif
-  if (!closed || std::rename(temporary.get(), path) != 0) {
+  if (!renamed) {
     std::remove(temporary.get());
     return status::cannot_write;
   }

@@ -154,13 +154,7 @@ OCELLUS_INLINE float strict_fma(float a, float b, float c) noexcept {
   __asm__("vfma.f32 %0, %1, %2" : "+t"(c) : "t"(a), "t"(b));
   return c;
 }
-#elif defined(__clang__) && defined(__FAST_MATH__)
-inline float strict_fma(float a, float b, float c) noexcept {
-  float (*fused)(float, float, float) = &::fmaf;
-  __asm__("" : "+r"(fused));
-  return fused(a, b, c);
-}
-#elif defined(__wasm__) || (defined(_WIN32) && !defined(__FMA__))
+#elif defined(__wasm__) || (defined(_WIN32) && (!defined(__FMA__) || defined(__FAST_MATH__)))
 // The C library's fmaf rounds twice: wasi-libc's subnormal results, for WebAssembly has no floating-point flags to tell
 // it; mingw-w64's a long double. In double, rounded to odd [Boldo & Melquiond 2008]: the product is exact, the sum's
 // error comes by Knuth's two-sum.
@@ -171,6 +165,12 @@ OCELLUS_INLINE float strict_fma(float a, float b, float c) noexcept {
   auto bits = __builtin_bit_cast(long long, sum);
   if (error < 0 || error > 0) bits = (bits - ((sum < 0) != (error < 0) ? 1 : 0)) | 1;
   return static_cast<float>(__builtin_bit_cast(double, bits));
+}
+#elif defined(__clang__) && defined(__FAST_MATH__)
+inline float strict_fma(float a, float b, float c) noexcept {
+  float (*fused)(float, float, float) = &::fmaf;
+  __asm__("" : "+r"(fused));
+  return fused(a, b, c);
 }
 #else
 OCELLUS_INLINE float strict_fma(float a, float b, float c) noexcept { return __builtin_fmaf(a, b, c); }

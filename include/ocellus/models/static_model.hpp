@@ -29,6 +29,8 @@
 #include <cstdint>
 #include <cstring>
 #include <span>
+#include <type_traits>
+#include <type_traits>
 
 OCELLUS_BEGIN
 
@@ -53,10 +55,12 @@ template <class Kernels, std::uint32_t Activations>
 struct applying {
   using type = Kernels;
 };
-template <class Kernels, std::uint32_t Activations>
-  requires requires { typename Kernels::template applying<Activations>; }
-struct applying<Kernels, Activations> {
-  using type = typename Kernels::template applying<Activations>;
+/// Of a set itself alone: what is made of it and has kernels of its own would lose these.
+template <template <class> class Policy, class Set, std::uint32_t Activations>
+  requires requires { typename Set::template applying<Activations>; } &&
+           std::is_base_of_v<Set, typename Set::template applying<Activations>>
+struct applying<Policy<Set>, Activations> {
+  using type = typename Set::template applying<Activations>;
 };
 
 /// Kernels for weights of one data type, with or without gated units and rotary positions, and one size of pictures:
@@ -248,8 +252,8 @@ class vision_tower {
   /// Patches, class token and registers.
   static constexpr int tokens = v.grid_h * v.grid_w + nn::prefix_rows(v);
   static constexpr dtype form = detail::form_of(Weights);  ///< of activations: nn::block_buffers
-  /// Bytes of activations; beside them a call takes some KB of stack, up to 120 KB with s8 weights on `sse41`, `avx2`
-  /// and `avx512` and with bf16 weights on `avx512bf16` and `amx`.
+  /// Bytes of activations; beside them a call takes some KB of stack, up to 120 KB with s8 weights on `sse41`, `avx2`,
+  /// `avx512` and `i8mm` and with bf16 weights on `avx512bf16`, `amx` and `i8mm`.
   static constexpr std::size_t arena_size = detail::arena_of(v, Weights);
   /// Bytes of the tower's weights in a packed file; its header and its tables add some KB. An upper bound for uneven
   /// layers, and for a tower without a projection, which its configuration does not tell (DINOv2).

@@ -22,7 +22,8 @@
 //
 // A set without a dot product of bytes multiplies 16-bit halves of each four. With split_bytes > 0 gemm_s8 splits rows
 // for all their panels beforehand (split_rows), on the stack, if they fit; its tiles are then tile_s8<MR, P, true>.
-// With quad_rows > 0 products of so many rows or more go another way, x86/gemm_quads.inl.
+// With quad_rows > 0 products of so many rows or more go another way, x86/gemm_quads.inl (i8mm's is its own gemm_s8).
+// Tiles begin at multiples of row_unit rows: bfmmla and usmmla take two at a time.
 //
 // A set that improves on the s8 tile alone defines OCELLUS_ONLY_S8 around the include and inherits the rest; it sets
 // quad_rows and split_bytes again, or its parent's ways around the tile stay.

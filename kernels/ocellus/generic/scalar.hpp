@@ -201,8 +201,8 @@ struct scalar {
   static constexpr int row_unit = 1;   // tiles of s8 or rounded products begin at multiples of it
   static constexpr int bf16_rows = 0;  // of tiles with bf16 weights; 0: float_rows, as with others
   static constexpr std::size_t split_bytes = 0;  // stack for rows that gemm_s8 splits for its tiles, or 0
-  static constexpr int quad_rows = 0;  // so many rows or more take gemm_s8_by_quads (x86/gemm_quads.inl); 0: none
-  static void gemm_s8_by_quads(const gemm_args&) noexcept {}
+  static constexpr int quad_rows = 0;  // so many rows or more read a_arranged (x86/gemm_quads.inl, i8mm); 0: none
+  static void gemm_s8_by_quads(const gemm_args&) noexcept;  // of sets with quads alone
   static void arrange_u8(const arrange_args&) noexcept {}
   static constexpr int finishing_rows = 0;  // tiles of so many rows or more finish the one before them; 0: none
   static void split_rows(std::uint8_t*, std::ptrdiff_t, const std::uint8_t*, std::ptrdiff_t, int, int) noexcept {}
