@@ -5,7 +5,9 @@
 #include <ocellus/isa/dispatch.hpp>
 
 #if defined(_WIN32)
+#if !defined(NOMINMAX)
 #define NOMINMAX
+#endif
 #include <windows.h>
 #elif !defined(__wasm__)
 #include <sys/mman.h>
