@@ -45,7 +45,6 @@ struct dsp : scalar {
 
 #if defined(__ARM_FP) && defined(__ARM_FEATURE_FMA)
   static constexpr int float_rows = 6;
-  static constexpr int float_part = 128;  // depth of a tile's rows that lie beside each other on the stack: 3 KB
 
   /// `depth` depths of MR rows beside each other: [depth, MR].
   template <int MR>
@@ -120,20 +119,14 @@ struct dsp : scalar {
 #undef OCELLUS_ABOVE
   }
 
+#include <ocellus/arm/float_parts.inl>
+
   template <int MR, class W>
   static OCELLUS_NOINLINE void float_tile(const float* a, std::ptrdiff_t lda, const W* b, std::size_t panel_stride,
                                           int k, float* out, std::ptrdiff_t ldo, int columns) noexcept {
-    float rows[MR * float_part];
-    for (int r = 0; r < MR; r++)
-      for (int c = 0; c < columns; c++) out[r * ldo + c] = 0;
-    for (int d = 0; d < k; d += float_part) {
-      const int depth = k - d < float_part ? k - d : float_part;
-      interleave<MR>(rows, a + d, lda, depth);
-      for (int c = 0; c < columns; c += 4) {
-        const W* const w = b + static_cast<std::size_t>(c / 16) * panel_stride + d * 16;
-        float_columns<MR>(rows, w + (std::is_same_v<W, bf16> ? 2 : 1) * (c % 16), depth, out + c, ldo);
-      }
-    }
+    float_parts<MR>(a, lda, b, panel_stride, k, out, ldo, columns,
+                    [&](const float* rows, const W* w, int depth, float* to)
+                        OCELLUS_LAMBDA { float_columns<MR>(rows, w, depth, to, ldo); });
   }
   template <int MR, int P, class W>
   static OCELLUS_INLINE void tile_float(const float* a, std::ptrdiff_t lda, const W* b, std::size_t panel_stride,

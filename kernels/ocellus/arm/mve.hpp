@@ -161,7 +161,6 @@ struct mve : scalar {
 #include <ocellus/generic/unroll.inl>
 
   static constexpr int float_rows = 6;
-  static constexpr int float_part = 128;  // depth of a tile's f32 rows that lie on the stack beside each other: 3 KB
 
   /// `depth` depths of MR rows beside each other: [depth, MR].
   template <int MR>
@@ -248,23 +247,17 @@ struct mve : scalar {
     asm volatile("vmsr fpscr, %0" : : "r"(flags) : "memory");
   }
 
+#include <ocellus/arm/float_parts.inl>
+
   template <int MR, class W>
   static OCELLUS_NOINLINE void float_tile(const float* a, std::ptrdiff_t lda, const W* b, std::size_t panel_stride,
                                           int k, float* out, std::ptrdiff_t ldo, int columns) noexcept {
     constexpr std::uint32_t flushed = 0x88;  // IDC, UFC
     const std::uint32_t before = fp_status();
     set_fp_status(before & ~flushed);
-    float rows[MR * float_part];
-    for (int r = 0; r < MR; r++)
-      for (int c = 0; c < columns; c++) out[r * ldo + c] = 0;
-    for (int d = 0; d < k; d += float_part) {
-      const int depth = k - d < float_part ? k - d : float_part;
-      interleave<MR>(rows, a + d, lda, depth);
-      for (int c = 0; c < columns; c += 4) {
-        const W* const w = b + static_cast<std::size_t>(c / 16) * panel_stride + d * 16;
-        float_columns<MR, W>({out + c, ldo * 4, rows, w + (std::is_same_v<W, bf16> ? 2 : 1) * (c % 16), depth});
-      }
-    }
+    float_parts<MR>(a, lda, b, panel_stride, k, out, ldo, columns,
+                    [&](const float* rows, const W* w, int depth, float* to)
+                        OCELLUS_LAMBDA { float_columns<MR, W>({to, ldo * 4, rows, w, depth}); });
     const bool again = (fp_status() & flushed) != 0;
     set_fp_status(before);
     for (int r = 0; r < MR && again; r++)
