@@ -5,8 +5,8 @@
 //   attention_f32: scores and outputs are FMA chains over ascending d and j; softmax as in ops/rowwise.hpp: subtract
 //     the row's maximum, multiply by scale log2(e), 2^x, sum in sixteen lanes; the output is multiplied by 1/sum at the
 //     end, and 0 is added to it: no output is -0.
-//   attention_bf16: the same; but sets that round activations to bf16 (round_bf16 is not null) round q, k, v and the
-//     probabilities before they are divided by their sum.
+//   attention_bf16: the same; but sets that multiply bf16 (not exact_bf16) round q, k, v and the probabilities
+//     before they are divided by their sum.
 //   attention_s8: q is quantised per row to u8 with a zero point, k and v per row to s8; both products are exact
 //     integers; the probabilities times v's scale are quantised per row to u8, each with what rounding the one sixteen
 //     keys before it left over.

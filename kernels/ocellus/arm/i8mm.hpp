@@ -1,5 +1,5 @@
 // Products of matrices of Armv8.6, of bytes and of bf16: Cortex-A510, A710, X2 and later, Neoverse N2, V1 and later,
-// Apple M2 and later. Everything but gemm_s8, attention_s8 and gemm_bf16 comes from fp16 and dotprod.
+// Apple M2 and later. Everything but gemm and attention of s8 and bf16 comes from fp16 and dotprod.
 //
 // | intrinsic          | instruction | use                                                                        |
 // |--------------------|-------------|----------------------------------------------------------------------------|
@@ -285,6 +285,35 @@ struct i8mm : i8mm_tiles {
   static void gemm_exact(const gemm_args& g) noexcept { i8mm_tiles::gemm_bf16(g); }
 #include <ocellus/generic/gemm_rounded.inl>
   static void gemm_bf16(const gemm_args& g) noexcept { gemm_rounded(g); }
+
+  /// Sixteen values from (r, j) on of a block of `rows` rows, as round_block has them.
+  static OCELLUS_INLINE void store_rounded(std::uint16_t* block, std::ptrdiff_t ld, int rows, int r, int j,
+                                           vec v) noexcept {
+    const uint16x8_t low = (uint16x8_t)rounded8(v.q[0], v.q[1]), high = (uint16x8_t)rounded8(v.q[2], v.q[3]);
+    if (r + 1 == rows && r % 2 == 0) {
+      vst1q_u16(block + r * ld + j, low);
+      vst1q_u16(block + r * ld + j + 8, high);
+    } else {
+      std::uint16_t* const to = block + r / 2 * 2 * ld + 2 * j + r % 2 * 4;
+      vst1_u16(to, vget_low_u16(low));
+      vst1_u16(to + 8, vget_high_u16(low));
+      vst1_u16(to + 16, vget_low_u16(high));
+      vst1_u16(to + 24, vget_high_u16(high));
+    }
+  }
+
+  /// Sixteen columns of two depths of a panel.
+  static OCELLUS_INLINE void store_pairs(bf16* out, vec first, vec second) noexcept {
+    const auto half = [&](std::uint16_t* to, int i) OCELLUS_LAMBDA {
+      const uint16x8_t x = (uint16x8_t)rounded8(first.q[i], first.q[i + 1]),
+                       y = (uint16x8_t)rounded8(second.q[i], second.q[i + 1]);
+      vst1q_u16(to, vzip1q_u16(x, y));
+      vst1q_u16(to + 8, vzip2q_u16(x, y));
+    };
+    half(&out->bits, 0);
+    half(&out->bits + 16, 2);
+  }
+#include <ocellus/generic/attention_rounded.inl>
 };
 
 }  // namespace kernels
