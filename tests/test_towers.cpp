@@ -237,6 +237,44 @@ TEST_CASE("thread_pool: each task runs once, also those of threads that are slow
   }
 }
 
+TEST_CASE("thread_pool: calls that follow each other closely keep their tasks apart") {
+  for (const int threads : {2, 3, 16}) {  // 16: workers that come late, in the middle of another call
+    thread_pool pool(threads);
+    int wrong = 0;
+    for (int call = 0; call < 2000; call++) {
+      std::vector<int> calls(static_cast<std::size_t>(call % 67));
+      pool.executor().for_each(call % 67, [&](int i) { calls[static_cast<std::size_t>(i)] += call + i; });
+      for (int i = 0; i < call % 67; i++) wrong += calls[static_cast<std::size_t>(i)] != call + i ? 1 : 0;
+    }
+    CHECK(wrong == 0);
+  }
+}
+
+#if defined(__linux__)
+TEST_CASE("thread_pool: no more threads than control groups have processor time for") {
+  const test_files::scratch_folder folder;
+  const auto write = [&](const char* file, const char* text) { folder.write(file, text); };
+  const auto cores = [&](const char* groups) {
+    return detail::quota_cores(folder.write("groups", groups).c_str(), folder.path.string());
+  };
+  write("outer/inner/cpu.max", "max 100000\n");
+  CHECK(cores("0::/outer/inner\n") == 0);
+  write("outer/cpu.max", "250000 100000\n");
+  CHECK(cores("0::/outer/inner\n") == 3);
+  CHECK(cores("0::/not/seen/from/here\n") == 0);
+  write("cpu.max", "50000 100000\n");  // what a container sees: its own group as the root, whatever it is called
+  CHECK(cores("0::/not/seen/from/here\n") == 1);
+  CHECK(cores("0::/\n") == 1);
+  write("cpu/box/cpu.cfs_period_us", "50000\n");
+  write("cpu/box/cpu.cfs_quota_us", "-1\n");
+  CHECK(cores("5:memory:/box\n4:cpuset:/box\n3:cpuacct,cpu:/box\n") == 0);
+  write("cpu/box/cpu.cfs_quota_us", "200000\n");
+  CHECK(cores("5:memory:/box\n4:cpuset:/box\n3:cpuacct,cpu:/box\n") == 4);
+  CHECK(cores("no such line\n\n") == 0);
+  CHECK(detail::quota_cores((folder.path / "missing").c_str(), folder.path.string()) == 0);
+}
+#endif
+
 TEST_CASE("thread_pool: a task may call its own pool, and other pools") {
   for (const int threads : {1, 2, 4}) {
     thread_pool pool(threads), other(2);

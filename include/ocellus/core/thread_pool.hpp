@@ -1,6 +1,7 @@
 // A small thread pool for programs that have none of their own: the caller's thread works too, idle workers spin
 // briefly (towers hand out work every few microseconds) and then sleep. Each thread runs neighbouring tasks in order,
-// because kernels fetch the weights of the next one ahead; a thread that is done takes tasks from the end of another's.
+// because kernels fetch the weights of the next one ahead; a thread that is done takes tasks from the end of another's,
+// so that one whose core is taken away holds up no more than the task it is in.
 //
 //   ocellus::thread_pool pool(4);             // starts three threads; the library itself never starts one
 //   auto image = model.encode_image(photo, pool.executor());
@@ -17,12 +18,65 @@
 
 #if defined(__linux__)
 #include <sched.h>
+
+#include <cstdio>
+#include <cstring>
+#include <string>
 #endif
 #if defined(__x86_64__) || defined(__i386__)
 #include <emmintrin.h>
 #endif
 
 OCELLUS_BEGIN
+
+#if defined(__linux__)
+namespace detail {
+
+/// Cores for which the processor time of this process's control groups lasts (docker --cpus, Kubernetes limits,
+/// systemd's CPUQuota), rounded up; 0: as many as there are. Of cgroup v2 (cpu.max) and v1 (cpu.cfs_quota_us), of the
+/// process's own group and all above it. A container may not see its path: then what is mounted is its group.
+inline int quota_cores(const char* groups = "/proc/self/cgroup", const std::string& mounted = "/sys/fs/cgroup") {
+  const auto scan = [](const std::string& file, const char* format, long long* a, long long* b) {
+    std::FILE* const f = std::fopen(file.c_str(), "re");
+    if (f == nullptr) return 0;
+    const int found = std::fscanf(f, format, a, b);
+    std::fclose(f);
+    return found;
+  };
+  std::FILE* const f = std::fopen(groups, "re");
+  if (f == nullptr) return 0;
+  long long least = 0;
+  char line[4096];
+  while (std::fgets(line, sizeof(line), f) != nullptr) {  // number:controllers:path, without controllers in v2
+    line[std::strcspn(line, "\n")] = '\0';
+    const char* const list = std::strchr(line, ':');
+    const char* const path = list == nullptr ? nullptr : std::strchr(list + 1, ':');
+    if (path == nullptr) continue;
+    const bool v2 = path == list + 1;
+    const std::string controllers = ',' + std::string(list + 1, path) + ',', base = v2 ? mounted : mounted + "/cpu";
+    if (!v2 && controllers.find(",cpu,") == std::string::npos) continue;
+    std::string group = path + 1;
+    for (bool more = true; more;) {
+      const std::string folder = base + group;
+      long long quota = 0, period = 0;
+      const bool limited = v2 ? scan(folder + "/cpu.max", "%lld %lld", &quota, &period) == 2
+                              : scan(folder + "/cpu.cfs_quota_us", "%lld", &quota, nullptr) == 1 &&
+                                    scan(folder + "/cpu.cfs_period_us", "%lld", &period, nullptr) == 1;
+      if (limited && quota > 0 && period > 0) {
+        const long long cores = (quota - 1) / period + 1;
+        least = least == 0 || cores < least ? cores : least;
+      }
+      const std::size_t parent = group.rfind('/');
+      more = parent != std::string::npos;
+      if (more) group.erase(parent);
+    }
+  }
+  std::fclose(f);
+  return static_cast<int>(least < 1024 ? least : 1024);
+}
+
+}  // namespace detail
+#endif
 
 class thread_pool {
  public:
@@ -51,14 +105,19 @@ class thread_pool {
   /// that fork() made has none of the threads: it makes a pool of its own, and does not destroy this one.
   ocellus::executor executor() noexcept { return {&run, this, threads()}; }
 
-  /// The cores that this process may run on, at least 1: on Linux those of its affinity mask (taskset, cpusets).
-  static int cores() noexcept {
-#if defined(__linux__) && defined(CPU_COUNT)
+  /// The cores that this process may use, at least 1: on Linux those of its affinity mask (taskset, cpusets), but no
+  /// more than its control groups have processor time for.
+  static int cores() {
+    int all = static_cast<int>(std::thread::hardware_concurrency());
+#if defined(__linux__)
+#if defined(CPU_COUNT)
     cpu_set_t set;
     CPU_ZERO(&set);
-    if (sched_getaffinity(0, sizeof(set), &set) == 0) return CPU_COUNT(&set);  // fails beyond 1024 cores
+    if (sched_getaffinity(0, sizeof(set), &set) == 0) all = CPU_COUNT(&set);  // fails beyond 1024 cores
 #endif
-    const int all = static_cast<int>(std::thread::hardware_concurrency());
+    const int quota = detail::quota_cores();
+    if (quota > 0 && quota < all) all = quota;
+#endif
     return all < 1 ? 1 : all;
   }
 
@@ -81,11 +140,11 @@ class thread_pool {
     const std::lock_guard<std::mutex> one_call(call_);
     task_ = task;
     context_ = context;
+    unfinished_.store(n, std::memory_order_relaxed);
     const std::uint64_t all = static_cast<std::uint64_t>(n), parts = runs_.size();
     for (std::uint64_t i = 0; i < parts; i++)
       runs_[static_cast<std::size_t>(i)].left.store(all * i / parts << 32 | all * (i + 1) / parts,
-                                                    std::memory_order_relaxed);
-    busy_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
+                                                    std::memory_order_release);
     generation_.fetch_add(1);
     if (sleeping_.load() > 0) {
       { const std::lock_guard<std::mutex> lock(mutex_); }
@@ -96,14 +155,20 @@ class thread_pool {
     take_tasks(0);
     working_for_ = outer;
     int spins = 0;
-    while (busy_.load(std::memory_order_acquire) != 0) pause(spins);
+    while (unfinished_.load(std::memory_order_acquire) != 0) pause(spins);
   }
 
+  // A call ends when its tasks have, not when each worker was there: one that the machine lets wait, for others have
+  // its core, holds nobody up unless it is within a task. It may then come in the middle of a later call; whoever got a
+  // task finds task_ and context_ of the call that it belongs to, which cannot end before.
   void take_tasks(int thread) {
+    int done = 0;
     for (int i = 0; i < threads(); i++) {
       const int owner = (thread + i) % threads();
-      for (int task; (task = runs_[static_cast<std::size_t>(owner)].take(owner == thread)) >= 0;) task_(context_, task);
+      for (int task; (task = runs_[static_cast<std::size_t>(owner)].take(owner == thread)) >= 0; done++)
+        task_(context_, task);
     }
+    if (done > 0) unfinished_.fetch_sub(done, std::memory_order_release);
   }
 
   void work(int thread) {
@@ -124,7 +189,6 @@ class thread_pool {
       seen = generation_.load(std::memory_order_acquire);
       if (stop_.load()) return;
       take_tasks(thread);
-      busy_.fetch_sub(1, std::memory_order_release);
     }
   }
 
@@ -139,7 +203,7 @@ class thread_pool {
         const std::uint64_t begin = now >> 32, end = now & 0xffffffffu;
         if (begin >= end) return -1;
         const std::uint64_t then = first ? now + (std::uint64_t{1} << 32) : now - 1;
-        if (left.compare_exchange_weak(now, then, std::memory_order_relaxed))
+        if (left.compare_exchange_weak(now, then, std::memory_order_acquire, std::memory_order_relaxed))
           return static_cast<int>(first ? begin : end - 1);
       }
     }
@@ -168,7 +232,7 @@ class thread_pool {
   ocellus::executor::task_function task_ = nullptr;
   void* context_ = nullptr;
   std::vector<tasks> runs_;
-  alignas(64) std::atomic<int> busy_{0};
+  alignas(64) std::atomic<int> unfinished_{0};  ///< tasks of the call
   alignas(64) std::atomic<std::uint32_t> generation_{0};
   std::atomic<int> sleeping_{0};
   std::atomic<bool> stop_{false};
