@@ -460,6 +460,29 @@ TEST_CASE("open_clip's own models have OpenAI's names: without a configuration t
   CHECK(noted(*m, "read as OpenAI's, with quick_gelu") == (file->find("input_resolution") == nullptr));
 }
 
+TEST_CASE("a norm behind timm's MAP head is refused: fc_norm beside global_pool map") {
+  small_checkpoint c;
+  const std::int64_t width = 64, patch = 4;
+  for (const char* norm : {"blocks.0.norm1", "blocks.0.norm2", "fc_norm"})
+    for (const char* part : {".weight", ".bias"}) c.add(std::string(norm) + part, {width});
+  c.add("patch_embed.proj.weight", {width, 3, patch, patch});
+  c.add("patch_embed.proj.bias", {width});
+  c.add("pos_embed", {1, 4, width});
+  c.add("blocks.0.attn.qkv.weight", {3 * width, width});
+  c.add("blocks.0.attn.proj.weight", {width, width});
+  c.add("blocks.0.attn.proj.bias", {width});
+  c.add("blocks.0.mlp.fc1.weight", {width, width});
+  c.add("blocks.0.mlp.fc1.bias", {width});
+  c.add("blocks.0.mlp.fc2.weight", {width, width});
+  c.add("blocks.0.mlp.fc2.bias", {width});
+  const nlohmann::json config = {{"architecture", "vit_base_patch16_siglip_224"},
+                                 {"model_args", {{"num_heads", 1}, {"img_size", 8}, {"fc_norm", true}}}};
+  const checkpoint file = c.open();
+  const auto refused = read_timm(file, config, "config.json");
+  REQUIRE_FALSE(refused);
+  CHECK(refused.failure().what == "a MAP head with a norm behind it (fc_norm) is not supported");
+}
+
 TEST_CASE("timm's model_args decide before the registered model, and those that choose parts are refused") {
   const fs::path folder = shared() / "goldens/timm-vit";
   if (!have(folder)) return;
