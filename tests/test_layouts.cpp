@@ -368,6 +368,24 @@ TEST_CASE("a preprocessor whose pictures the model cannot read is told when it i
   CHECK(note_of({{"do_resize", false}, {"do_center_crop", false}}).find("at another size") != std::string::npos);
 }
 
+TEST_CASE("one number as the size is the shortest side or both, as the processor's class in transformers 5 has it") {
+  const nlohmann::json config = {{"model_type", "clip_vision_model"}, {"hidden_size", 8},         {"intermediate_size", 16},
+                                 {"num_hidden_layers", 1},            {"num_attention_heads", 2}, {"image_size", 8},
+                                 {"patch_size", 4}};
+  small_checkpoint c = clip_vision_tower("");
+  const checkpoint file = c.open();
+  const auto resize = [&](const char* type, const nlohmann::json& size) {
+    const nlohmann::json pre = {{"image_processor_type", type}, {"size", size}};
+    const auto m = read_hugging_face(file, config, "config.json", &pre, "preprocessor_config.json");
+    REQUIRE_MESSAGE(m, (m ? "" : m.failure().what));
+    return m->config.preprocess.resize;
+  };
+  CHECK(resize("CLIPImageProcessor", 8) == resize_mode::shortest);
+  CHECK(resize("SiglipImageProcessor", 8) == resize_mode::shortest);
+  CHECK(resize("SiglipImageProcessor", {{"height", 8}, {"width", 8}}) == resize_mode::squash);
+  CHECK(resize("ViTImageProcessor", 8) == resize_mode::squash);
+}
+
 TEST_CASE("open_clip, big_vision and timm checkpoints convert with the switches of their references") {
   const fs::path goldens = shared() / "goldens";
   if (!have(goldens / "openclip-clip")) return;
