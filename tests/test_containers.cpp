@@ -280,6 +280,24 @@ TEST_CASE("PyTorch zip: the opcodes of pickle protocol 4, as torch.save(pickle_p
   CHECK(values(*file, "w") == std::vector<float>{2});
 }
 
+TEST_CASE("PyTorch zip: a view that negates its data is refused, as its values are not those stored") {
+  const std::string from = storage("FloatStorage", "0", 2);
+  const auto saved = [&](const std::string& call, const std::string& type, const std::string& views) {
+    const std::string built = "ctorch._utils\n" + call + "\n(" + from + number(0) + numbers({2}) + numbers({1}) +
+                              "\x89" + "ccollections\nOrderedDict\n)R" + type + views + "tR";
+    return make_zip({{"x/data.pkl", pickle("}" + text("w") + built + 's')}, {"x/data/0", floats({1, 2})}});
+  };
+  const std::string negated = "}" + text("neg") + "\x88s";
+  const std::string call = "_rebuild_tensor_v", type = "ctorch\nfloat32\n";
+  for (const std::string& plain : {saved(call + "2", "", "}"), saved(call + "3", type, "}")}) {
+    const outcome<checkpoint> file = open(plain);
+    REQUIRE_MESSAGE(file, file.failure().what);
+    CHECK(values(*file, "w") == std::vector<float>{1, 2});
+  }
+  for (const std::string& bytes : {saved(call + "2", "", negated), saved(call + "3", type, negated)})
+    CHECK(why(bytes).find("a negated or conjugated view") != std::string::npos);
+}
+
 TEST_CASE("PyTorch before 1.6: five pickles, then the storages in the order of the last") {
   const std::string magic = pickle("\x8a\x0a" + std::string("\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19", 10));
   const std::string front = magic + pickle(number(1001)) + pickle("}" + text("little_endian") + "\x88s");

@@ -368,6 +368,24 @@ TEST_CASE("a preprocessor whose pictures the model cannot read is told when it i
   CHECK(note_of({{"do_resize", false}, {"do_center_crop", false}}).find("at another size") != std::string::npos);
 }
 
+TEST_CASE("one number as the size is the shortest side or both, as the processor's class in transformers 5 has it") {
+  const nlohmann::json config = {{"model_type", "clip_vision_model"}, {"hidden_size", 8},         {"intermediate_size", 16},
+                                 {"num_hidden_layers", 1},            {"num_attention_heads", 2}, {"image_size", 8},
+                                 {"patch_size", 4}};
+  small_checkpoint c = clip_vision_tower("");
+  const checkpoint file = c.open();
+  const auto resize = [&](const char* type, const nlohmann::json& size) {
+    const nlohmann::json pre = {{"image_processor_type", type}, {"size", size}};
+    const auto m = read_hugging_face(file, config, "config.json", &pre, "preprocessor_config.json");
+    REQUIRE_MESSAGE(m, (m ? "" : m.failure().what));
+    return m->config.preprocess.resize;
+  };
+  CHECK(resize("CLIPImageProcessor", 8) == resize_mode::shortest);
+  CHECK(resize("SiglipImageProcessor", 8) == resize_mode::shortest);
+  CHECK(resize("SiglipImageProcessor", {{"height", 8}, {"width", 8}}) == resize_mode::squash);
+  CHECK(resize("ViTImageProcessor", 8) == resize_mode::squash);
+}
+
 TEST_CASE("open_clip, big_vision and timm checkpoints convert with the switches of their references") {
   const fs::path goldens = shared() / "goldens";
   if (!have(goldens / "openclip-clip")) return;
@@ -458,6 +476,29 @@ TEST_CASE("open_clip's own models have OpenAI's names: without a configuration t
   const auto m = read_openai(*file);
   REQUIRE(m);
   CHECK(noted(*m, "read as OpenAI's, with quick_gelu") == (file->find("input_resolution") == nullptr));
+}
+
+TEST_CASE("a norm behind timm's MAP head is refused: fc_norm beside global_pool map") {
+  small_checkpoint c;
+  const std::int64_t width = 64, patch = 4;
+  for (const char* norm : {"blocks.0.norm1", "blocks.0.norm2", "fc_norm"})
+    for (const char* part : {".weight", ".bias"}) c.add(std::string(norm) + part, {width});
+  c.add("patch_embed.proj.weight", {width, 3, patch, patch});
+  c.add("patch_embed.proj.bias", {width});
+  c.add("pos_embed", {1, 4, width});
+  c.add("blocks.0.attn.qkv.weight", {3 * width, width});
+  c.add("blocks.0.attn.proj.weight", {width, width});
+  c.add("blocks.0.attn.proj.bias", {width});
+  c.add("blocks.0.mlp.fc1.weight", {width, width});
+  c.add("blocks.0.mlp.fc1.bias", {width});
+  c.add("blocks.0.mlp.fc2.weight", {width, width});
+  c.add("blocks.0.mlp.fc2.bias", {width});
+  const nlohmann::json config = {{"architecture", "vit_base_patch16_siglip_224"},
+                                 {"model_args", {{"num_heads", 1}, {"img_size", 8}, {"fc_norm", true}}}};
+  const checkpoint file = c.open();
+  const auto refused = read_timm(file, config, "config.json");
+  REQUIRE_FALSE(refused);
+  CHECK(refused.failure().what == "a MAP head with a norm behind it (fc_norm) is not supported");
 }
 
 TEST_CASE("timm's model_args decide before the registered model, and those that choose parts are refused") {

@@ -424,6 +424,10 @@ class reader {
         tensor.shape.size() != tensor.strides.size()) {
       return fail("a tensor's shape or strides make no sense");
     }
+    // Behind the backward hooks PyTorch lists what a view does to its data: {"neg": True}, {"conj": True}.
+    const std::size_t views = typed ? 7 : 6;
+    if (args.size() > views && args[views].kind == kind::dict && !data_.dicts[args[views].number].empty())
+      return fail("a tensor is a negated or conjugated view of its data, which is not supported");
     if (!charge(1, tensor.shape.size())) return false;
     data_.tensors.push_back(std::move(tensor));
     return push(kind::tensor, data_.tensors.size() - 1);

@@ -155,7 +155,8 @@ void read_hf_preprocessor(plan& p, const nlohmann::json* object, const std::stri
     c.max_patches = s.integer("max_num_patches", 256, 1, 1 << 16);
     c.crop_h = c.crop_w = 0;
   } else {
-    read_size(s, "size", d.square, c);
+    // A number for SigLIP is the shortest side to transformers 5, and an error to 4.
+    read_size(s, "size", d.square && d.name != std::string_view("SiglipImageProcessor"), c);
     if (!s.flag("do_resize", true)) c.resize = resize_mode::none;
     if (s.flag("do_center_crop", d.center_crop)) {
       preprocess_config crop = c;

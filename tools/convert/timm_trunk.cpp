@@ -362,6 +362,8 @@ struct trunk {
     // For the class token alone both orders are the same; the one on the pooled token does less.
     v.norm_before_pool = before && v.pool != pooling::cls ? 1 : 0;
     if (before || after) p.norm("vision.norm", at + (before ? "norm" : "fc_norm"), width);
+    if (after && v.pool == pooling::map)
+      return p.fail("a MAP head with a norm behind it (" + at + "fc_norm) is not supported");
     if (v.pool == pooling::cls && v.class_token == 0)
       return p.fail("pooling at the class token, but there is no " + at + "cls_token");
     if (v.pool == pooling::map) add_map_head(at + "attn_pool.");
