@@ -291,13 +291,7 @@ inline status png_read_header(std::span<const std::uint8_t> file, png_header& h)
   return out;
 }
 
-}  // namespace detail
-
-/// Errors: bad_image (also for a stream that ends early inside a whole file), unsupported_image, truncated,
-/// image_too_large, too_large, out_of_memory.
-inline result<image> decode_png(std::span<const std::uint8_t> file,
-                                const load_options& options = {}) noexcept {
-  using namespace detail;
+inline status png_rows(std::span<const std::uint8_t> file, const load_options& options, row_sink& sink) noexcept {
   png_header h;
   const status header = png_read_header(file, h);
   if (header != status::ok) return header;
@@ -327,10 +321,20 @@ inline result<image> decode_png(std::span<const std::uint8_t> file,
     if (stb_out_of_memory) return status::out_of_memory;
     return ended ? status::bad_image : status::truncated;
   }
-  result<image> made = image::make(width, height);
-  if (!made) return made;
-  std::memcpy(made->pixels(), pixels.get(), made->size_bytes());
-  return made;
+  const status opened = sink.open(width, height);
+  if (opened != status::ok) return opened;
+  const std::size_t row_bytes = static_cast<std::size_t>(width) * 3;
+  const std::uint8_t* from = pixels.get();
+  for (int y = 0; y < height; y++, from += row_bytes) std::memcpy(sink.row(y), from, row_bytes);
+  return status::ok;
+}
+
+}  // namespace detail
+
+/// Errors: bad_image (also for a stream that ends early inside a whole file), unsupported_image, truncated,
+/// image_too_large, too_large, out_of_memory.
+inline result<image> decode_png(std::span<const std::uint8_t> file, const load_options& options = {}) noexcept {
+  return detail::to_image(&detail::png_rows, file, options);
 }
 
 OCELLUS_END
