@@ -400,8 +400,8 @@ class jpeg_decoder {
       if (s.start == 0) {
         if (s.high == 0) {
           block[0] = static_cast<std::int16_t>(static_cast<std::uint32_t>(next_dc(bits, c)) << s.low);
-        } else if (bits.bit() != 0) {
-          block[0] = static_cast<std::int16_t>(block[0] | 1 << s.low);
+        } else {
+          block[0] = static_cast<std::int16_t>(block[0] | bits.bit() << s.low);
         }
       } else if (s.high == 0) {
         first_ac(bits, s, ac_[c.ac], block);
@@ -442,15 +442,15 @@ class jpeg_decoder {
     for (int k = 1; k < 64; k++) {
       bits.need32();
       const std::uint32_t code = bits.next_code(h);
-      bits.count -= static_cast<int>(code >> 16);  // with the value
       const int run = static_cast<int>(code >> 12 & 15), n = static_cast<int>(code >> 8 & 15);
+      const int value = jpeg_bits::top(bits.buffer << (code & 0xff), n);
+      bits.drop(static_cast<int>(code >> 16));  // with the value
       if (n == 0) {
         if (run != 15) break;
         k += 15;
         continue;
       }
       k += run;
-      const auto value = static_cast<int>(bits.buffer >> bits.count & ((1u << n) - 1u));
       block[jpeg_zigzag[k]] = static_cast<std::int16_t>(jpeg_bits::extended(value, n));
       flat = false;
     }
@@ -476,18 +476,20 @@ class jpeg_decoder {
       }
       k += run;
       const int v = jpeg_bits::extended(bits.take(n), n);
-      block[jpeg_zigzag[k]] = static_cast<std::int16_t>(static_cast<std::uint32_t>(v) << s.low);
+      block[std::min(k, 63)] = static_cast<std::int16_t>(static_cast<std::uint32_t>(v) << s.low);
     }
   }
 
-  /// One more bit for a coefficient that is not zero.
+  /// One more bit for a coefficient that is not zero. Without branches, which half of the bits would miss.
   static OCELLUS_INLINE void refine(jpeg_bits& bits, std::int16_t& c, int bit) noexcept {
-    if (bits.bit() != 0 && (c & bit) == 0) c = static_cast<std::int16_t>(c >= 0 ? c + bit : c - bit);
+    const int wanted = -bits.bit() & ~c & bit, sign = c >> 15;
+    c = static_cast<std::int16_t>(c + ((wanted ^ sign) - sign));
   }
 
   /// T.81 G.1.2.3.
   OCELLUS_INLINE void refine_ac(jpeg_bits& bits, const scan& s, const jpeg_huffman& h, std::int16_t* block) noexcept {
     const int bit = 1 << s.low;
+    const std::uint64_t known = jpeg_known(block) & (~std::uint64_t{0} >> (63 - s.end));
     int k = s.start;
     if (end_of_band_run_ == 0) {
       for (; k <= s.end; k++) {
@@ -501,21 +503,18 @@ class jpeg_decoder {
           break;
         }
         for (; k <= s.end; k++) {  // passes `run` zeros, refining what lies between
-          std::int16_t& c = block[jpeg_zigzag[k]];
-          if (c != 0) {
-            refine(bits, c, bit);
-          } else if (run-- == 0) {
-            break;
-          }
+          const int zeros = std::min(std::countr_zero(known >> k), s.end + 1 - k);
+          k += std::min(zeros, run);
+          if (zeros > run || k > s.end) break;
+          run -= zeros;
+          refine(bits, block[k], bit);
         }
-        if (fresh != 0) block[jpeg_zigzag[k]] = static_cast<std::int16_t>(fresh);
+        if (fresh != 0) block[std::min(k, 63)] = static_cast<std::int16_t>(fresh);
       }
     }
     if (end_of_band_run_ > 0) {
-      for (; k <= s.end; k++) {
-        std::int16_t& c = block[jpeg_zigzag[k]];
-        if (c != 0) refine(bits, c, bit);
-      }
+      for (std::uint64_t rest = k <= s.end ? known >> k << k : 0; rest != 0; rest &= rest - 1)
+        refine(bits, block[std::countr_zero(rest)], bit);
       end_of_band_run_--;
     }
   }
@@ -535,10 +534,12 @@ class jpeg_decoder {
   static void finish_row(jpeg_component& c, int mcus) noexcept {
     for (int y = mcus * c.v; y < (mcus + 1) * c.v; y++) {
       for (int x = c.left; x < c.right; x++) {
-        const std::int16_t* block = c.coefficients.get() + (std::ptrdiff_t{y} * c.blocks_w + x) * 64;
-        bool flat = true;
-        for (int k = 1; k < 64 && flat; k++) flat = block[k] == 0;
-        transform(c, block, flat, x, y);
+        const std::int16_t* stored = c.coefficients.get() + (std::ptrdiff_t{y} * c.blocks_w + x) * 64;
+        const std::uint64_t known = jpeg_known(stored);
+        std::int16_t block[64] = {};
+        for (std::uint64_t rest = known; rest != 0; rest &= rest - 1)
+          block[jpeg_zigzag[std::countr_zero(rest)]] = stored[std::countr_zero(rest)];
+        transform(c, block, known <= 1, x, y);
       }
     }
   }

@@ -30,7 +30,7 @@ struct jpeg_component {
   int predictor = 0;
   bool seen = false;                             // a scan had it, quant is set
   std::uint16_t quant[64] = {};                  // row-major
-  std::unique_ptr<std::int16_t[]> coefficients;  // progressive: [blocks_h, blocks_w, 64]
+  std::unique_ptr<std::int16_t[]> coefficients;  // progressive: [blocks_h, blocks_w, 64], in zigzag order
   int plane_rows = 0;                            // of blocks: blocks_h, or fewer, of which the last ones are there
   int left = 0, right = 0, top = 0, bottom = 0;  // blocks outside of these columns and rows are not needed
   std::unique_ptr<std::uint8_t[]> plane;         // [plane_rows * 8, blocks_w * 8]
