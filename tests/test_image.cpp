@@ -709,6 +709,32 @@ TEST_CASE("preprocess_file equals decoding and preprocessing: every kind of file
   MESSAGE(made << " pictures compared, " << refused << " refused alike");
 }
 
+TEST_CASE("preprocess_file of a JPEG, of which only what the crop depends on becomes pixels: crops that end everywhere") {
+  const fs::path folder = shared() / "preprocess" / "decode" / "files";
+  if (!fs::exists(folder)) {
+    MESSAGE("skipped: no " << folder.string() << " (set OCELLUS_SHARED)");
+    return;
+  }
+  const resample_kernels best = best_kernels().resample;
+  int made = 0;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    if (entry.path().extension() != ".jpg") continue;
+    CAPTURE(entry.path().string());
+    const std::vector<std::uint8_t> file = read_file(entry.path());
+    preprocess_config c;
+    c.resize = resize_mode::squash;
+    c.filter = resize_filter::bilinear;  // which depends on the fewest pixels beside the crop
+    c.size_w = c.size_h = 71;
+    for (int crop = 1; crop <= 71; crop++) {
+      CAPTURE(crop);
+      c.crop_w = crop;
+      c.crop_h = 72 - crop;
+      made += same_as_two_steps(file, c, best);
+    }
+  }
+  MESSAGE(made << " pictures compared");
+}
+
 TEST_CASE("orient: each orientation and its inverse give the picture back") {
   const image source = noise(5, 3, 9);
   const int inverse[9] = {0, 1, 2, 3, 4, 5, 8, 7, 6};

@@ -231,10 +231,11 @@ inline result<image> load_image(const char* path, const load_options& options = 
   return file ? decode_image(file->bytes(), options) : file.error();
 }
 
-/// Decodes a file in memory, resizes and crops it as `c` says. The result is that of preprocess(*decode_image(file,
-/// options), c, kernels), byte for byte, and so is an error. The difference is the memory: the picture never exists in
-/// full size, but for one whose size does not change. A baseline JPEG takes some rows of pixels, a progressive one its
-/// coefficients (3 bytes a pixel if chroma is halved both ways, 6 if not at all); PNG holds all of its pixels.
+/// Decodes a file in memory, resizes and crops it as `c` says: u8 RGB. The result is that of preprocess(*decode_image(
+/// file, options), c, kernels), byte for byte, and so is an error. The difference is the memory, and less work: RGB in
+/// full size exists only where the size does not change. A baseline JPEG takes some rows of pixels (all samples where
+/// components come in scans of their own), a progressive one its coefficients: 3 bytes a pixel if chroma is halved both
+/// ways, 6 if not at all; PNG takes its inflated rows. `options` allow and refuse what they do in decode_image.
 /// For NaFlex, the sides of the result over c.patch are its grid. On one thread.
 /// Errors: those of decode_image and preprocess.
 inline result<image> preprocess_file(std::span<const std::uint8_t> file, const preprocess_config& c,
