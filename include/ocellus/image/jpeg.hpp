@@ -174,7 +174,7 @@ class jpeg_decoder {
     for (int i = 0; i < components_; i++) {
       const jpeg_component& c = component_[i];
       if (h_max_ % c.h != 0 || v_max_ % c.v != 0) return status::unsupported_image;
-      per_pixel += progressive_ ? 3 : 1;  // an upper bound: subsampled components need less
+      per_pixel += progressive_ ? 2 : 1;  // an upper bound: subsampled components need less
     }
     const status size = check_size(width_, height_, per_pixel, options_);
     if (size != status::ok) return size;
