@@ -600,6 +600,141 @@ TEST_CASE(
   CHECK(difference(*picture, source) == 0);
 }
 
+/// Configurations of each mode, with crops and without, smaller and larger than pictures of tests.
+std::vector<preprocess_config> some_configs() {
+  std::vector<preprocess_config> all;
+  const auto add = [&](resize_mode mode, int w, int h, int crop_w, int crop_h) {
+    preprocess_config c;
+    c.resize = mode;
+    c.size_w = w, c.size_h = h, c.crop_w = crop_w, c.crop_h = crop_h;
+    c.patch = 8, c.max_patches = 20;
+    c.filter = all.size() % 3 == 0 ? resize_filter::bilinear : resize_filter::bicubic;
+    c.crop_offset = all.size() % 2 == 0 ? crop_rounding::floor : crop_rounding::round;
+    for (const resize_order order : {resize_order::horizontal_first, resize_order::pillow13}) {
+      c.order = order;
+      all.push_back(c);
+    }
+  };
+  for (const int size : {3, 16, 31, 100}) {
+    add(resize_mode::shortest, size, size, 0, 0);
+    add(resize_mode::shortest, size, size, size, size);
+    add(resize_mode::shortest, size, size, size - 2, size - 1);
+    add(resize_mode::squash, size, 2 * size - 1, 0, 0);
+    add(resize_mode::squash, 3 * size, size, size - 1, size);
+  }
+  add(resize_mode::naflex, 0, 0, 0, 0);
+  add(resize_mode::none, 0, 0, 0, 0);
+  add(resize_mode::none, 0, 0, 9, 5);
+  add(resize_mode::shortest, 0, 0, 0, 0);  // refused
+  return all;
+}
+
+/// That preprocess_file gives what decode_image and preprocess give; how many times it was a picture.
+int same_as_two_steps(std::span<const std::uint8_t> file, const preprocess_config& c, const resample_kernels& kernels,
+                      const load_options& options = {}) {
+  const result<image> whole = decode_image(file, options);
+  const result<image> expected = whole ? preprocess(*whole, c, kernels) : whole.error();
+  const result<image> got = preprocess_file(file, c, kernels, options);
+  CHECK(got.error() == expected.error());
+  REQUIRE(static_cast<bool>(got) == static_cast<bool>(expected));
+  if (got) CHECK(difference(*got, *expected) == 0);
+  return got ? 1 : 0;
+}
+
+/// A JPEG or PNG file with an orientation in it.
+std::vector<std::uint8_t> with_orientation(std::vector<std::uint8_t> file, int orientation) {
+  std::vector<std::uint8_t> tiff = {'I', 'I', '*', 0, 8, 0, 0, 0, 1, 0, 0x12, 1, 3, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
+  tiff[18] = static_cast<std::uint8_t>(orientation);
+  const bool jpeg = file[0] == 0xff;
+  std::vector<std::uint8_t> segment = {0xff, 0xe1, 0, 34, 'E', 'x', 'i', 'f', 0, 0};
+  if (!jpeg) segment = {0, 0, 0, 26, 'e', 'X', 'I', 'f'};
+  segment.insert(segment.end(), tiff.begin(), tiff.end());
+  if (!jpeg) segment.insert(segment.end(), 4, 0);
+  file.insert(file.begin() + (jpeg ? 2 : 33), segment.begin(), segment.end());
+  return file;
+}
+
+TEST_CASE("preprocess_file equals decoding and preprocessing: sizes, modes, crops, orientations, orders, kernel sets") {
+  const std::vector<preprocess_config> configs = some_configs();
+  int made = 0;
+  unsigned seed = 0;
+  for (const auto& [w, h] : {std::pair{1, 1}, {2, 7}, {31, 16}, {64, 64}, {67, 131}, {300, 41}, {33, 333}}) {
+    const result<array<std::uint8_t>> png = encode_png(noise(w, h, ++seed));
+    REQUIRE(png);
+    for (int orientation = 1; orientation <= 8; orientation++) {
+      const std::vector<std::uint8_t> file = with_orientation({png->data(), png->data() + png->size()}, orientation);
+      load_options options;
+      options.exif_orientation = true;
+      REQUIRE(exif_orientation(file) == orientation);
+      CAPTURE(w);
+      CAPTURE(h);
+      CAPTURE(orientation);
+      const auto sets = resample_sets();
+      for (std::size_t i = 0; i < configs.size(); i++) {
+        CAPTURE(i);
+        made += same_as_two_steps(file, configs[i], sets[(i + seed) % sets.size()].kernels, options);
+      }
+    }
+  }
+  MESSAGE(made << " pictures compared");
+}
+
+TEST_CASE("preprocess_file equals decoding and preprocessing: every kind of file, whole and cut") {
+  const resample_kernels best = best_kernels().resample;
+  const std::vector<preprocess_config> configs = some_configs();
+  int made = 0, refused = 0;
+  for (const fs::path& folder : {shared() / "preprocess" / "decode" / "files", shared() / "badinput" / "images"}) {
+    if (!fs::exists(folder)) {
+      MESSAGE("skipped: no " << folder.string() << " (set OCELLUS_SHARED)");
+      continue;
+    }
+    for (const auto& entry : fs::directory_iterator(folder)) {
+      if (!entry.is_regular_file() || entry.file_size() == 0) continue;
+      CAPTURE(entry.path().string());
+      const std::vector<std::uint8_t> whole = read_file(entry.path());
+      const bool turns = whole.size() > 40 && (whole[0] == 0xff || (whole[0] == 0x89 && whole[1] == 'P'));
+      const std::size_t step = entry.path().string().find("badinput") == std::string::npos ? 1 : 5;
+      for (std::size_t i = 0; i < configs.size(); i += step) {
+        CAPTURE(i);
+        const int n = same_as_two_steps(whole, configs[i], best);
+        (n != 0 ? made : refused)++;
+        load_options options;
+        options.exif_orientation = true;
+        if (turns) same_as_two_steps(with_orientation(whole, static_cast<int>(i % 8) + 1), configs[i], best, options);
+        const std::size_t cut = whole.size() * (i + 1) / (configs.size() + 1);
+        same_as_two_steps({whole.data(), cut}, configs[i], best);
+      }
+    }
+  }
+  MESSAGE(made << " pictures compared, " << refused << " refused alike");
+}
+
+TEST_CASE("preprocess_file of a JPEG, of which only what the crop depends on becomes pixels: crops that end everywhere") {
+  const fs::path folder = shared() / "preprocess" / "decode" / "files";
+  if (!fs::exists(folder)) {
+    MESSAGE("skipped: no " << folder.string() << " (set OCELLUS_SHARED)");
+    return;
+  }
+  const resample_kernels best = best_kernels().resample;
+  int made = 0;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    if (entry.path().extension() != ".jpg") continue;
+    CAPTURE(entry.path().string());
+    const std::vector<std::uint8_t> file = read_file(entry.path());
+    preprocess_config c;
+    c.resize = resize_mode::squash;
+    c.filter = resize_filter::bilinear;  // which depends on the fewest pixels beside the crop
+    c.size_w = c.size_h = 71;
+    for (int crop = 1; crop <= 71; crop++) {
+      CAPTURE(crop);
+      c.crop_w = crop;
+      c.crop_h = 72 - crop;
+      made += same_as_two_steps(file, c, best);
+    }
+  }
+  MESSAGE(made << " pictures compared");
+}
+
 TEST_CASE("orient: each orientation and its inverse give the picture back") {
   const image source = noise(5, 3, 9);
   const int inverse[9] = {0, 1, 2, 3, 4, 5, 8, 7, 6};

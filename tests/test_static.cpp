@@ -11,6 +11,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdio>
 #include <cstring>
@@ -238,6 +239,14 @@ TEST_CASE("A file for firmware holds the image tower alone, gives the same bits 
     const result<embeddings> e = m->encode_image({rgb.data(), 64, 64});
     REQUIRE(e);
     space = m->file().embedding_space();
+    const image_view wide{rgb.data(), 96, 40};
+    const result<image> small = preprocess(wide, m->config().preprocess, m->kernels().resample);
+    REQUIRE(small);
+    const result<embeddings> whole = m->encode_image(wide), made = m->encode_preprocessed(*small);
+    REQUIRE(whole);
+    REQUIRE(made);
+    CHECK(std::equal((*whole)[0].begin(), (*whole)[0].end(), (*made)[0].begin()));
+    CHECK(m->encode_preprocessed(*image::make(63, 64)).error() == status::wrong_shape);
     return std::vector<float>((*e)[0].begin(), (*e)[0].end());
   };
   std::uint64_t space = 0, space_after = 0;

@@ -165,10 +165,10 @@ class worker {
         keep(ids.data(), ids.size() * sizeof(ids[0]));
         continue;
       }
-      result<image> picture =
-          decode_image({reinterpret_cast<const std::uint8_t*>(items_[i].data()), items_[i].size()});
-      if (picture && inputs_ == "prepare")
-        picture = preprocess(*picture, model_->config().preprocess, model_->kernels().resample);
+      const std::span<const std::uint8_t> file(reinterpret_cast<const std::uint8_t*>(items_[i].data()), items_[i].size());
+      const result<image> picture =
+          inputs_ == "decode" ? decode_image(file)
+                              : preprocess_file(file, model_->config().preprocess, model_->kernels().resample);
       if (!picture) fail(std::string("a picture: ") + to_string(picture.error()));
       if (begin == 0) keep(picture->pixels(), picture->size_bytes());  // to be compared; else the copy would count
     }

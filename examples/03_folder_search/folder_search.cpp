@@ -105,8 +105,8 @@ photo_index updated(const fs::path& folder, const model& m) {
   for (std::size_t i = 0; i < missing.size(); i++) {
     auto& [name, p] = missing[i];
     const std::string file = (folder / name).string();
-    const auto picture = load_image(file.c_str());
-    const auto e = picture ? m.encode_image(*picture, pool.executor()) : result<embeddings>(picture.error());
+    const auto picture = preprocess_file(file.c_str(), m.config().preprocess, m.kernels().resample);
+    const auto e = picture ? m.encode_preprocessed(*picture, pool.executor()) : result<embeddings>(picture.error());
     if (watched) std::fprintf(stderr, "\r\033[K");
     if (e) p.vector.assign(e->data(), e->data() + e->width());
     if (!e) std::fprintf(stderr, "%s: %s\n", file.c_str(), to_string(e.error()));

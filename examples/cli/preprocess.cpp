@@ -54,9 +54,7 @@ void preprocess_file(options& o) {
   load_options load;
   load.exif_orientation = o.upright;
   const std::string& file = o.paths.back();
-  const result<image> picture = read_picture(file, load);
-  if (!picture) fail(file, picture.error());
-  const result<image> made = preprocess(*picture, c, kernels.resample, o.executor());
+  const result<image> made = prepare_picture(file, c, kernels.resample, load);
   if (!made) fail(file, made.error());
   if (o.out == "-") {
     const result<array<std::uint8_t>> png = encode_png(*made);

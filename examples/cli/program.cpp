@@ -183,11 +183,12 @@ void add_paths(const std::string& list, std::vector<std::string>& paths) {
   paths.insert(paths.end(), named.begin(), named.end());
 }
 
-result<image> read_picture(const std::string& path, const load_options& options) {
-  if (path != "-") return load_image(path.c_str(), options);
+result<image> prepare_picture(const std::string& path, const preprocess_config& config, const resample_kernels& kernels,
+                              const load_options& options) {
+  if (path != "-") return preprocess_file(path.c_str(), config, kernels, options);
   try {
     const std::string bytes = read_file(path);
-    return decode_image({reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size()}, options);
+    return preprocess_file({reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size()}, config, kernels, options);
   } catch (const failure&) {  // which must not leave a thread of the pool
     return status::cannot_read;
   }
@@ -204,32 +205,22 @@ picture_chunk load_pictures(const model& model, const std::vector<std::string>& 
   load_options options;
   options.exif_orientation = upright || model.config().apply_orientation != 0;
   const auto size = [](int h, int w) { return std::to_string(h) + " x " + std::to_string(w); };
-  const auto load = [&](std::size_t i, const ocellus::executor& helpers) -> std::string {
-    const result<image> decoded = read_picture(files[begin + i], options);
-    if (!decoded) return to_string(decoded.error());
-    const image_view view = *decoded;
-    const result<preprocess_shape> shape = preprocess_shape_of(prepare, view.width, view.height);
-    if (!shape)
-      return shape.error() != status::invalid_argument
-                 ? to_string(shape.error())
-                 : "too small for the crop of " + size(prepare.crop_h, prepare.crop_w) + " pixels";
-    if (v.naflex == 0 && (shape->window.h != v.image_h || shape->window.w != v.image_w))
-      return "prepared as the model's preprocessor says it has " + size(shape->window.h, shape->window.w) +
-             " pixels, the model reads " + size(v.image_h, v.image_w);
-    result<image> ready = preprocess(view, prepare, model.kernels().resample, helpers);
+  const auto load = [&](std::size_t i) -> std::string {
+    result<image> ready = prepare_picture(files[begin + i], prepare, model.kernels().resample, options);
+    if (ready.error() == status::invalid_argument)
+      return "too small for the crop of " + size(prepare.crop_h, prepare.crop_w) + " pixels";
     if (!ready) return to_string(ready.error());
+    const int h = ready->height(), w = ready->width();
+    if (v.naflex == 0 && (h != v.image_h || w != v.image_w))
+      return "prepared as the model's preprocessor says it has " + size(h, w) + " pixels, the model reads " +
+             size(v.image_h, v.image_w);
     chunk.pictures[i] = std::move(*ready);
-    chunk.grids[2 * i] = shape->grid_h;
-    chunk.grids[2 * i + 1] = shape->grid_w;
+    if (v.naflex != 0) chunk.grids[2 * i] = h / v.patch, chunk.grids[2 * i + 1] = w / v.patch;
     return {};
   };
-  if (end - begin == 1) {
-    chunk.errors[0] = load(0, threads);
-  } else {  // a picture each: only those at work are there in full
-    threads.for_each(static_cast<int>(end - begin), [&](int i) {
-      chunk.errors[static_cast<std::size_t>(i)] = load(static_cast<std::size_t>(i), {});
-    });
-  }
+  threads.for_each(static_cast<int>(end - begin), [&](int i) {
+    chunk.errors[static_cast<std::size_t>(i)] = load(static_cast<std::size_t>(i));
+  });
   return chunk;
 }
 

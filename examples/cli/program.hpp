@@ -60,8 +60,10 @@ void add_paths(const std::string& list, std::vector<std::string>& paths);
 /// The whole file, or standard input where the path is "-". Errors name it.
 std::string read_file(const std::string& path);
 
-/// A picture file decoded, "-" as above.
-ocellus::result<ocellus::image> read_picture(const std::string& path, const ocellus::load_options& options);
+/// A picture file decoded, resized and cropped, "-" as above.
+ocellus::result<ocellus::image> prepare_picture(const std::string& path, const ocellus::preprocess_config& config,
+                                                const ocellus::resample_kernels& kernels,
+                                                const ocellus::load_options& options);
 
 /// Pictures of one chunk, decoded, resized and cropped: ready for a tower.
 struct picture_chunk {

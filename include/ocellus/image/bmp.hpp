@@ -147,12 +147,7 @@ inline void bmp_convert_row(const bmp_header& h, const std::uint8_t* row, std::u
   }
 }
 
-}  // namespace detail
-
-/// Errors: bad_image, unsupported_image, truncated, image_too_large, out_of_memory.
-inline result<image> decode_bmp(std::span<const std::uint8_t> file,
-                                const load_options& options = {}) noexcept {
-  using namespace detail;
+inline status bmp_rows(std::span<const std::uint8_t> file, const load_options& options, row_sink& sink) noexcept {
   bytes in(file);
   bmp_header h;
   const status header = bmp_read_header(in, h);
@@ -189,12 +184,19 @@ inline result<image> decode_bmp(std::span<const std::uint8_t> file,
   }
   const std::uint8_t* rows = rle ? indices.get() : in.data + in.at;
   const std::int64_t row_stride = rle ? h.width : stride;
-  result<image> made = image::make(static_cast<int>(h.width), static_cast<int>(h.height));
-  if (!made) return made;
-  for (int y = 0; y < made->height(); y++) {
-    bmp_convert_row(h, rows + y * row_stride, made->row(h.top_down ? y : made->height() - 1 - y));
+  const status opened = sink.open(static_cast<int>(h.width), static_cast<int>(h.height));
+  if (opened != status::ok) return opened;
+  for (int y = 0; y < h.height; y++) {
+    bmp_convert_row(h, rows + (h.top_down ? y : h.height - 1 - y) * row_stride, sink.row(y));
   }
-  return made;
+  return status::ok;
+}
+
+}  // namespace detail
+
+/// Errors: bad_image, unsupported_image, truncated, image_too_large, out_of_memory.
+inline result<image> decode_bmp(std::span<const std::uint8_t> file, const load_options& options = {}) noexcept {
+  return detail::to_image(&detail::bmp_rows, file, options);
 }
 
 OCELLUS_END

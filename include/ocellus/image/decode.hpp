@@ -1,7 +1,7 @@
 // What the decoders share: limits, a reader that never leaves its buffer, and where pixels go.
 //
 // A decoder gets the whole file as bytes, refuses what it cannot take before it allocates, and reads through
-// `bytes`, which gives zeros beyond the end and remembers that it did.
+// `bytes`, which gives zeros beyond the end and remembers that it did. Its rows go to a `row_sink`, from top to bottom.
 #pragma once
 
 #include <ocellus/config.hpp>
@@ -94,6 +94,48 @@ inline status check_size(std::int64_t width, std::int64_t height, std::int64_t b
 template <class T>
 std::unique_ptr<T[]> allocate(std::int64_t n) noexcept {
   return std::unique_ptr<T[]>(new (std::nothrow) T[static_cast<std::size_t>(n)]());
+}
+
+/// Takes the rows of a picture as its decoder makes them. If the decoder fails, what it has got means nothing.
+class row_sink {
+ public:
+  /// Before the first row; sets what is needed of the picture. A failure ends the decoding.
+  virtual status open(int width, int height) noexcept = 0;
+  /// Where row y goes, 3 * width bytes, until the next call. Called for each row that is needed, in order, and maybe
+  /// for others between.
+  virtual std::uint8_t* row(int y) noexcept = 0;
+
+  int left = 0, right = 0, top = 0, bottom = 0;  ///< pixels outside of these columns and rows need not be written
+
+ protected:
+  row_sink() = default;
+  ~row_sink() = default;
+};
+
+/// All rows into a picture.
+class image_sink final : public row_sink {
+ public:
+  status open(int width, int height) noexcept override {
+    result<image> m = image::make(width, height);
+    if (!m) return m.error();
+    made = std::move(*m);
+    right = width;
+    bottom = height;
+    return status::ok;
+  }
+  std::uint8_t* row(int y) noexcept override { return made.row(y); }
+
+  image made;
+};
+
+using decoder = status (*)(std::span<const std::uint8_t>, const load_options&, row_sink&) noexcept;
+
+inline result<image> to_image(decoder decode, std::span<const std::uint8_t> file,
+                              const load_options& options) noexcept {
+  image_sink sink;
+  const status s = decode(file, options, sink);
+  if (s != status::ok) return s;
+  return std::move(sink.made);
 }
 
 struct rgb8 {

@@ -70,6 +70,14 @@ inline int png_orientation(std::span<const std::uint8_t> file) noexcept {
   return 1;
 }
 
+/// Which end of the source an upright picture's rows and columns start from.
+constexpr bool turned_from_right(int orientation) noexcept {
+  return orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8;
+}
+constexpr bool turned_from_bottom(int orientation) noexcept {
+  return orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7;
+}
+
 }  // namespace detail
 
 /// EXIF orientation of a JPEG or PNG file, 1 to 8; 1 (upright) where there is none.
@@ -87,9 +95,7 @@ inline result<image> orient(image_view in, int orientation) noexcept {
   const bool swapped = orientation >= 5;
   result<image> made = swapped ? image::make(in.height, in.width) : image::make(in.width, in.height);
   if (!made) return made;
-  // Which end of the source an output row and column start from.
-  const bool from_right = orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8;
-  const bool from_bottom = orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7;
+  const bool from_right = detail::turned_from_right(orientation), from_bottom = detail::turned_from_bottom(orientation);
   for (int y = 0; y < made->height(); y++) {
     std::uint8_t* out = made->row(y);
     for (int x = 0; x < made->width(); x++, out += 3) {

@@ -108,24 +108,19 @@ inline bool gif_read_palette(bytes& in, int flags, rgb8 (&palette)[256]) noexcep
   return true;
 }
 
-/// The row of an interlaced frame that is stored at position i: every 8th from 0, every 8th from 4, every 4th
-/// from 2, every 2nd from 1.
-constexpr int gif_interlaced_row(int i, int height) noexcept {
+/// Where row y of an interlaced frame is stored: first every 8th from 0, then every 8th from 4, every 4th from 2, every
+/// 2nd from 1.
+constexpr int gif_interlaced_at(int y, int height) noexcept {
   constexpr int start[4] = {0, 4, 2, 1}, step[4] = {8, 8, 4, 2};
+  int at = 0;
   for (int pass = 0; pass < 4; pass++) {
-    const int rows = (height - start[pass] + step[pass] - 1) / step[pass];
-    if (i < rows) return start[pass] + i * step[pass];
-    i -= rows > 0 ? rows : 0;
+    if ((y - start[pass]) % step[pass] == 0) return at + (y - start[pass]) / step[pass];
+    at += (height - start[pass] + step[pass] - 1) / step[pass];
   }
-  return height - 1;
+  return 0;
 }
 
-}  // namespace detail
-
-/// Errors: bad_image, truncated, image_too_large, out_of_memory.
-inline result<image> decode_gif(std::span<const std::uint8_t> file,
-                                const load_options& options = {}) noexcept {
-  using namespace detail;
+inline status gif_rows(std::span<const std::uint8_t> file, const load_options& options, row_sink& sink) noexcept {
   bytes in(file);
   if (in.u8() != 'G' || in.u8() != 'I' || in.u8() != 'F' || in.u8() != '8') return status::bad_image;
   in.skip(2);
@@ -162,17 +157,24 @@ inline result<image> decode_gif(std::span<const std::uint8_t> file,
   const status s = gif_expand(in, indices.get(), total);
   if (s != status::ok) return s;
 
-  result<image> made = image::make(width, height);
-  if (!made) return made;
-  if (w < width || h < height) {
-    for (std::int64_t i = 0; i < std::int64_t{width} * height; i++) put(made->pixels() + 3 * i, behind);
+  const status opened = sink.open(width, height);
+  if (opened != status::ok) return opened;
+  for (int y = 0; y < height; y++) {
+    std::uint8_t* row = sink.row(y);
+    for (int x = 0; x < width && (w < width || h < height); x++) put(row + 3 * x, behind);
+    const int at = y - top;
+    if (at < 0 || at >= h) continue;
+    const std::uint8_t* p = indices.get() + std::int64_t{(flags & 0x40) != 0 ? gif_interlaced_at(at, h) : at} * w;
+    for (int x = 0; x < w; x++) put(row + 3 * (left + x), palette[p[x]]);
   }
-  for (int i = 0; i < h; i++) {
-    const std::uint8_t* p = indices.get() + std::int64_t{i} * w;
-    std::uint8_t* row = made->row(top + ((flags & 0x40) != 0 ? gif_interlaced_row(i, h) : i)) + 3 * left;
-    for (int x = 0; x < w; x++) put(row + 3 * x, palette[p[x]]);
-  }
-  return made;
+  return status::ok;
+}
+
+}  // namespace detail
+
+/// Errors: bad_image, truncated, image_too_large, out_of_memory.
+inline result<image> decode_gif(std::span<const std::uint8_t> file, const load_options& options = {}) noexcept {
+  return detail::to_image(&detail::gif_rows, file, options);
 }
 
 OCELLUS_END

@@ -29,19 +29,18 @@ namespace detail {
 
 class jpeg_decoder {
  public:
-  jpeg_decoder(std::span<const std::uint8_t> file, const load_options& options) noexcept
-      : in_(file), options_(options) {}
+  jpeg_decoder(std::span<const std::uint8_t> file, const load_options& options, row_sink& sink) noexcept
+      : in_(file), options_(options), sink_(sink) {}
 
-  result<image> decode() noexcept {
+  status decode() noexcept {
     const status read = read_file();
     if (read != status::ok) return read;
-    for (int i = 0; i < components_ && progressive_; i++) finish(component_[i]);
-    if (!one_scan_) {
-      const status opened = open_rows();
-      if (opened != status::ok) return opened;
-      write_rows(height_);
+    for (int y = 0; y < mcus_h_ && progressive_; y++) {
+      for (int i = 0; i < components_; i++) finish_row(component_[i], y);
+      write_rows(complete_rows(y, mcus_h_, 8 * v_max_));
     }
-    return std::move(made_);
+    if (!progressive_ && !one_scan_) write_rows(height_);
+    return status::ok;
   }
 
  private:
@@ -175,7 +174,7 @@ class jpeg_decoder {
     for (int i = 0; i < components_; i++) {
       const jpeg_component& c = component_[i];
       if (h_max_ % c.h != 0 || v_max_ % c.v != 0) return status::unsupported_image;
-      per_pixel += progressive_ ? 3 : 1;  // an upper bound: subsampled components need less
+      per_pixel += progressive_ ? 2 : 1;  // an upper bound: subsampled components need less
     }
     const status size = check_size(width_, height_, per_pixel, options_);
     if (size != status::ok) return size;
@@ -203,14 +202,21 @@ class jpeg_decoder {
     one_scan_ = !progressive_ && first.n == components_;
     for (int i = 0; i < components_; i++) {
       jpeg_component& c = component_[i];
-      c.plane_rows = one_scan_ ? std::min(c.blocks_h, 2 * c.v) : c.blocks_h;  // a row of MCUs and the one before
+      // A row of MCUs and the one before, where pixels leave as rows are complete.
+      c.plane_rows = one_scan_ || progressive_ ? std::min(c.blocks_h, 2 * c.v) : c.blocks_h;
       const std::int64_t samples = std::int64_t{c.blocks_w} * c.plane_rows * 64;
       c.plane.reset(new (std::nothrow) std::uint8_t[static_cast<std::size_t>(samples)]);
-      if (progressive_) c.coefficients = allocate<std::int16_t>(samples);
+      if (progressive_) c.coefficients = allocate<std::int16_t>(std::int64_t{c.blocks_w} * c.blocks_h * 64);
       if (!c.plane || (progressive_ && !c.coefficients)) return status::out_of_memory;
       if (!progressive_) std::memset(c.plane.get(), 128, static_cast<std::size_t>(samples));
     }
-    return one_scan_ ? open_rows() : status::ok;
+    const status opened = sink_.open(width_, height_);
+    if (opened != status::ok) return opened;
+    for (int i = 0; i < components_; i++) {
+      const status s = up_[i].open(component_[i], h_max_, v_max_, width_, sink_);
+      if (s != status::ok) return s;
+    }
+    return status::ok;
   }
 
   bool all_seen() const noexcept {
@@ -331,8 +337,7 @@ class jpeg_decoder {
       if (bits_.truncated()) return status::truncated;
       work_left_ -= work_per_row;
       if (work_left_ < 0) return status::bad_image;
-      // The last row of pixels of these blocks can need samples of the next ones.
-      if (one_scan_) write_rows(y + 1 < rows ? (y + 1) * 8 * (s.n == 1 ? 1 : v_max_) - 1 : height_);
+      if (one_scan_) write_rows(complete_rows(y, rows, 8 * (s.n == 1 ? 1 : v_max_)));
     }
     in_.at = static_cast<std::size_t>(bits_.p - in_.data);
     // The bit buffer may have read ahead over bytes, but never over a marker.
@@ -395,8 +400,8 @@ class jpeg_decoder {
       if (s.start == 0) {
         if (s.high == 0) {
           block[0] = static_cast<std::int16_t>(static_cast<std::uint32_t>(next_dc(bits, c)) << s.low);
-        } else if (bits.bit() != 0) {
-          block[0] = static_cast<std::int16_t>(block[0] | 1 << s.low);
+        } else {
+          block[0] = static_cast<std::int16_t>(block[0] | bits.bit() << s.low);
         }
       } else if (s.high == 0) {
         first_ac(bits, s, ac_[c.ac], block);
@@ -437,15 +442,15 @@ class jpeg_decoder {
     for (int k = 1; k < 64; k++) {
       bits.need32();
       const std::uint32_t code = bits.next_code(h);
-      bits.count -= static_cast<int>(code >> 16);  // with the value
       const int run = static_cast<int>(code >> 12 & 15), n = static_cast<int>(code >> 8 & 15);
+      const int value = jpeg_bits::top(bits.buffer << (code & 0xff), n);
+      bits.drop(static_cast<int>(code >> 16));  // with the value
       if (n == 0) {
         if (run != 15) break;
         k += 15;
         continue;
       }
       k += run;
-      const auto value = static_cast<int>(bits.buffer >> bits.count & ((1u << n) - 1u));
       block[jpeg_zigzag[k]] = static_cast<std::int16_t>(jpeg_bits::extended(value, n));
       flat = false;
     }
@@ -471,18 +476,20 @@ class jpeg_decoder {
       }
       k += run;
       const int v = jpeg_bits::extended(bits.take(n), n);
-      block[jpeg_zigzag[k]] = static_cast<std::int16_t>(static_cast<std::uint32_t>(v) << s.low);
+      block[std::min(k, 63)] = static_cast<std::int16_t>(static_cast<std::uint32_t>(v) << s.low);
     }
   }
 
-  /// One more bit for a coefficient that is not zero.
+  /// One more bit for a coefficient that is not zero. Without branches, which half of the bits would miss.
   static OCELLUS_INLINE void refine(jpeg_bits& bits, std::int16_t& c, int bit) noexcept {
-    if (bits.bit() != 0 && (c & bit) == 0) c = static_cast<std::int16_t>(c >= 0 ? c + bit : c - bit);
+    const int wanted = -bits.bit() & ~c & bit, sign = c >> 15;
+    c = static_cast<std::int16_t>(c + ((wanted ^ sign) - sign));
   }
 
   /// T.81 G.1.2.3.
   OCELLUS_INLINE void refine_ac(jpeg_bits& bits, const scan& s, const jpeg_huffman& h, std::int16_t* block) noexcept {
     const int bit = 1 << s.low;
+    const std::uint64_t known = jpeg_known(block) & (~std::uint64_t{0} >> (63 - s.end));
     int k = s.start;
     if (end_of_band_run_ == 0) {
       for (; k <= s.end; k++) {
@@ -496,27 +503,25 @@ class jpeg_decoder {
           break;
         }
         for (; k <= s.end; k++) {  // passes `run` zeros, refining what lies between
-          std::int16_t& c = block[jpeg_zigzag[k]];
-          if (c != 0) {
-            refine(bits, c, bit);
-          } else if (run-- == 0) {
-            break;
-          }
+          const int zeros = std::min(std::countr_zero(known >> k), s.end + 1 - k);
+          k += std::min(zeros, run);
+          if (zeros > run || k > s.end) break;
+          run -= zeros;
+          refine(bits, block[k], bit);
         }
-        if (fresh != 0) block[jpeg_zigzag[k]] = static_cast<std::int16_t>(fresh);
+        if (fresh != 0) block[std::min(k, 63)] = static_cast<std::int16_t>(fresh);
       }
     }
     if (end_of_band_run_ > 0) {
-      for (; k <= s.end; k++) {
-        std::int16_t& c = block[jpeg_zigzag[k]];
-        if (c != 0) refine(bits, c, bit);
-      }
+      for (std::uint64_t rest = k <= s.end ? known >> k << k : 0; rest != 0; rest &= rest - 1)
+        refine(bits, block[std::countr_zero(rest)], bit);
       end_of_band_run_--;
     }
   }
 
   /// `flat`: only the mean is not zero.
   static void transform(jpeg_component& c, const std::int16_t* block, bool flat, int x, int y) noexcept {
+    if (x < c.left || x >= c.right || y < c.top || y >= c.bottom) return;
     std::uint8_t* out = c.row(y * 8) + x * 8;
     if (flat) {
       jpeg_idct::flat(block[0], c.quant[0], out, c.stride());
@@ -525,17 +530,18 @@ class jpeg_decoder {
     }
   }
 
-  /// Progressive: all blocks of a component to samples.
-  void finish(jpeg_component& c) noexcept {
-    for (int y = 0; y < c.blocks_h; y++) {
-      for (int x = 0; x < c.blocks_w; x++) {
-        const std::int16_t* block = c.coefficients.get() + (std::ptrdiff_t{y} * c.blocks_w + x) * 64;
-        bool flat = true;
-        for (int k = 1; k < 64 && flat; k++) flat = block[k] == 0;
-        transform(c, block, flat, x, y);
+  /// Progressive: a component's blocks of a row of MCUs to samples.
+  static void finish_row(jpeg_component& c, int mcus) noexcept {
+    for (int y = mcus * c.v; y < (mcus + 1) * c.v; y++) {
+      for (int x = c.left; x < c.right; x++) {
+        const std::int16_t* stored = c.coefficients.get() + (std::ptrdiff_t{y} * c.blocks_w + x) * 64;
+        const std::uint64_t known = jpeg_known(stored);
+        std::int16_t block[64] = {};
+        for (std::uint64_t rest = known; rest != 0; rest &= rest - 1)
+          block[jpeg_zigzag[std::countr_zero(rest)]] = stored[std::countr_zero(rest)];
+        transform(c, block, known <= 1, x, y);
       }
     }
-    c.coefficients.reset();
   }
 
   /// jdapimin.c, default_decompress_parms: what the numbers mean.
@@ -548,30 +554,25 @@ class jpeg_decoder {
     return named ? jpeg_color::rgb : jpeg_color::ycc;
   }
 
-  status open_rows() noexcept {
-    for (int i = 0; i < components_; i++) {
-      const status s = up_[i].open(component_[i], h_max_, v_max_, width_);
-      if (s != status::ok) return s;
-    }
-    result<image> made = image::make(width_, height_);
-    if (!made) return made.error();
-    made_ = std::move(*made);
-    return status::ok;
+  /// Rows of pixels that can be made of rows of MCUs up to y: the last one of these can need samples of the next.
+  int complete_rows(int y, int rows, int mcu_height) const noexcept {
+    return y + 1 < rows ? (y + 1) * mcu_height - 1 : height_;
   }
 
-  /// Rows of pixels up to `end`, from samples.
+  /// Rows of pixels up to `end` that are needed, from samples.
   void write_rows(int end) noexcept {
-    for (; next_row_ < std::min(end, height_); next_row_++) {
+    const int left = sink_.left, n = sink_.right - left;
+    for (next_row_ = std::max(next_row_, sink_.top); next_row_ < std::min(end, sink_.bottom); next_row_++) {
       const std::uint8_t* in[4] = {};
-      for (int i = 0; i < components_; i++) in[i] = up_[i].row(next_row_);
-      std::uint8_t* out = made_.row(next_row_);
+      for (int i = 0; i < components_; i++) in[i] = up_[i].row(next_row_) + left;
+      std::uint8_t* out = sink_.row(next_row_) + std::ptrdiff_t{3} * left;
       if (space_ == jpeg_color::ycc) {
-        jpeg_ycc_row(in[0], in[1], in[2], width_, out);
+        jpeg_ycc_row(in[0], in[1], in[2], n, out);
       } else if (space_ == jpeg_color::cmyk || space_ == jpeg_color::ycck) {
-        jpeg_cmyk_row(in, space_ == jpeg_color::ycck, width_, out);
+        jpeg_cmyk_row(in, space_ == jpeg_color::ycck, n, out);
       } else {
         const bool grey = space_ == jpeg_color::grey;
-        for (int x = 0; x < width_; x++, out += 3) {
+        for (int x = 0; x < n; x++, out += 3) {
           put(out, {in[0][x], in[grey ? 0 : 1][x], in[grey ? 0 : 2][x]});
         }
       }
@@ -595,8 +596,8 @@ class jpeg_decoder {
   bool out_of_data_ = false;    // since before the last restart
   std::int64_t work_left_ = 0;  // visits of blocks that scans may still make
   jpeg_upsampler up_[4];
-  image made_;
-  int next_row_ = 0;  // of made_
+  row_sink& sink_;
+  int next_row_ = 0;  // that is not written yet
   bool one_scan_ = false;  // baseline, with all components in the first scan: rows of pixels leave as they come
   bool progressive_ = false;
   bool any_scan_ = false;
@@ -605,13 +606,16 @@ class jpeg_decoder {
   int adobe_ = -1;  // Adobe's colour transform, -1: no such marker
 };
 
+inline status jpeg_rows(std::span<const std::uint8_t> file, const load_options& options, row_sink& sink) noexcept {
+  jpeg_decoder decoder(file, options, sink);
+  return decoder.decode();
+}
+
 }  // namespace detail
 
 /// Errors: bad_image, unsupported_image, truncated, image_too_large, out_of_memory. Uses 30 KB of stack.
-inline result<image> decode_jpeg(std::span<const std::uint8_t> file,
-                                 const load_options& options = {}) noexcept {
-  detail::jpeg_decoder decoder(file, options);
-  return decoder.decode();
+inline result<image> decode_jpeg(std::span<const std::uint8_t> file, const load_options& options = {}) noexcept {
+  return detail::to_image(&detail::jpeg_rows, file, options);
 }
 
 OCELLUS_END

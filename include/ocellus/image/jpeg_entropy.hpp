@@ -5,8 +5,13 @@
 #include <ocellus/config.hpp>
 #include <ocellus/isa/target.hpp>
 
+#include <bit>
 #include <cstdint>
 #include <cstring>
+
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
 
 OCELLUS_BEGIN
 namespace detail {
@@ -18,6 +23,22 @@ OCELLUS_TABLE std::uint8_t jpeg_zigzag[80] = {
     40, 48, 41, 34, 27, 20, 13, 6,  7,  14, 21, 28, 35, 42, 49, 56, 57, 50, 43, 36,
     29, 22, 15, 23, 30, 37, 44, 51, 58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54,
     47, 55, 62, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63};
+
+/// Bit k: whether coefficient k of a block is not zero.
+inline std::uint64_t jpeg_known(const std::int16_t* block) noexcept {
+  std::uint64_t known = 0;
+#if defined(__SSE2__)
+  for (int i = 0; i < 64; i += 16) {
+    const __m128i a = _mm_loadu_si128(reinterpret_cast<const __m128i*>(block + i));
+    const __m128i b = _mm_loadu_si128(reinterpret_cast<const __m128i*>(block + i + 8));
+    const __m128i zeros = _mm_cmpeq_epi8(_mm_packs_epi16(a, b), _mm_setzero_si128());
+    known |= static_cast<std::uint64_t>(~_mm_movemask_epi8(zeros) & 0xffff) << i;
+  }
+#else
+  for (int i = 0; i < 64; i++) known |= static_cast<std::uint64_t>(block[i] != 0) << i;
+#endif
+  return known;
+}
 
 /// The tables of T.81 K.3.3, which Motion JPEG frames leave out: lengths, then symbols; luminance, then
 /// chrominance.
@@ -100,7 +121,7 @@ struct jpeg_huffman {
 struct jpeg_bits {
   const std::uint8_t* p = nullptr;
   const std::uint8_t* end = nullptr;
-  std::uint64_t buffer = 0;  // the low `count` bits are valid
+  std::uint64_t buffer = 0;  // the upper `count` bits, zeros below
   int count = 0;
   int padding = 0;         // zeros appended after the data
   bool at_marker = false;  // p is at a marker's 0xff
@@ -113,7 +134,7 @@ struct jpeg_bits {
       if ((v & 0x80808080u & ~(v + 0x01010101u)) == 0) {  // no byte is 0xff
         v = static_cast<std::uint32_t>(p[0]) << 24 | static_cast<std::uint32_t>(p[1]) << 16 |
             static_cast<std::uint32_t>(p[2]) << 8 | p[3];
-        buffer = buffer << 32 | v;
+        buffer |= static_cast<std::uint64_t>(v) << (32 - count);
         count += 32;
         p += 4;
         return;
@@ -130,7 +151,7 @@ struct jpeg_bits {
         byte = 0;
         b.padding += 8;
       }
-      b.buffer = b.buffer << 8 | static_cast<std::uint64_t>(byte);
+      b.buffer |= static_cast<std::uint64_t>(byte) << (56 - b.count);
       b.count += 8;
     }
     return b;
@@ -167,10 +188,16 @@ struct jpeg_bits {
   OCELLUS_INLINE void need32() noexcept {
     if (count < 32) fill();
   }
+  static OCELLUS_INLINE int top(std::uint64_t bits, int n) noexcept { return static_cast<int>(bits >> 1 >> (63 - n)); }
+  OCELLUS_INLINE void drop(int n) noexcept {
+    buffer <<= n;
+    count -= n;
+  }
   /// The next n bits, which are there.
   OCELLUS_INLINE int take(int n) noexcept {
-    count -= n;
-    return static_cast<int>(buffer >> count & ((1u << n) - 1u));
+    const int v = top(buffer, n);
+    drop(n);
+    return v;
   }
   OCELLUS_INLINE int bit() noexcept {
     if (count < 1) fill();
@@ -183,13 +210,12 @@ struct jpeg_bits {
 
   /// The entry (jpeg_huffman::fast) of the next code, which is there and not taken.
   OCELLUS_INLINE std::uint32_t next_code(const jpeg_huffman& h) const noexcept {
-    const std::uint32_t found =
-        h.fast[buffer >> (count - jpeg_huffman::fast_bits) & ((1 << jpeg_huffman::fast_bits) - 1)];
-    return found != 0 ? found : h.long_code(static_cast<int>(buffer >> (count - 16) & 0xffff));
+    const std::uint32_t found = h.fast[buffer >> (64 - jpeg_huffman::fast_bits)];
+    return found != 0 ? found : h.long_code(static_cast<int>(buffer >> 48));
   }
   OCELLUS_INLINE int symbol(const jpeg_huffman& h) noexcept {
     const std::uint32_t code = next_code(h);
-    count -= static_cast<int>(code & 0xff);
+    drop(static_cast<int>(code & 0xff));
     return static_cast<int>(code >> 8 & 0xff);
   }
 };

@@ -30,8 +30,9 @@ struct jpeg_component {
   int predictor = 0;
   bool seen = false;                             // a scan had it, quant is set
   std::uint16_t quant[64] = {};                  // row-major
-  std::unique_ptr<std::int16_t[]> coefficients;  // progressive: [blocks_h, blocks_w, 64]
+  std::unique_ptr<std::int16_t[]> coefficients;  // progressive: [blocks_h, blocks_w, 64], in zigzag order
   int plane_rows = 0;                            // of blocks: blocks_h, or fewer, of which the last ones are there
+  int left = 0, right = 0, top = 0, bottom = 0;  // blocks outside of these columns and rows are not needed
   std::unique_ptr<std::uint8_t[]> plane;         // [plane_rows * 8, blocks_w * 8]
   std::ptrdiff_t stride() const noexcept { return std::ptrdiff_t{blocks_w} * 8; }
   std::uint8_t* row(int y) const noexcept { return plane.get() + y % (plane_rows * 8) * stride(); }
@@ -42,50 +43,60 @@ struct jpeg_upsampler {
   const jpeg_component* component = nullptr;
   int across = 1;  // output samples per sample
   int down = 1;
+  int first = 0, count = 0;  // samples of a row that are needed
   std::unique_ptr<std::uint8_t[]> line;
   std::unique_ptr<std::int16_t[]> sums;
 
-  status open(const jpeg_component& c, int h_max, int v_max, int width) noexcept {
+  /// `needed` says which pixels; sets which blocks these depend on.
+  status open(jpeg_component& c, int h_max, int v_max, int width, const row_sink& needed) noexcept {
     component = &c;
     across = h_max / c.h;
     down = v_max / c.v;
+    // A pixel depends on its sample and the neighbours. Where the row is cut it is not the picture's edge, but only the
+    // sample beyond those that are needed comes out as if it were.
+    first = needed.left / across - 1 > 0 ? needed.left / across - 1 : 0;
+    const int last = (needed.right - 1) / across + 2, lowest = (needed.bottom - 1) / down + 2;
+    count = (last < c.width ? last : c.width) - first;
+    c.left = first / 8;
+    c.right = (first + count + 7) / 8;
+    c.top = (needed.top / down - 1) / 8;
+    c.bottom = (lowest + 7) / 8;
     line = allocate<std::uint8_t>(std::int64_t{width} + 2 * across + 16);
     sums = allocate<std::int16_t>(std::int64_t{c.width} + 16);
     return line && sums ? status::ok : status::out_of_memory;
   }
 
-  /// Row y of the picture; valid until the next call.
+  /// Row y of the picture, of which the needed columns are there; valid until the next call.
   const std::uint8_t* row(int y) noexcept {
     const jpeg_component& c = *component;
     const int at = y / down;
-    const std::uint8_t* nearer = c.row(at);
-    if (across == 1 && down == 1) return nearer;
+    if (across == 1 && down == 1) return c.row(at);
+    const std::uint8_t* nearer = c.row(at) + first;
+    std::uint8_t* out = line.get() + std::ptrdiff_t{first} * across;
     const bool upper = y % 2 == 0;
     const int other = upper ? (at > 0 ? at - 1 : 0) : (at + 1 < c.height ? at + 1 : at);
-    const std::uint8_t* farther = c.row(other);
+    const std::uint8_t* farther = c.row(other) + first;
     if (across == 1 && down == 2) {
-      between_rows(nearer, farther, upper ? 1 : 2);
+      between_rows(nearer, farther, upper ? 1 : 2, out);
     } else if (across == 2 && down == 1 && c.width > 2) {
-      between_columns(nearer);
+      between_columns(nearer, out);
     } else if (across == 2 && down == 2 && c.width > 2) {
-      between_both(nearer, farther);
+      between_both(nearer, farther, out);
     } else {
-      for (int x = 0; x < c.width; x++)
-        std::memset(line.get() + x * across, nearer[x], static_cast<std::size_t>(across));
+      for (int x = 0; x < count; x++) std::memset(out + x * across, nearer[x], static_cast<std::size_t>(across));
     }
     return line.get();
   }
 
  private:
-  void between_rows(const std::uint8_t* nearer, const std::uint8_t* farther, int bias) noexcept {
-    std::uint8_t* out = line.get();
-    for (int x = 0; x < component->width; x++)
+  void between_rows(const std::uint8_t* nearer, const std::uint8_t* farther, int bias,
+                    std::uint8_t* out) const noexcept {
+    for (int x = 0; x < count; x++)
       out[x] = static_cast<std::uint8_t>((nearer[x] * 3 + farther[x] + bias) >> 2);
   }
   /// Weights 3/4 and 1/4; the bias alternates so that roundings cancel.
-  void between_columns(const std::uint8_t* in) noexcept {
-    std::uint8_t* out = line.get();
-    const int last = component->width - 1;
+  void between_columns(const std::uint8_t* in, std::uint8_t* out) const noexcept {
+    const int last = count - 1;
     out[0] = in[0];
     for (int x = 0; x < last; x++) {
       out[2 * x + 1] = static_cast<std::uint8_t>((in[x] * 3 + in[x + 1] + 2) >> 2);
@@ -106,10 +117,9 @@ struct jpeg_upsampler {
 #endif
     for (; x < n; x++) s[x] = static_cast<std::int16_t>(nearer[x] * 3 + farther[x]);
   }
-  void between_both(const std::uint8_t* nearer, const std::uint8_t* farther) noexcept {
-    std::uint8_t* out = line.get();
+  void between_both(const std::uint8_t* nearer, const std::uint8_t* farther, std::uint8_t* out) noexcept {
     std::int16_t* s = sums.get();
-    const int last = component->width - 1;
+    const int last = count - 1;
     sum_rows(nearer, farther, s, last + 1);
     out[0] = static_cast<std::uint8_t>((s[0] * 4 + 8) >> 4);
     int x = 0;

@@ -1,12 +1,12 @@
-// PNG through stb_image: all colour types, depths and interlacing; alpha and transparency dropped, 16 bits
-// cut to the high byte. Checksums are not checked (stb does not). Needs <stb/stb_image.h> 2.27 or newer
-// (Debian: libstb-dev); its functions stay static and inside a namespace of this header.
+// PNG: all colour types, depths and interlacing; alpha and transparency dropped, 16 bits cut to the high byte.
+// Checksums are not checked. Inflating is stb_image's: needs <stb/stb_image.h> 2.27 or newer (Debian: libstb-dev);
+// its functions stay static and inside a namespace of this header.
 //
-// Around stb: sizes are checked in the header before anything is allocated, a single allocation of stb is
-// bounded (a stream that inflates far beyond the picture is refused), and it gets a file that holds only what it
-// needs: without chunks that it would refuse, with an end where the file has none (Pillow takes these if the
-// picture data are complete), and with short palettes filled with black (stb would read colours that were never
-// written).
+// The inflated rows are unfiltered and become RGB where they lie, so that a picture of 8-bit RGB takes three bytes a
+// pixel beside its file. Sizes are checked in the header before anything is allocated, and a single allocation of stb
+// is bounded: a stream that inflates far beyond the picture is refused. As with Pillow a file may lack its end if the
+// picture data are complete; chunks that mean nothing for the colours are not looked at; colours beyond a short palette
+// are black.
 //
 // Reference: PNG Specification (Third Edition), W3C.
 #pragma once
@@ -216,9 +216,13 @@ struct png_header {
   std::uint32_t height = 0;
   int depth = 0;
   int color = 0;
-  std::size_t palette_at = 0;      // offset of PLTE's length field, 0 if there is none
-  std::uint32_t palette_size = 0;  // bytes
+  bool interlaced = false;
+  bool known = false;              // depth, methods and palette are what the specification has
+  rgb8 palette[256];               // of a palette or of grey, up to 8 bits
   std::size_t data_at = 0;         // offset of the first IDAT
+  int channels() const noexcept { return color == 2 ? 3 : color == 4 ? 2 : color == 6 ? 4 : 1; }
+  int sample_bytes() const noexcept { return depth == 16 ? 2 : 1; }
+  std::int64_t row_bytes(int pixels) const noexcept { return (std::int64_t{pixels} * channels() * depth + 7) / 8; }
 };
 
 inline status png_read_header(std::span<const std::uint8_t> file, png_header& h) noexcept {
@@ -229,108 +233,182 @@ inline status png_read_header(std::span<const std::uint8_t> file, png_header& h)
   h.height = in.u32be();
   h.depth = in.u8();
   h.color = in.u8();
+  const int compression = in.u8(), filter = in.u8(), interlace = in.u8();
   if (in.overrun) return status::truncated;
   if (length != 13 || type != png_ihdr) {
     return type == 0x43674249 ? status::unsupported_image : status::bad_image;  // CgBI: Apple's own
   }
+  h.interlaced = interlace == 1;
+  const bool whole_bytes = h.depth == 8 || h.depth == 16, parts = h.depth == 1 || h.depth == 2 || h.depth == 4;
+  const bool indexed = h.color == 3;
+  h.known = compression == 0 && filter == 0 && interlace <= 1 &&
+            (h.color == 0 ? whole_bytes || parts : indexed ? h.depth == 8 || parts : whole_bytes) &&
+            (h.color == 0 || h.color == 2 || indexed || h.color == 4 || h.color == 6);
+  const int greys = h.known && h.color == 0 && h.depth <= 8 ? 1 << h.depth : 0;
+  for (int i = 0; i < greys; i++) {
+    const auto grey = static_cast<std::uint8_t>(i * 255 / (greys - 1));
+    h.palette[i] = {grey, grey, grey};
+  }
+  bool palette = !indexed;
   in.seek(8 + 8 + 13 + 4);
   while (!in.overrun && in.left() > 0) {
-    const std::size_t at = in.at;
+    h.data_at = in.at;
     const std::uint32_t n = in.u32be(), chunk = in.u32be();
-    h.data_at = at;
     if (chunk == png_idat) break;
-    if (chunk == png_plte) {
-      h.palette_at = at;
-      h.palette_size = n;
+    if (chunk == png_plte && indexed && n <= in.left()) {
+      palette = n % 3 == 0 && n <= 768;
+      for (std::uint32_t i = 0; i < 256; i++) {
+        const std::uint8_t* c = in.data + in.at + 3 * std::size_t{i};
+        h.palette[i] = palette && 3 * i < n ? rgb8{c[0], c[1], c[2]} : rgb8{};
+      }
     }
     in.skip(n);
     in.skip(4);
   }
+  h.known = h.known && palette;
   return in.overrun ? status::truncated : status::ok;
 }
 
-/// What stb is to see: the header, the palette filled up to 256 colours with black, the picture data, an end. What
-/// else the file holds means nothing for the colours, and stb would refuse some of it. If the file ends early,
-/// `ended` is false and the data are those that are there.
-[[gnu::cold]] inline std::unique_ptr<std::uint8_t[]> png_repack(std::span<const std::uint8_t> file,
-                                                                const png_header& h, std::size_t& size,
-                                                                bool& ended) noexcept {
-  constexpr std::size_t head = 8 + 8 + 13 + 4, full = 768;
-  // Three chunks may be longer than in the file: the palette, data that are cut short, the end.
-  auto out = allocate<std::uint8_t>(static_cast<std::int64_t>(file.size() + full + 3 * 12));
-  if (!out) return out;
-  std::memcpy(out.get(), file.data(), head);
-  size = head;
-  const auto append = [&](std::uint32_t type, const std::uint8_t* data, std::size_t n, std::size_t padded) {
-    std::uint8_t* p = out.get() + size;
-    for (int i = 0; i < 4; i++) {
-      p[i] = static_cast<std::uint8_t>(padded >> (24 - 8 * i));
-      p[4 + i] = static_cast<std::uint8_t>(type >> (24 - 8 * i));
-    }
-    if (n > 0) std::memcpy(p + 8, data, n);
-    size += 8 + padded + 4;
-  };
-  if (h.color == 3 && h.palette_at != 0) {
-    const bool fill = h.palette_size < full && h.palette_size % 3 == 0;
-    append(png_plte, file.data() + h.palette_at + 8, h.palette_size, fill ? full : h.palette_size);
-  }
+/// The data of all IDAT chunks. `ended` is false if the file ends early; then they are those that are there.
+[[gnu::cold]] inline std::unique_ptr<std::uint8_t[]> png_data(std::span<const std::uint8_t> file, const png_header& h,
+                                                              std::size_t& size, bool& ended) noexcept {
   bytes in(file);
   in.seek(h.data_at);
+  std::unique_ptr<std::uint8_t[]> out(new (std::nothrow) std::uint8_t[in.left() + 1]);
+  if (!out) return out;
+  size = 0;
   ended = false;
   while (!ended && in.left() >= 8) {
     const std::size_t n = in.u32be();
     const std::uint32_t type = in.u32be();
     const std::size_t there = std::min(n, in.left());
-    // Not empty ones: stb would copy nothing to nowhere.
-    if (type == png_idat && there > 0) append(type, in.data + in.at, there, there);
+    if (type == png_idat) {
+      std::memcpy(out.get() + size, in.data + in.at, there);
+      size += there;
+    }
     ended = type == png_iend;
     in.skip(n);
     in.skip(4);
   }
-  append(png_iend, nullptr, 0, 0);
   return out;
+}
+
+/// Of an interlaced picture the pixels that come together: from (x, y), every dx-th of every dy-th row.
+struct png_pass {
+  int x, y, dx, dy;
+  int width(const png_header& h) const noexcept { return (static_cast<int>(h.width) - x + dx - 1) / dx; }
+  int height(const png_header& h) const noexcept { return (static_cast<int>(h.height) - y + dy - 1) / dy; }
+  /// With the filter's number before each row.
+  std::int64_t bytes(const png_header& h) const noexcept {
+    return width(h) > 0 && height(h) > 0 ? (h.row_bytes(width(h)) + 1) * height(h) : 0;
+  }
+};
+OCELLUS_TABLE png_pass png_whole[1] = {{0, 0, 1, 1}};
+OCELLUS_TABLE png_pass png_adam7[7] = {{0, 0, 8, 8}, {4, 0, 8, 8}, {0, 4, 4, 8}, {2, 0, 4, 4},
+                                       {0, 2, 2, 4}, {1, 0, 2, 2}, {0, 1, 1, 2}};
+
+/// One of the neighbours: left, above, above left.
+constexpr int png_paeth(int a, int b, int c) noexcept {
+  const int to_a = b > c ? b - c : c - b, to_b = a > c ? a - c : c - a;
+  const int sum = a + b - 2 * c, to_c = sum < 0 ? -sum : sum;
+  return to_a <= to_b && to_a <= to_c ? a : to_b <= to_c ? b : c;
+}
+
+/// Undoes the filter (0 to 4) of a row; `above`: the row before (zeros for the first one); `step`: bytes of a pixel.
+inline void png_unfilter(int filter, std::uint8_t* row, const std::uint8_t* above, std::int64_t n, int step) noexcept {
+  const auto add = [row](std::int64_t x, int v) { row[x] = static_cast<std::uint8_t>(row[x] + v); };
+  const std::int64_t first = std::min<std::int64_t>(n, step);
+  for (std::int64_t x = 0; x < first; x++) add(x, filter < 2 ? 0 : filter == 3 ? above[x] / 2 : above[x]);
+  if (filter == 1)
+    for (std::int64_t x = step; x < n; x++) add(x, row[x - step]);
+  if (filter == 2)
+    for (std::int64_t x = step; x < n; x++) add(x, above[x]);
+  if (filter == 3)
+    for (std::int64_t x = step; x < n; x++) add(x, (row[x - step] + above[x]) / 2);
+  if (filter == 4)
+    for (std::int64_t x = step; x < n; x++) add(x, png_paeth(row[x - step], above[x], above[x - step]));
+}
+
+/// A row's pixels, each dx pixels behind the one before.
+inline void png_convert(const png_header& h, const std::uint8_t* row, int n, int dx, std::uint8_t* out) noexcept {
+  const int sample = h.sample_bytes(), step = h.channels() * sample;
+  if (h.color == 2 && sample == 1 && dx == 1) {
+    std::memcpy(out, row, static_cast<std::size_t>(n) * 3);
+  } else if (h.depth <= 8 && h.channels() == 1) {
+    const int per_byte = 8 / h.depth, mask = (1 << h.depth) - 1;
+    for (int x = 0; x < n; x++, out += 3 * dx)
+      put(out, h.palette[row[x / per_byte] >> ((per_byte - 1 - x % per_byte) * h.depth) & mask]);
+  } else {
+    const int next = h.channels() < 3 ? 0 : sample;  // alike where it is grey
+    for (int x = 0; x < n; x++, row += step, out += 3 * dx) put(out, {row[0], row[next], row[2 * next]});
+  }
+}
+
+inline status png_rows(std::span<const std::uint8_t> file, const load_options& options, row_sink& sink) noexcept {
+  png_header h;
+  const status header = png_read_header(file, h);
+  if (header != status::ok) return header;
+  const int step = h.channels() * h.sample_bytes();
+  const status size = check_size(h.width, h.height, step + 3, options);
+  if (size != status::ok) return size;
+  // Deflate shrinks by 1032 at most.
+  if (h.row_bytes(static_cast<int>(h.width)) * h.height / 1032 > static_cast<std::int64_t>(file.size()))
+    return status::truncated;
+  std::size_t data_size = 0;
+  bool ended = false;
+  std::unique_ptr<std::uint8_t[]> data = png_data(file, h, data_size, ended);
+  const auto zeros = allocate<std::uint8_t>(h.row_bytes(static_cast<int>(h.width)));
+  if (!data || !zeros) return status::out_of_memory;
+  const status damaged = ended ? status::bad_image : status::truncated;
+  if (!h.known) return damaged;
+  const std::span<const png_pass> passes = h.interlaced ? std::span<const png_pass>(png_adam7) : png_whole;
+  std::int64_t expected = 0;
+  for (const png_pass& p : passes) expected += p.bytes(h);
+  if (expected > INT_MAX) return status::image_too_large;
+  if (data_size > INT_MAX) return status::too_large;
+  stb_out_of_memory = false;
+  int inflated = 0;
+  const std::unique_ptr<char, void (*)(void*)> raw(
+      stb::stbi_zlib_decode_malloc_guesssize_headerflag(reinterpret_cast<const char*>(data.get()),
+                                                        static_cast<int>(data_size), static_cast<int>(expected),
+                                                        &inflated, 1),
+      std::free);
+  data.reset();
+  if (!raw) return stb_out_of_memory ? status::out_of_memory : damaged;
+  if (inflated < expected) return damaged;
+  const std::uint8_t* rows[7] = {};  // of each pass, with their filters' numbers
+  auto* at = reinterpret_cast<std::uint8_t*>(raw.get());
+  for (std::size_t i = 0; i < passes.size(); i++) {
+    rows[i] = at;
+    const std::int64_t n = h.row_bytes(passes[i].width(h));
+    const std::uint8_t* above = zeros.get();
+    for (const std::uint8_t* end = at + passes[i].bytes(h); at != end; at += n + 1) {
+      if (at[0] > 4) return damaged;
+      png_unfilter(at[0], at + 1, above, n, step);
+      above = at + 1;
+    }
+  }
+
+  const status opened = sink.open(static_cast<int>(h.width), static_cast<int>(h.height));
+  if (opened != status::ok) return opened;
+  for (int y = sink.top; y < sink.bottom; y++) {
+    std::uint8_t* const out = sink.row(y);
+    for (std::size_t i = 0; i < passes.size(); i++) {
+      const png_pass& p = passes[i];
+      if (y % p.dy != p.y || p.width(h) <= 0) continue;
+      const std::uint8_t* row = rows[i] + (h.row_bytes(p.width(h)) + 1) * ((y - p.y) / p.dy) + 1;
+      png_convert(h, row, p.width(h), p.dx, out + 3 * p.x);
+    }
+  }
+  return status::ok;
 }
 
 }  // namespace detail
 
 /// Errors: bad_image (also for a stream that ends early inside a whole file), unsupported_image, truncated,
 /// image_too_large, too_large, out_of_memory.
-inline result<image> decode_png(std::span<const std::uint8_t> file,
-                                const load_options& options = {}) noexcept {
-  using namespace detail;
-  png_header h;
-  const status header = png_read_header(file, h);
-  if (header != status::ok) return header;
-  constexpr int channels[8] = {1, 0, 3, 4, 2, 0, 4, 0};  // a palette becomes RGBA
-  const int n = channels[h.color & 7];
-  if (n == 0 || h.color > 7) return status::bad_image;
-  // stb holds the inflated rows, the unfiltered picture and the conversion to RGB, the last two at 16 bits if
-  // it is so.
-  const int sample = h.depth == 16 ? 2 : 1;
-  const status size = check_size(h.width, h.height, (2 * n + 3) * sample + 3, options);
-  if (size != status::ok) return size;
-  // Deflate shrinks by 1032 at most.
-  const std::int64_t row_bits = std::int64_t{h.width} * (h.color == 3 ? 1 : n) * h.depth;
-  if (row_bits / 8 * h.height / 1032 > static_cast<std::int64_t>(file.size())) return status::truncated;
-
-  std::size_t repacked_size = 0;
-  bool ended = false;
-  const std::unique_ptr<std::uint8_t[]> repacked = png_repack(file, h, repacked_size, ended);
-  if (!repacked) return status::out_of_memory;
-  if (repacked_size > INT_MAX) return status::too_large;
-  stb_out_of_memory = false;
-  int width = 0, height = 0, found = 0;
-  std::unique_ptr<std::uint8_t, void (*)(void*)> pixels(
-      stb::stbi_load_from_memory(repacked.get(), static_cast<int>(repacked_size), &width, &height, &found, 3),
-      std::free);
-  if (!pixels) {
-    if (stb_out_of_memory) return status::out_of_memory;
-    return ended ? status::bad_image : status::truncated;
-  }
-  result<image> made = image::make(width, height);
-  if (!made) return made;
-  std::memcpy(made->pixels(), pixels.get(), made->size_bytes());
-  return made;
+inline result<image> decode_png(std::span<const std::uint8_t> file, const load_options& options = {}) noexcept {
+  return detail::to_image(&detail::png_rows, file, options);
 }
 
 OCELLUS_END

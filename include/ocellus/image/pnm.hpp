@@ -61,11 +61,11 @@ inline std::uint8_t pnm_sample(int v, int most, bool grey) noexcept {
   return static_cast<std::uint8_t>(pnm_scale(v, most, 255));
 }
 
-inline status pnm_bitmap(bytes& in, bool plain, image& out) noexcept {
-  for (int y = 0; y < out.height(); y++) {
-    std::uint8_t* p = out.row(y);
+inline status pnm_bitmap(bytes& in, bool plain, std::int64_t width, int height, row_sink& sink) noexcept {
+  for (int y = 0; y < height; y++) {
+    std::uint8_t* p = sink.row(y);
     int packed = 0;
-    for (int x = 0; x < out.width(); x++, p += 3) {
+    for (std::int64_t x = 0; x < width; x++, p += 3) {
       int bit;
       if (plain) {  // digits may follow each other without white space
         if (!pnm_skip_space(in)) return status::truncated;
@@ -82,12 +82,7 @@ inline status pnm_bitmap(bytes& in, bool plain, image& out) noexcept {
   return in.overrun ? status::truncated : status::ok;
 }
 
-}  // namespace detail
-
-/// Errors: bad_image, truncated, image_too_large, out_of_memory.
-inline result<image> decode_pnm(std::span<const std::uint8_t> file,
-                                const load_options& options = {}) noexcept {
-  using namespace detail;
+inline status pnm_rows(std::span<const std::uint8_t> file, const load_options& options, row_sink& sink) noexcept {
   bytes in(file);
   if (in.u8() != 'P') return status::bad_image;
   const int kind = in.u8() - '0';
@@ -102,32 +97,37 @@ inline result<image> decode_pnm(std::span<const std::uint8_t> file,
   if (size != status::ok) return size;
   const int most = static_cast<int>(maxval);
   if (!plain) in.skip(1);  // a single white space ends a raw header
-  const std::int64_t samples = width * height * (grey || bitmap ? 1 : 3);
+  const std::int64_t row_samples = width * (grey || bitmap ? 1 : 3), samples = row_samples * height;
   const std::int64_t least = plain    ? samples
                              : bitmap ? (width + 7) / 8 * height
                                       : samples * (most > 255 ? 2 : 1);
   if (least > static_cast<std::int64_t>(in.left())) return status::truncated;
 
-  result<image> made = image::make(static_cast<int>(width), static_cast<int>(height));
-  if (!made) return made;
-  if (bitmap) {
-    const status s = pnm_bitmap(in, plain, *made);
-    if (s != status::ok) return s;
-    return made;
-  }
-  std::uint8_t* out = made->pixels();
-  for (std::int64_t i = 0; i < samples; i++) {
-    const std::int64_t v = plain ? pnm_number(in) : most > 255 ? in.u16be() : in.u8();
-    if (v < 0) return in.at == in.size ? status::truncated : status::bad_image;
-    if (plain && v > most) return status::bad_image;
-    const std::uint8_t s = pnm_sample(static_cast<int>(v), most, grey);
-    *out++ = s;
-    if (grey) {
+  const status opened = sink.open(static_cast<int>(width), static_cast<int>(height));
+  if (opened != status::ok) return opened;
+  if (bitmap) return pnm_bitmap(in, plain, width, static_cast<int>(height), sink);
+  for (int y = 0; y < height; y++) {
+    std::uint8_t* out = sink.row(y);
+    for (std::int64_t i = 0; i < row_samples; i++) {
+      const std::int64_t v = plain ? pnm_number(in) : most > 255 ? in.u16be() : in.u8();
+      if (v < 0) return in.at == in.size ? status::truncated : status::bad_image;
+      if (plain && v > most) return status::bad_image;
+      const std::uint8_t s = pnm_sample(static_cast<int>(v), most, grey);
       *out++ = s;
-      *out++ = s;
+      if (grey) {
+        *out++ = s;
+        *out++ = s;
+      }
     }
   }
-  return made;
+  return status::ok;
+}
+
+}  // namespace detail
+
+/// Errors: bad_image, truncated, image_too_large, out_of_memory.
+inline result<image> decode_pnm(std::span<const std::uint8_t> file, const load_options& options = {}) noexcept {
+  return detail::to_image(&detail::pnm_rows, file, options);
 }
 
 OCELLUS_END

@@ -66,10 +66,11 @@ inline double filter_at(resize_filter f, double x) noexcept {
   return 0.0;
 }
 
-/// Owns the taps of one axis for outputs [begin, begin + n) of `out` made from `in` pixels.
+/// Owns the taps of one axis for outputs [begin, begin + n) of `out` made from `in` pixels; `reversed`: for a source
+/// whose pixels lie the other way around, which makes outputs that do so, too.
 class axis_taps {
  public:
-  status build(resize_filter filter, int in, int out, int begin, int n) noexcept {
+  status build(resize_filter filter, int in, int out, int begin, int n, bool reversed = false) noexcept {
     const double scale = static_cast<double>(in) / out;
     const double filter_scale = scale < 1.0 ? 1.0 : scale;
     const double support = filter_support(filter) * filter_scale;
@@ -91,13 +92,14 @@ class axis_taps {
       const int count = last - first;
       double sum = 0.0;
       for (int k = 0; k < count; k++) {
-        row[static_cast<std::size_t>(k)] =
-            filter_at(filter, (k + first - center + 0.5) * (1.0 / filter_scale));
-        sum += row[static_cast<std::size_t>(k)];
+        const double w = filter_at(filter, (k + first - center + 0.5) * (1.0 / filter_scale));
+        row[static_cast<std::size_t>(reversed ? count - 1 - k : k)] = w;
+        sum += w;
       }
-      bounds_[static_cast<std::size_t>(o)] = first;
-      bounds_[static_cast<std::size_t>(n + o)] = count;
-      round_row(row.get(), sum, count, o);
+      const int at = reversed ? n - 1 - o : o;
+      bounds_[static_cast<std::size_t>(at)] = reversed ? in - last : first;
+      bounds_[static_cast<std::size_t>(n + at)] = count;
+      round_row(row.get(), sum, count, at);
     }
     return status::ok;
   }
@@ -172,6 +174,12 @@ inline void run_vertical(const resample_kernels& kernels, const resample_taps& t
   });
 }
 
+/// Pillow 13 begins with the columns where the height shrinks more.
+constexpr bool vertical_pass_first(const resize_window& w, int width, int height, resize_order order) noexcept {
+  const std::int64_t shrink_w = std::int64_t{width} - w.resized_w, shrink_h = std::int64_t{height} - w.resized_h;
+  return order == resize_order::pillow13 && shrink_h > 0 && shrink_h > 2 * shrink_w;
+}
+
 }  // namespace detail
 
 /// Resizes `source` to window.resized_w x resized_h and writes the window's w x h pixels to `target` (rows of
@@ -217,9 +225,7 @@ inline status resize_into(std::uint8_t* target, std::ptrdiff_t target_stride, im
     return status::ok;
   }
 
-  const std::int64_t shrink_w = std::int64_t{source.width} - window.resized_w;
-  const std::int64_t shrink_h = std::int64_t{source.height} - window.resized_h;
-  if (order == resize_order::pillow13 && shrink_h > 0 && shrink_h > 2 * shrink_w) {
+  if (detail::vertical_pass_first(window, source.width, source.height, order)) {
     const int left = columns.source_begin();
     const int width = columns.source_end() - left;
     const std::int64_t bytes = std::int64_t{width} * 3 * window.h;

@@ -83,26 +83,24 @@ inline status tga_expand_rle(bytes& in, std::uint8_t* out, std::int64_t count, i
   return status::ok;
 }
 
-/// The row of the picture that is stored at position y.
-inline std::uint8_t* tga_row(image& out, const tga_header& h, int y) noexcept {
-  return out.row(h.from_top ? y : h.height - 1 - y);
-}
+/// Where row y of the picture is stored.
+constexpr int tga_stored_row(const tga_header& h, int y) noexcept { return h.from_top ? y : h.height - 1 - y; }
 
 /// One bit per pixel, 1 is white: beyond the specification, but Pillow writes it.
-inline result<image> tga_bitmap(bytes& in, const tga_header& h) noexcept {
+inline status tga_bitmap(const bytes& in, const tga_header& h, row_sink& sink) noexcept {
   const int row_bytes = (h.width + 7) / 8;
   if (std::int64_t{row_bytes} * h.height > static_cast<std::int64_t>(in.left())) return status::truncated;
-  result<image> made = image::make(h.width, h.height);
-  if (!made) return made;
+  const status opened = sink.open(h.width, h.height);
+  if (opened != status::ok) return opened;
   for (int y = 0; y < h.height; y++) {
-    const std::uint8_t* p = in.take(static_cast<std::size_t>(row_bytes));
-    std::uint8_t* row = tga_row(*made, h, y);
+    const std::uint8_t* p = in.data + in.at + std::ptrdiff_t{tga_stored_row(h, y)} * row_bytes;
+    std::uint8_t* row = sink.row(y);
     for (int x = 0; x < h.width; x++) {
       const auto v = static_cast<std::uint8_t>((p[x / 8] >> (7 - x % 8) & 1) * 255);
       put(row + 3 * (h.from_right ? h.width - 1 - x : x), {v, v, v});
     }
   }
-  return made;
+  return status::ok;
 }
 
 }  // namespace detail
@@ -114,10 +112,9 @@ inline bool looks_like_tga(std::span<const std::uint8_t> file) noexcept {
   return detail::tga_read_header(in, h);
 }
 
-/// Errors: bad_image, truncated, image_too_large, out_of_memory.
-inline result<image> decode_tga(std::span<const std::uint8_t> file,
-                                const load_options& options = {}) noexcept {
-  using namespace detail;
+namespace detail {
+
+inline status tga_rows(std::span<const std::uint8_t> file, const load_options& options, row_sink& sink) noexcept {
   bytes in(file);
   tga_header h;
   if (!tga_read_header(in, h)) return status::bad_image;
@@ -135,24 +132,25 @@ inline result<image> decode_tga(std::span<const std::uint8_t> file,
     }
   }
 
-  if (h.bits == 1) return tga_bitmap(in, h);
+  if (h.bits == 1) return tga_bitmap(in, h, sink);
   const std::int64_t count = std::int64_t{h.width} * h.height;
   // A packet of 1 + pixel_bytes bytes gives at most 128 pixels.
   const std::int64_t least = h.rle ? (count + 127) / 128 * (1 + pixel_bytes) : count * pixel_bytes;
   if (least > static_cast<std::int64_t>(in.left())) return status::truncated;
   std::unique_ptr<std::uint8_t[]> expanded;
-  const std::uint8_t* p = in.data + in.at;
+  const std::uint8_t* rows = in.data + in.at;
   if (h.rle) {
     expanded = allocate<std::uint8_t>(count * pixel_bytes);
     if (!expanded) return status::out_of_memory;
     const status s = tga_expand_rle(in, expanded.get(), count, pixel_bytes);
     if (s != status::ok) return s;
-    p = expanded.get();
+    rows = expanded.get();
   }
-  result<image> made = image::make(h.width, h.height);
-  if (!made) return made;
+  const status opened = sink.open(h.width, h.height);
+  if (opened != status::ok) return opened;
   for (int y = 0; y < h.height; y++) {
-    std::uint8_t* row = tga_row(*made, h, y);
+    const std::uint8_t* p = rows + std::int64_t{tga_stored_row(h, y)} * h.width * pixel_bytes;
+    std::uint8_t* row = sink.row(y);
     for (int x = 0; x < h.width; x++, p += pixel_bytes) {
       const rgb8 c = h.kind == 1   ? palette[p[0]]
                      : h.kind == 3 ? rgb8{p[0], p[0], p[0]}
@@ -160,7 +158,14 @@ inline result<image> decode_tga(std::span<const std::uint8_t> file,
       put(row + 3 * (h.from_right ? h.width - 1 - x : x), c);
     }
   }
-  return made;
+  return status::ok;
+}
+
+}  // namespace detail
+
+/// Errors: bad_image, truncated, image_too_large, out_of_memory.
+inline result<image> decode_tga(std::span<const std::uint8_t> file, const load_options& options = {}) noexcept {
+  return detail::to_image(&detail::tga_rows, file, options);
 }
 
 OCELLUS_END

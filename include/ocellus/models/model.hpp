@@ -240,6 +240,36 @@ class model {
     return e;
   }
 
+  /// A picture that preprocess() or preprocess_file() made with config().preprocess. Errors: wrong_shape (another size
+  /// than the model's, or no whole patches), those of encode_batch.
+  result<embeddings> encode_preprocessed(const image& picture, const executor& threads = {}) const noexcept {
+    if (!has_vision()) return status::no_vision_tower;
+    const vision_config& v = config_.vision;
+    const std::uint8_t* const pixels = picture.pixels();
+    int grid[2];
+    nn::image_batch in;
+    in.count = 1;
+    if (v.naflex != 0) {
+      if (picture.height() % v.patch != 0 || picture.width() % v.patch != 0) return status::wrong_shape;
+      grid[0] = picture.height() / v.patch;
+      grid[1] = picture.width() / v.patch;
+      in.rgbs = &pixels;
+      in.grids = grid;
+    } else {
+      if (picture.height() != v.image_h || picture.width() != v.image_w) return status::wrong_shape;
+      in.rgb = pixels;
+      in.height = v.image_h;
+      in.width = v.image_w;
+    }
+    result<embeddings> e = embeddings::make(1, embed(), file_.embedding_space());
+    workspace work;
+    if (!e) return e;
+    const status s = encode_batch(in, e->data(), work, threads);
+    if (s != status::ok) return s;
+    normalize(e->data(), 1, e->width());
+    return e;
+  }
+
   /// The features of several pictures of any sizes into `out` [n, E], before normalisation; `logits` as
   /// encode_batch.
   status encode_pictures(std::span<const image_view> pictures, float* out, workspace& work,

@@ -36,6 +36,8 @@ struct resample_scalar {
   static void resample_vertical(const resample_vertical_args& a) noexcept { vertical_columns(a, 0); }
 
  protected:
+  /// Vectors of rows that share the loads of their weights.
+  static constexpr int strips = 2;
   static constexpr std::int32_t half = 1 << (resample_bits - 1);
 
   static std::uint8_t clip(std::int32_t sum) noexcept {

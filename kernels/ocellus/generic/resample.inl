@@ -68,7 +68,7 @@ static void resample_horizontal(const resample_horizontal_args& a) noexcept {
     return;
   }
   int y = 0;
-  for (; y + 2 * lanes <= a.rows; y += 2 * lanes) horizontal_rows<2>(a, y);
+  for (; y + strips * lanes <= a.rows; y += strips * lanes) horizontal_rows<strips>(a, y);
   for (; y + lanes <= a.rows; y += lanes) horizontal_rows<1>(a, y);
   if (y < a.rows) horizontal_rows<1>(a, a.rows - lanes);  // overlaps rows that are done: the same bytes again
 }
