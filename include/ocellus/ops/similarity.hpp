@@ -19,9 +19,9 @@
 // is 0; give the scales as dot_rows_args::scale.
 //
 // The work is bound by memory: f16 halves the time of f32, s8 quarters it. Products and sums are rounded separately in
-// sixteen lanes with the fixed tree of ops/rowwise.hpp, so that all kernel sets give the same bits and the same
-// ranking. Many queries at once are a matrix product: put the stored embeddings into panels (ops/pack.hpp) and call a
-// gemm. Nothing here allocates.
+// sixteen lanes with the fixed tree of ops/rowwise.hpp: all kernel sets give the same bits and ranks. Many queries are
+// a matrix product of panels (ops/pack.hpp), a few go through blocks of rows that a cache holds; threads take ranges. A
+// filter gives rows that do not count the score NaN, which ranks after all numbers. Nothing here allocates.
 #pragma once
 
 #include <ocellus/config.hpp>
