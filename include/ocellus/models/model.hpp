@@ -9,7 +9,8 @@
 // Guarantees: an open model never changes, so any number of threads may use it at once. Nothing throws,
 // prints or aborts; no thread is started (pass an executor to use several). encode_batch allocates only to grow its
 // `workspace`; the other functions that take one also allocate ids, resized pictures and small arrays, a dozen blocks
-// at most; those that return `embeddings` allocate these and a workspace.
+// at most; those that return `embeddings` allocate these and a workspace. A call runs to its end: what may have to be
+// cancelled goes picture by picture.
 #pragma once
 
 #include <ocellus/core/executor.hpp>
