@@ -9,6 +9,8 @@
 
 #include <doctest/doctest.h>
 
+#include <sys/stat.h>
+
 #include <cmath>
 #include <cstring>
 #include <filesystem>
@@ -110,6 +112,12 @@ void seal(aligned_bytes& bytes) {
           h.section_count * sizeof(format::section_header));
   h.checksum = sum.state;
   std::memcpy(bytes.data(), &h, sizeof(h));
+}
+
+TEST_CASE("a pipe is refused, not waited for") {
+  const fs::path pipe = scratch("pipe");
+  REQUIRE(::mkfifo(pipe.c_str(), 0600) == 0);
+  CHECK(mapped_file::open(pipe.c_str()).error() == status::not_a_regular_file);
 }
 
 TEST_CASE("a packed file gives back what was written") {

@@ -593,6 +593,24 @@ TEST_CASE("top_k ranks as a stable sort of all scores does") {
     }
 }
 
+TEST_CASE("top_k ranks NaN last, whatever the flags") {
+  const float nan = std::bit_cast<float>(0x7fc00000u), negative_nan = std::bit_cast<float>(0xffc00001u);
+  const float infinity = std::bit_cast<float>(0x7f800000u);
+  const float scores[] = {nan, 0.5f, negative_nan, -infinity, -0.f, nan, 0.f, infinity, -1.f, 0.5f, nan, 1e-40f};
+  const int expected[] = {7, 1, 9, 11, 4, 6, 8, 3, 0, 2, 5, 10};  // by hand: -ffast-math would sort them otherwise
+  constexpr int n = std::size(scores);
+  const fp_env strict;
+  for (int k = 1; k <= n + 1; k++) {
+    ranked best[n + 1];
+    REQUIRE(top_k(scores, n, best, k) == std::min(n, k));
+    for (int i = 0; i < std::min(n, k); i++) CHECK_MESSAGE(best[i].index == expected[i], "k=" << k << " i=" << i);
+  }
+  const std::vector<float> none(1000, nan);
+  std::vector<ranked> best(100);
+  REQUIRE(top_k(none.data(), 1000, best.data(), 100) == 100);
+  for (int i = 0; i < 100; i++) CHECK(best[static_cast<std::size_t>(i)].index == i);
+}
+
 TEST_CASE("activations: every set equals scalar bit for bit on every bf16 value") {
   const fp_env strict;
   std::vector<float> x;

@@ -1,4 +1,6 @@
 // The layouts: each published form of a checkpoint converts, with the switches that its reference has.
+#include "calibration.hpp"
+#include "convert.hpp"
 #include "golden_data.hpp"
 #include "layouts.hpp"
 #include "plan.hpp"
@@ -625,6 +627,98 @@ TEST_CASE("weights are rounded for their inputs") {
   CHECK(loss() < damped);
   run(seen, 1);
   CHECK(t.rounded.values == first.values);
+}
+
+/// An open_clip folder whose image tower loses so much in int8 that --calibrate keeps as many blocks as it may.
+void write_sensitive_checkpoint(const fs::path& folder) {
+  constexpr int width = 32, layers = 9, mlp = 64, patches = 16;
+  std::uint32_t state = 5;
+  const auto random = [&state] {  // in (-1, 1)
+    state = state * 1664525u + 1013904223u;
+    return static_cast<float>(static_cast<std::int32_t>(state)) / 2147483648.f;
+  };
+  nlohmann::json header;
+  std::vector<float> data;
+  const auto add = [&](const std::string& name, const std::vector<int>& shape, float spread, float around = 0) {
+    std::size_t n = 1;
+    for (const int d : shape) n *= static_cast<std::size_t>(d);
+    header[name] = {{"dtype", "F32"}, {"shape", shape}, {"data_offsets", {data.size() * 4, (data.size() + n) * 4}}};
+    for (std::size_t i = 0; i < n; i++) data.push_back(around + spread * random());
+  };
+  const auto norm = [&](const std::string& name) {
+    add(name + ".weight", {width}, 0.1f, 1);
+    add(name + ".bias", {width}, 0.1f);
+  };
+  const auto linear = [&](const std::string& weight, const std::string& bias, int n, int k, float spread) {
+    add(weight, {n, k}, spread);
+    add(bias, {n}, 0.1f);
+  };
+  const auto tower = [&](const std::string& prefix, int count, float spread) {
+    for (int l = 0; l < count; l++) {
+      const std::string block = prefix + "transformer.resblocks." + std::to_string(l) + ".";
+      norm(block + "ln_1");
+      norm(block + "ln_2");
+      linear(block + "attn.in_proj_weight", block + "attn.in_proj_bias", 3 * width, width, 3 * spread);
+      linear(block + "attn.out_proj.weight", block + "attn.out_proj.bias", width, width, spread);
+      linear(block + "mlp.c_fc.weight", block + "mlp.c_fc.bias", mlp, width, spread);
+      linear(block + "mlp.c_proj.weight", block + "mlp.c_proj.bias", width, mlp, spread);
+    }
+  };
+  tower("visual.", layers, 1);
+  tower("", 1, 0.2f);
+  add("visual.conv1.weight", {width, 3, 8, 8}, 0.1f);
+  add("visual.class_embedding", {width}, 0.1f);
+  add("visual.positional_embedding", {patches + 1, width}, 0.1f);
+  norm("visual.ln_pre");
+  norm("visual.ln_post");
+  add("visual.proj", {width, 24}, 0.2f);
+  add("token_embedding.weight", {40, width}, 0.1f);
+  add("positional_embedding", {6, width}, 0.1f);
+  norm("ln_final");
+  add("text_projection", {width, 24}, 0.2f);
+  add("logit_scale", {}, 0, 3);
+  std::string text = header.dump();
+  text.resize((text.size() + 7) / 8 * 8, ' ');
+  const std::uint64_t length = text.size();
+  fs::create_directories(folder);
+  std::ofstream out(folder / "open_clip_model.safetensors", std::ios::binary);
+  out.write(reinterpret_cast<const char*>(&length), 8) << text;
+  out.write(reinterpret_cast<const char*>(data.data()), static_cast<std::streamsize>(data.size() * 4));
+  std::ofstream(folder / "open_clip_config.json") << R"({"model_cfg": {"embed_dim": 24, "vision_cfg": {"image_size": 32,
+    "layers": 9, "width": 32, "head_width": 16, "patch_size": 8, "mlp_ratio": 2.0}, "text_cfg": {"context_length": 6,
+    "vocab_size": 40, "width": 32, "heads": 2, "layers": 1, "mlp_ratio": 2.0}}})";
+}
+
+TEST_CASE("--calibrate reports what it measured of the file that it wrote, also where it kept as many blocks as it may") {
+  const test_files::scratch_folder scratch;
+  write_sensitive_checkpoint(scratch.path / "model");
+  std::string picture = "P6 40 32 255\n";
+  for (int i = 0; i < 40 * 32 * 3; i++) picture += static_cast<char>(i * i % 251);
+  scratch.write("pictures/a.ppm", picture);
+  std::reverse(picture.begin() + 13, picture.end());
+  scratch.write("pictures/b.ppm", picture);
+  convert_options o;
+  o.source = scratch.path / "model";
+  o.output = scratch.path / "f16.oc";
+  o.type = dtype::f16;
+  const auto half = convert::convert(o);
+  REQUIRE_MESSAGE(half, (half ? "" : half.failure().what));
+  o.output = scratch.path / "s8.oc";
+  o.type = dtype::s8;
+  o.calibrate = scratch.path / "pictures";
+  const auto done = convert::convert(o);
+  REQUIRE_MESSAGE(done, (done ? "" : done.failure().what));
+  const result<mapped_file> file = mapped_file::open(o.output.c_str());
+  REQUIRE(file);
+  const auto section = packed_file::open(file->bytes())->section(format::section::report);
+  const auto report = nlohmann::json::parse(std::string(reinterpret_cast<const char*>(section.data()), section.size()));
+  CHECK(report["kept_f16"].size() == 6);
+  const auto inputs = read_calibration(*o.calibrate);
+  REQUIRE(inputs);
+  const auto found = compare_models(scratch.path / "f16.oc", o.output, *inputs);
+  REQUIRE(found);
+  CHECK(report["image"]["worst_cos"].get<double>() == found->image.worst_cos);
+  CHECK(report["image"]["mean_cos"].get<double>() == found->image.mean_cos);
 }
 
 TEST_CASE("fields that a configuration leaves out have the defaults of the reference's class") {

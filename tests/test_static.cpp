@@ -41,6 +41,10 @@ void* aligned_alloc(std::size_t alignment, std::size_t bytes) {
 }
 #endif
 
+bool fast_math_embed(const std::byte* file, std::size_t bytes, bool s8, const std::uint8_t* rgb, const std::int32_t* ids,
+                     std::size_t count, float* image, float* text);
+void fast_math_positions(const float* table, int c, int filter, float* out, float* line);
+
 namespace {
 
 using namespace ocellus;
@@ -180,6 +184,46 @@ TEST_CASE("A compile-time model gives the bits of the model opened at run time, 
 #endif
   MESSAGE("kernel sets ran: " << ran);
 }
+
+#if defined(__x86_64__)
+TEST_CASE("-ffast-math of a unit for a CPU with FMA changes no bit of the towers' own arithmetic") {
+  if (!detect_cpu().avx2) {
+    MESSAGE("skipped: no AVX2 and FMA");
+    return;
+  }
+  const std::vector<std::uint8_t> rgb = pictures(1);
+  const std::int32_t ids[] = {770, 5, 100, 769, 33, 771};
+  constexpr int width = demo.vision.embed;
+  for (const dtype type : {dtype::s8, dtype::f32}) {
+    const packed& file = file_of(type);
+    const result<model> m = model::open(file.bytes, make_table<kernels::scalar>());
+    REQUIRE(m);
+    std::vector<float> image(width), text(width), fast_image(width), fast_text(width);
+    nn::image_batch in;
+    in.count = 1;
+    in.height = in.width = 64;
+    in.rgb = rgb.data();
+    workspace work;
+    REQUIRE(m->encode_batch(in, image.data(), work) == status::ok);
+    REQUIRE(m->encode_ids(ids, 1, std::size(ids), text.data(), work) == status::ok);
+    m->normalize(image.data(), 1, width);
+    m->normalize(text.data(), 1, width);
+    REQUIRE(fast_math_embed(file.bytes.data(), file.bytes.size(), type == dtype::s8, rgb.data(), ids, std::size(ids),
+                            fast_image.data(), fast_text.data()));
+    CHECK_MESSAGE(fast_image == image, to_string(type));
+    CHECK_MESSAGE(fast_text == text, to_string(type));
+  }
+  constexpr int c = 64;
+  std::vector<float> table(9 * c), line(3 * c), expected(20 * c), got(20 * c);
+  for (std::size_t i = 0; i < table.size(); i++) table[i] = static_cast<float>(rgb[i]) / 64.f - 2.f;
+  for (int filter = 1; filter <= 3; filter++) {
+    nn::resample_positions(expected.data(), c, 5, 4, table.data(), 3, 3, c, static_cast<position_resize>(filter), 0.1,
+                           line.data());
+    fast_math_positions(table.data(), c, filter, got.data(), line.data());
+    CHECK_MESSAGE(got == expected, "positions, filter " << filter);
+  }
+}
+#endif
 
 using s8_tower = vision_tower<demo, pinned<kernels::scalar>, dtype::s8>;
 

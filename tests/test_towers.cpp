@@ -315,6 +315,65 @@ std::vector<golden_case> golden_cases() {
   return all;
 }
 
+TEST_CASE("towers: a configuration that its tensors do not bear out is refused, whatever the checksums") {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  struct lie {
+    const char* what;
+    void (*tell)(model_config&, float nan);
+    status refused;
+  };
+  const lie lies[] = {
+      {"a MAP head without the norm that it reads", [](model_config& m, float) {
+         m.vision.pool = pooling::map, m.vision.map_heads = m.vision.map_mlp = 1, m.vision.final_norm = 0;
+       }, status::bad_config},
+      {"a huge MLP of a head that is not there", [](model_config& m, float) { m.vision.map_mlp = INT32_MAX; },
+       status::bad_config},
+      {"an offset of positions that is no number", [](model_config& m, float x) { m.vision.position_offset = x; },
+       status::bad_config},
+      {"an offset that makes a grid of nothing", [](model_config& m, float) { m.vision.position_offset = -1; },
+       status::bad_config},
+      {"a resize of positions that nobody knows", [](model_config& m, float) {
+         m.vision.positions = static_cast<position_resize>(4);
+       }, status::bad_config},
+      {"no blocks, but wide ones", [](model_config& m, float) {
+         m.text.encoder.layers = 0, m.text.encoder.mlp = 1 << 17;
+       }, status::bad_config},
+      {"patches of one size, read as another", [](model_config& m, float) {
+         m.vision.naflex = 1, m.preprocess.resize = resize_mode::naflex, m.preprocess.patch = m.vision.patch / 2;
+       }, status::bad_config},
+      {"more hidden values than any layer has", [](model_config& m, float) { m.vision.encoder.mlp = 1 << 17; },
+       status::wrong_shape},
+      {"more heads than any layer has", [](model_config& m, float) { m.text.encoder.heads = 256; }, status::wrong_shape},
+  };
+  const converted_file file(own_case("tinyclip"), dtype::f32);
+  REQUIRE_MESSAGE(file.error == "", file.error);
+  std::ifstream in(file.path, std::ios::binary);
+  const std::vector<char> bytes((std::istreambuf_iterator<char>(in)), {});
+  result<array<char>> forged = array<char>::make(bytes.size());
+  REQUIRE(forged);
+  char* const at = forged->data();
+  const auto opened = [&] { return model::open(std::as_bytes(std::span(at, bytes.size()))).error(); };
+  for (const lie& l : lies) {
+    INFO(l.what);
+    std::memcpy(at, bytes.data(), bytes.size());
+    CHECK(opened() == status::ok);
+    auto& h = *reinterpret_cast<format::file_header*>(at);
+    auto* const sections = reinterpret_cast<format::section_header*>(at + h.sections_offset);
+    const auto sum = [](const void* data, std::size_t n, format::checksum c = {}) {
+      c.add(static_cast<const unsigned char*>(data), n);
+      return c;
+    };
+    for (std::uint32_t i = 0; i < h.section_count; i++) {
+      if (sections[i].kind != static_cast<std::uint32_t>(format::section::config)) continue;
+      l.tell(*reinterpret_cast<model_config*>(at + sections[i].offset), nan);
+      sections[i].checksum = sum(at + sections[i].offset, sections[i].bytes).state;
+    }
+    h.checksum = 0;
+    h.checksum = sum(sections, h.section_count * sizeof(*sections), sum(&h, sizeof(h))).state;
+    CHECK(opened() == l.refused);
+  }
+}
+
 TEST_CASE("towers: a batch that the model cannot read is refused") {
   int refused = 0;
   for (const golden_case& of : golden_cases()) {

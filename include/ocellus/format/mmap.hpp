@@ -38,7 +38,8 @@ class mapped_file {
   ~mapped_file() { close(); }
 
   /// `path` as fopen takes it: on Windows in the program's code page, which a manifest can make UTF-8.
-  /// Errors: file_not_found, cannot_read, not_a_regular_file, empty_file.
+  /// Errors: file_not_found, cannot_read, not_a_regular_file, empty_file, out_of_memory (no room for the mapping in the
+  /// address space, as under ulimit -v).
   static result<mapped_file> open(const char* path) noexcept {
 #if defined(_WIN32)
     struct _stat64 st = {};
@@ -59,7 +60,7 @@ class mapped_file {
     if (f.data_ == nullptr) return status::cannot_read;
     return f;
 #else
-    const int fd = ::open(path, O_RDONLY | O_CLOEXEC);
+    const int fd = ::open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // a pipe without a writer would wait for one
     if (fd < 0) return errno == ENOENT || errno == ENOTDIR ? status::file_not_found : status::cannot_read;
     struct stat st = {};
     status s = status::ok;
@@ -71,7 +72,7 @@ class mapped_file {
       f.size_ = static_cast<std::size_t>(st.st_size);
       void* p = mmap(nullptr, f.size_, PROT_READ, MAP_PRIVATE, fd, 0);
       if (p == MAP_FAILED) {
-        s = status::cannot_read;
+        s = errno == ENOMEM ? status::out_of_memory : status::cannot_read;
       } else {
         f.data_ = p;
 #if defined(MADV_HUGEPAGE)

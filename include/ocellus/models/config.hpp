@@ -150,7 +150,7 @@ namespace detail {
 constexpr bool in_range(std::int64_t x, std::int64_t low, std::int64_t high) noexcept { return x >= low && x <= high; }
 
 constexpr bool valid(const encoder_config& e) noexcept {
-  return in_range(e.width, 1, 1 << 14) && in_range(e.layers, 0, 256) && in_range(e.heads, 1, 256) &&
+  return in_range(e.width, 1, 1 << 14) && in_range(e.layers, 1, 256) && in_range(e.heads, 1, 256) &&
          in_range(e.head_width, 1, 512) && in_range(e.mlp, 1, 1 << 17) && e.eps >= 0 && e.eps < 1 &&
          static_cast<int>(e.act) <= static_cast<int>(activation::relu) && e.rope <= 1 && e.post_norm <= 1 &&
          e.uneven <= 1 && (e.rope == 0 || e.head_width % 2 == 0) &&
@@ -172,9 +172,11 @@ constexpr bool valid(const model_config& m) noexcept {
         !in_range(v.grid_w, 1, 1024))
       return false;
     if (v.pool == pooling::map && (!in_range(v.map_heads, 1, 256) || v.encoder.width % v.map_heads != 0 ||
-                                   !in_range(v.map_mlp, 1, 1 << 17)))
+                                   !in_range(v.map_mlp, 1, 1 << 17) || v.final_norm == 0))
       return false;
     if (v.pool == pooling::cls && v.class_token == 0) return false;
+    if (!in_range(v.map_mlp, 0, 1 << 17)) return false;
+    if (static_cast<int>(v.positions) > 3 || !(v.position_offset >= 0) || !(v.position_offset <= 1)) return false;
     if (v.encoder.rope != 0 && v.positions != position_resize::none) return false;  // the table is for one grid
     if (v.conv_stem > 1 || (v.conv_stem != 0 && (v.patch != 16 || v.naflex != 0 || v.stem_width % 16 != 0 ||
                                                  !in_range(v.stem_width, 16, 4096))))
@@ -203,6 +205,7 @@ constexpr bool valid(const model_config& m) noexcept {
   if (!in_range(p.size_h, 1, 8192) || !in_range(p.size_w, 1, 8192) || !in_range(p.crop_h, 0, 8192) ||
       !in_range(p.crop_w, 0, 8192) || !in_range(p.patch, 1, 256) || !in_range(p.max_patches, 1, 1 << 16))
     return false;
+  if (v.naflex != 0 && (p.resize != resize_mode::naflex || p.patch != v.patch)) return false;
   for (int c = 0; c < 3; c++)
     if (!(p.std[c] > 0) || !(p.std[c] < 1e6f) || !(p.mean[c] > -1e6f) || !(p.mean[c] < 1e6f)) return false;
   return true;

@@ -9,7 +9,8 @@
 // Guarantees: an open model never changes, so any number of threads may use it at once. Nothing throws,
 // prints or aborts; no thread is started (pass an executor to use several). encode_batch allocates only to grow its
 // `workspace`; the other functions that take one also allocate ids, resized pictures and small arrays, a dozen blocks
-// at most; those that return `embeddings` allocate these and a workspace.
+// at most; those that return `embeddings` allocate these and a workspace. A call runs to its end: what may have to be
+// cancelled goes picture by picture.
 #pragma once
 
 #include <ocellus/core/executor.hpp>
@@ -93,9 +94,9 @@ class model {
 #if OCELLUS_HAS_MMAP
   /// Opens a packed file by mmap; only where the system has it (POSIX, Windows). Configuration and tables are checked
   /// by their checksums, weights and tokenizer only by file().verify(), which reads the whole file: call it after a
-  /// download. A file that is open must not be overwritten in place: write beside it and rename (which Windows refuses
-  /// while it is open). Errors: those of mapped_file, packed_file and tokenizer, bad_config, missing_tensor,
-  /// wrong_shape, unsupported_dtype, unsupported_layout, out_of_memory.
+  /// download. A file that is open must not be overwritten or cut short in place (SIGBUS): write beside it and rename
+  /// (which Windows refuses while it is open). Errors: those of mapped_file, packed_file and tokenizer, bad_config,
+  /// missing_tensor, wrong_shape, unsupported_dtype, unsupported_layout, out_of_memory.
   static result<model> open(const char* path, const kernel_table& kernels = best_kernels()) noexcept {
     result<mapped_file> file = mapped_file::open(path);
     if (!file) return file.error();

@@ -97,6 +97,7 @@ class weight_binder {
 
   /// The blocks `prefix`.blocks.0 and on.
   void blocks(std::string_view prefix, const encoder_config& e, nn::block_weights* out) noexcept {
+    int most_inner = 0, most_mlp = 0;
     for (int l = 0; l < e.layers && error == status::ok; l++) {
       const tensor_name base = tensor_name() << prefix << ".blocks." << l;
       const auto at = [&base](std::string_view rest) { return tensor_name(base) << rest; };
@@ -111,6 +112,8 @@ class weight_binder {
         inner = q;
         mlp = f;
       }
+      most_inner = inner > most_inner ? inner : most_inner;
+      most_mlp = mlp > most_mlp ? mlp : most_mlp;
       if (attends) {
         w.norm1 = norm(at(".norm1"), e.width);
         w.qkv = linear(at(".attn.qkv"), 3 * inner, e.width);
@@ -128,6 +131,8 @@ class weight_binder {
         if (e.mlp_norm != 0) w.mlp_norm = norm(at(".mlp.norm"), mlp);
       }
     }
+    // activations have room for these: more than any layer has would be memory for a file that has no such weights
+    if (most_inner != e.heads * e.head_width || most_mlp != e.mlp) fail(status::wrong_shape);
   }
 
   void vision(const vision_config& v, nn::block_weights* blocks_out, nn::vision_weights& w) noexcept {

@@ -24,16 +24,22 @@ struct position_taps {
 /// Keys' cubic convolution kernel with parameter a [Keys 1981].
 inline double cubic(double x, double a) noexcept {
   x = x < 0 ? -x : x;
-  if (x <= 1) return ((a + 2) * x - (a + 3)) * x * x + 1;
-  if (x < 2) return (((x - 5) * x + 8) * x - 4) * a;
-  return 0;
+  if (!(x < 2)) return 0;
+  const bool inner = x <= 1;
+  double y = inner ? (a + 2) * x : (x - 5) * x;  // ((a + 2) x - (a + 3)) x x + 1, or (((x - 5) x + 8) x - 4) a
+  OCELLUS_ROUNDED(y);
+  y = inner ? (y - (a + 3)) * x * x : (y + 8) * x;
+  OCELLUS_ROUNDED(y);
+  return inner ? y + 1 : (y - 4) * a;
 }
 
 /// The taps of output i over `in` positions, `scale` of them for each output. `filter` is not none.
 inline position_taps taps_at(int i, int in, double scale, position_resize filter) noexcept {
   position_taps t;
   if (filter == position_resize::bicubic) {  // four taps, the border repeated (PyTorch upsample_bicubic2d, a = -0.75)
-    const double x = scale * (i + 0.5) - 0.5;
+    double x = scale * (i + 0.5);
+    OCELLUS_ROUNDED(x);
+    x = x - 0.5;
     const int base = static_cast<int>(std::floor(x));
     const double f = x - base;
     int low = base - 1 < 0 ? 0 : base - 1, high = base + 2 > in - 1 ? in - 1 : base + 2;
@@ -50,14 +56,18 @@ inline position_taps taps_at(int i, int in, double scale, position_resize filter
   }
   // antialiased: the filter is stretched when shrinking (PyTorch _upsample_*2d_aa, as Pillow; cubic with a = -0.5)
   const double support = (filter == position_resize::bilinear_antialias ? 1.0 : 2.0) * (scale >= 1 ? scale : 1.0);
-  const double invscale = scale >= 1 ? 1.0 / scale : 1.0, center = scale * (i + 0.5);
+  const double invscale = scale >= 1 ? 1.0 / scale : 1.0;
+  double center = scale * (i + 0.5);
+  OCELLUS_ROUNDED(center);
   int low = static_cast<int>(center - support + 0.5), high = static_cast<int>(center + support + 0.5);
   low = low < 0 ? 0 : low;
   high = high > in ? in : high;
   if (high - low > position_taps::most) high = low + position_taps::most;
   double total = 0, weights[position_taps::most];
   for (int k = low; k < high; k++) {
-    const double x = (k - center + 0.5) * invscale, ax = x < 0 ? -x : x;
+    double x = (k - center + 0.5) * invscale;
+    OCELLUS_ROUNDED(x);
+    const double ax = x < 0 ? -x : x;
     weights[k - low] = filter == position_resize::bilinear_antialias ? (ax < 1 ? 1 - ax : 0) : cubic(x, -0.5);
     total += weights[k - low];
   }
@@ -77,7 +87,7 @@ inline void resample_positions(float* out, std::ptrdiff_t ldo, int h, int w, con
     for (int i = 0; i < gw * c; i++) line[i] = 0;
     for (int k = 0; k < ty.count; k++) {
       const float* from = table + static_cast<std::ptrdiff_t>(ty.first + k) * gw * c;
-      for (int i = 0; i < gw * c; i++) line[i] = line[i] + ty.weight[k] * from[i];
+      for (int i = 0; i < gw * c; i++) line[i] = line[i] + strict_product(ty.weight[k], from[i]);
     }
     for (int x = 0; x < w; x++) {
       const position_taps tx = taps_at(x, gw, scale_w, filter);
@@ -85,7 +95,7 @@ inline void resample_positions(float* out, std::ptrdiff_t ldo, int h, int w, con
       for (int i = 0; i < c; i++) to[i] = 0;
       for (int k = 0; k < tx.count; k++) {
         const float* from = line + static_cast<std::ptrdiff_t>(tx.first + k) * c;
-        for (int i = 0; i < c; i++) to[i] = to[i] + tx.weight[k] * from[i];
+        for (int i = 0; i < c; i++) to[i] = to[i] + strict_product(tx.weight[k], from[i]);
       }
     }
   }

@@ -62,7 +62,7 @@ void project(const runner<Kernels>& run, const linear_weights& w, const operand&
     const fp_env guard;
     for (int r = 0; r < rows; r++)
       for (int i = 0; i < w.k; i++) {
-        const float kept = static_cast<float>(x.u8[r * x.ld8 + i] - x.zero[r]) * x.scale[r];
+        const float kept = strict_product(static_cast<float>(x.u8[r * x.ld8 + i] - x.zero[r]), x.scale[r]);
         x.f32[r * x.ld + i] = x.f32[r * x.ld + i] - kept;
       }
   }
@@ -553,8 +553,8 @@ void text_forward(const runner<Kernels>& run, const model_config& m, const text_
         default: {
           const float scale = w.token_scales[b.row_ids[r]];
           for (int j = 0; j < c; j++) {
-            const float value = static_cast<float>(static_cast<const std::int8_t*>(w.tokens)[at + j]) * scale;
-            x[j] = value + position[j];
+            const auto value = static_cast<float>(static_cast<const std::int8_t*>(w.tokens)[at + j]);
+            x[j] = strict_product(value, scale) + position[j];
           }
         }
       }

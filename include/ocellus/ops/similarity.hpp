@@ -19,14 +19,16 @@
 // is 0; give the scales as dot_rows_args::scale.
 //
 // The work is bound by memory: f16 halves the time of f32, s8 quarters it. Products and sums are rounded separately in
-// sixteen lanes with the fixed tree of ops/rowwise.hpp, so that all kernel sets give the same bits and the same
-// ranking. Many queries at once are a matrix product: put the stored embeddings into panels (ops/pack.hpp) and call a
-// gemm. Nothing here allocates.
+// sixteen lanes with the fixed tree of ops/rowwise.hpp: all kernel sets give the same bits and ranks. Many queries are
+// a matrix product of panels (ops/pack.hpp), a few go through blocks of rows that a cache holds; threads take ranges. A
+// filter gives rows that do not count the score NaN, which ranks after all numbers. Nothing here allocates.
 #pragma once
 
 #include <ocellus/config.hpp>
 
+#include <bit>
 #include <cstddef>
+#include <cstdint>
 
 OCELLUS_BEGIN
 
@@ -46,12 +48,19 @@ struct ranked {
   float score = 0;
 };
 
+namespace detail {
+/// Integers in the order of scores, NaN below all: comparisons of floats take NaN for a number under -ffast-math.
+constexpr std::int32_t rank_of(float score) noexcept {
+  const auto bits = std::bit_cast<std::int32_t>(score);
+  const std::int32_t sign = bits >> 31, size = bits & 0x7fffffff;
+  return size > 0x7f800000 ? INT32_MIN : (size ^ sign) - sign;  // without a branch on the sign; both zeros are 0
+}
+}  // namespace detail
+
 /// Whether a ranks before b: the higher score, of equal ones the lower index; NaN ranks last.
 constexpr bool ranks_before(const ranked& a, const ranked& b) noexcept {
-  if (a.score > b.score) return true;
-  if (a.score < b.score) return false;
-  const bool a_number = a.score == a.score, b_number = b.score == b.score;
-  return a_number != b_number ? a_number : a.index < b.index;
+  const std::int32_t x = detail::rank_of(a.score), y = detail::rank_of(b.score);
+  return x != y ? x > y : a.index < b.index;
 }
 
 /// The best k of n scores into best[0..), in order; returns min(n, k). Takes n log k steps at worst, n in
@@ -70,16 +79,19 @@ constexpr int top_k(const float* scores, int n, ranked* best, int k) noexcept {
       at = worst;
     }
   };
+  bool passing = false;  // best[0] is the k-th so far, and a number: what is not above it comes after it
   for (int i = 0; i < n && k > 0; i++) {
+    if (passing && scores[i] <= best[0].score) continue;
     const ranked candidate{i, scores[i]};
     if (size < k) {
       best[size++] = candidate;
-      if (size == k)
-        for (int at = size / 2 - 1; at >= 0; at--) sink(at);
+      if (size < k) continue;
+      for (int at = size / 2 - 1; at >= 0; at--) sink(at);
     } else if (ranks_before(candidate, best[0])) {
       best[0] = candidate;
       sink(0);
     }
+    passing = detail::rank_of(best[0].score) != INT32_MIN;
   }
   const int found = size;
   if (size < k)

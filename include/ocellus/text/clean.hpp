@@ -238,6 +238,7 @@ inline void ftfy_unescape(text32& text) noexcept {
       out.append(value.data(), value.size());
     }
   }
+  if (value.failed()) out.fail();
   text.swap(out);
 }
 
@@ -255,6 +256,7 @@ inline void ftfy_unescape_nested(text32& text) noexcept {
       out.append(value.data(), value.size());
     }
   }
+  if (value.failed()) out.fail();
   text.swap(out);
 }
 

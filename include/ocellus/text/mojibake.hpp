@@ -284,6 +284,7 @@ inline bool fix_by_charmap(text32& text, bool& changed) noexcept {
     text.swap(out);
     return true;
   }
+  if (bytes.failed() || out.failed()) text.fail();  // a repair may have been missed for that
   return false;
 }
 
