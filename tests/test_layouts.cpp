@@ -713,7 +713,7 @@ TEST_CASE("--calibrate reports what it measured of the file that it wrote, also 
   const auto section = packed_file::open(file->bytes())->section(format::section::report);
   const auto report = nlohmann::json::parse(std::string(reinterpret_cast<const char*>(section.data()), section.size()));
   CHECK(report["kept_f16"].size() == 6);
-  const auto inputs = read_calibration(*o.calibrate);
+  const auto inputs = read_calibration(*o.calibrate, model::open(o.output.c_str())->config().preprocess);
   REQUIRE(inputs);
   const auto found = compare_models(scratch.path / "f16.oc", o.output, *inputs);
   REQUIRE(found);

@@ -129,23 +129,20 @@ struct runner {
   workspace work{};
 
   status image(const ocellus::image& picture, float* out, stage_function& f) {
-    const preprocess_config& p = m.config().preprocess;
-    const result<preprocess_shape> shape = preprocess_shape_of(p, picture.width(), picture.height());
-    if (!shape) return shape.error();
-    const result<ocellus::image> ready = preprocess(picture, p, m.kernels().resample, pool.executor());
-    if (!ready) return ready.error();
-    const image_view view = *ready;
+    const vision_config& v = m.config().vision;
     nn::image_batch in;
     in.count = 1;
-    const int grid[2] = {shape->grid_h, shape->grid_w};
-    const std::uint8_t* pixels = view.pixels;
-    if (m.config().vision.naflex != 0) {
+    const std::uint8_t* const pixels = picture.pixels();
+    int grid[2];
+    if (v.naflex != 0) {
+      grid[0] = picture.height() / v.patch;
+      grid[1] = picture.width() / v.patch;
       in.rgbs = &pixels;
       in.grids = grid;
     } else {
       in.rgb = pixels;
-      in.height = view.height;
-      in.width = view.width;
+      in.height = picture.height();
+      in.width = picture.width();
     }
     return m.encode_batch(in, out, work, pool.executor(), nullptr, {&call_stage, &f});
   }
@@ -162,21 +159,22 @@ error about(status s) { return {std::string("calibration: ") + to_string(s)}; }
 
 }  // namespace
 
-outcome<calibration_inputs> read_calibration(const fs::path& folder) {
+outcome<calibration_inputs> read_calibration(const fs::path& folder, const preprocess_config& preprocess) {
   std::vector<fs::path> files;
   std::error_code failed;
   for (fs::directory_iterator at(folder, failed), end; !failed && at != end; at.increment(failed))
     if (at->is_regular_file(failed)) files.push_back(at->path());
   if (failed) return error{printable(folder.string()) + ": " + failed.message()};
   std::sort(files.begin(), files.end());
-  calibration_inputs inputs = built_in_inputs();
+  calibration_inputs inputs = built_in_inputs(preprocess);
   inputs.pictures.clear();
+  const resample_kernels kernels = exact_kernels().resample;
   inputs.own = true;
   // every n-th file, so that a sorted collection is seen as a whole; odd files make room for their neighbours
   const std::size_t step = std::max<std::size_t>(1, files.size() / most_pictures);
   for (std::size_t first = 0; first < step && inputs.pictures.size() < most_pictures; first++)
     for (std::size_t i = first; i < files.size() && inputs.pictures.size() < most_pictures; i += step)
-      if (result<image> picture = load_image(files[i].string().c_str()); picture)
+      if (result<image> picture = preprocess_file(files[i].string().c_str(), preprocess, kernels); picture)
         inputs.pictures.push_back(std::move(*picture));
   if (inputs.pictures.empty()) return error{printable(folder.string()) + ": no picture that can be read"};
   inputs.description = std::to_string(inputs.pictures.size()) + " pictures of " +
@@ -185,14 +183,16 @@ outcome<calibration_inputs> read_calibration(const fs::path& folder) {
   return inputs;
 }
 
-calibration_inputs built_in_inputs() {
+calibration_inputs built_in_inputs(const preprocess_config& preprocess) {
   calibration_inputs inputs;
   for (const char* pattern : patterns)
     for (const char* subject : subjects) inputs.prompts.push_back(std::string(pattern) + subject);
   painter artist;
+  const resample_kernels kernels = exact_kernels().resample;
   for (int n = 0; n < 24; n++)
-    if (result<image> made = artist.paint(n % 3 == 0 ? 0 : n % 3 == 1 ? 2 + n / 4 : 150); made)
-      inputs.pictures.push_back(std::move(*made));
+    if (const result<image> made = artist.paint(n % 3 == 0 ? 0 : n % 3 == 1 ? 2 + n / 4 : 150); made)
+      if (result<image> ready = ocellus::preprocess(*made, preprocess, kernels); ready)
+        inputs.pictures.push_back(std::move(*ready));
   inputs.description = std::to_string(inputs.pictures.size()) + " built-in pictures, " +
                        std::to_string(inputs.prompts.size()) + " built-in prompts";
   return inputs;

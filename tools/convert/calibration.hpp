@@ -6,6 +6,7 @@
 #include "rounding.hpp"
 
 #include <ocellus/image/image.hpp>
+#include <ocellus/image/preprocess_config.hpp>
 #include <ocellus/isa/dispatch.hpp>
 
 #include <algorithm>
@@ -21,17 +22,17 @@ kernel_table exact_kernels();
 
 struct calibration_inputs {
   std::string description;                ///< "32 pictures of photos, 40 built-in prompts"
-  std::vector<ocellus::image> pictures;
+  std::vector<ocellus::image> pictures;   ///< as the model's preprocessor makes them
   std::vector<std::string> prompts;
   bool own = false;                       ///< the user's pictures, not the built-in ones
 };
 
-/// At most 64 pictures of a folder, spread over it by name. Files that are no pictures are passed over; a folder without
-/// one is an error.
-outcome<calibration_inputs> read_calibration(const std::filesystem::path& folder);
+/// At most 64 pictures of a folder, spread over it by name. Files that are no pictures, or that the preprocessor refuses,
+/// are passed over; a folder without one is an error.
+outcome<calibration_inputs> read_calibration(const std::filesystem::path& folder, const preprocess_config& preprocess);
 
 /// Pictures drawn here, with statistics somewhat like those of photos, and prompts.
-calibration_inputs built_in_inputs();
+calibration_inputs built_in_inputs(const preprocess_config& preprocess);
 
 /// Moments of what each matrix reads, over all inputs. Where one token of a tower is all that is read in the end, it
 /// weighs as much as all others together: errors of the others average out, its own do not. The model's weights must not

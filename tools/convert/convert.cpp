@@ -234,11 +234,11 @@ outcome<int8_result> prepare_int8(const convert_options& options, model_source& 
                                   const std::vector<std::byte>& tokenizer, bool show) {
   calibration_inputs inputs;
   if (options.calibrate) {
-    auto read = read_calibration(*options.calibrate);
+    auto read = read_calibration(*options.calibrate, model.config.preprocess);
     if (!read) return read.failure();
     inputs = std::move(*read);
   } else {
-    inputs = built_in_inputs();
+    inputs = built_in_inputs(model.config.preprocess);
   }
   const auto write = [&](const pack_options& packing, packed_writer& out) {
     return write_trial(options, model, tokenizer, packing, show, out);
