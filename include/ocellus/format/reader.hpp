@@ -135,7 +135,7 @@ class packed_file {
     return v;
   }
 
-  status check() const noexcept {
+  [[gnu::cold]] status check() const noexcept {
     const format::file_header& h = *header_;
     if (h.major != format::major_version) return status::unsupported_version;
     if ((h.required & ~format::known_required) != 0) return status::unknown_required_feature;
@@ -169,7 +169,7 @@ class packed_file {
     return check_tensors();
   }
 
-  status check_tensors() const noexcept {
+  [[gnu::cold]] status check_tensors() const noexcept {
     const std::span<const std::byte> table = section(format::section::tensor_table);
     if (table.size() % sizeof(format::tensor_header) != 0) return status::bad_header;
     if (table.size() / sizeof(format::tensor_header) > (1u << 20)) return status::bad_header;

@@ -160,7 +160,7 @@ constexpr bool valid(const encoder_config& e) noexcept {
 }  // namespace detail
 
 /// Whether all fields make sense together; a file whose configuration does not is refused (bad_config).
-constexpr bool valid(const model_config& m) noexcept {
+[[gnu::cold]] constexpr bool valid(const model_config& m) noexcept {
   using detail::in_range;
   const vision_config& v = m.vision;
   const text_config& t = m.text;

@@ -27,13 +27,13 @@ inline result<model_config> stored_config(const packed_file& file) noexcept {
 struct tensor_name {
   char text[56] = {};
   std::size_t size = 0;
-  tensor_name& operator<<(std::string_view part) noexcept {
+  [[gnu::cold, gnu::noinline]] tensor_name& operator<<(std::string_view part) noexcept {
     const std::size_t n = part.size() < sizeof(text) - 1 - size ? part.size() : sizeof(text) - 1 - size;
     std::memcpy(text + size, part.data(), n);
     size += n;
     return *this;
   }
-  tensor_name& operator<<(int number) noexcept {
+  [[gnu::cold, gnu::noinline]] tensor_name& operator<<(int number) noexcept {
     char digits[12];
     int n = 0;
     do digits[n++] = static_cast<char>('0' + number % 10);
@@ -44,7 +44,7 @@ struct tensor_name {
   operator std::string_view() const noexcept { return {text, size}; }
 };
 
-/// Looks tensors up and remembers the first thing that was wrong.
+/// Looks tensors up and remembers the first thing that was wrong. Small rather than quick: it runs once for a model.
 class weight_binder {
  public:
   explicit weight_binder(const packed_file& file) noexcept : file_(file) {}
@@ -54,7 +54,7 @@ class weight_binder {
   bool has(std::string_view name) const noexcept { return static_cast<bool>(file_.tensor(name)); }
 
   /// An f32 tensor of exactly `count` elements; null where it is missing and not `needed`.
-  const float* values(std::string_view name, std::int64_t count, bool needed = true) noexcept {
+  [[gnu::cold]] const float* values(std::string_view name, std::int64_t count, bool needed = true) noexcept {
     const result<tensor_view> t = file_.tensor(name);
     if (!t) {
       if (needed) fail(status::missing_tensor);
@@ -68,7 +68,7 @@ class weight_binder {
   }
 
   /// `name`.weight [n, k] in panels and, where it is there, `name`.bias [n].
-  nn::linear_weights linear(std::string_view name, int n, int k, bool needed = true) noexcept {
+  [[gnu::cold]] nn::linear_weights linear(std::string_view name, int n, int k, bool needed = true) noexcept {
     nn::linear_weights w;
     const result<tensor_view> t = file_.tensor(tensor_name() << name << ".weight");
     if (!t) {
@@ -90,13 +90,13 @@ class weight_binder {
   }
 
   /// `name`.weight and `name`.bias [c].
-  nn::norm_weights norm(std::string_view name, int c, bool needed = true) noexcept {
+  [[gnu::cold]] nn::norm_weights norm(std::string_view name, int c, bool needed = true) noexcept {
     if (!needed && !has(tensor_name() << name << ".weight")) return {};
     return {values(tensor_name() << name << ".weight", c), values(tensor_name() << name << ".bias", c)};
   }
 
   /// The blocks `prefix`.blocks.0 and on.
-  void blocks(std::string_view prefix, const encoder_config& e, nn::block_weights* out) noexcept {
+  [[gnu::cold]] void blocks(std::string_view prefix, const encoder_config& e, nn::block_weights* out) noexcept {
     int most_inner = 0, most_mlp = 0;
     for (int l = 0; l < e.layers && error == status::ok; l++) {
       const tensor_name base = tensor_name() << prefix << ".blocks." << l;
@@ -135,7 +135,7 @@ class weight_binder {
     if (most_inner != e.heads * e.head_width || most_mlp != e.mlp) fail(status::wrong_shape);
   }
 
-  void vision(const vision_config& v, nn::block_weights* blocks_out, nn::vision_weights& w) noexcept {
+  [[gnu::cold]] void vision(const vision_config& v, nn::block_weights* blocks_out, nn::vision_weights& w) noexcept {
     const int c = v.encoder.width, k = v.patch * v.patch * 3;
     if (v.conv_stem != 0) {
       w.stem[0] = linear("vision.stem.0", v.stem_width, 48);
@@ -174,7 +174,8 @@ class weight_binder {
   }
 
   /// `blocks_out` has room for the blocks of all stages.
-  void resnet(const vision_config& v, nn::bottleneck_weights* blocks_out, nn::resnet_weights& w) noexcept {
+  [[gnu::cold]] void resnet(const vision_config& v, nn::bottleneck_weights* blocks_out,
+                            nn::resnet_weights& w) noexcept {
     const int width = v.resnet_width;
     w.stem[0] = linear("vision.stem.0", width / 2, 27);
     w.stem[1] = linear("vision.stem.1", width / 2, 9 * (width / 2));
@@ -202,7 +203,7 @@ class weight_binder {
     w.proj = linear("vision.attnpool.proj", v.embed, in);
   }
 
-  void text(const text_config& t, nn::block_weights* blocks_out, nn::text_weights& w) noexcept {
+  [[gnu::cold]] void text(const text_config& t, nn::block_weights* blocks_out, nn::text_weights& w) noexcept {
     const int c = t.encoder.width;
     const result<tensor_view> tokens = file_.tensor("text.tokens");
     if (!tokens) return fail(status::missing_tensor);

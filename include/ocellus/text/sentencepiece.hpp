@@ -36,7 +36,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <span>
 #include <string_view>
 #include <utility>
@@ -311,15 +310,17 @@ class spm_bpe {
       if (const std::uint32_t rank = rank_at(i); rank != no_rank)
         heap.push_back(std::uint64_t{rank} << 32 | i);
     }
-    std::make_heap(heap.begin(), heap.end(), std::greater<>());
+    // std::greater is in <functional>, and that is a tenth of what this header's includes take to compile
+    const auto later = [](std::uint64_t a, std::uint64_t b) { return a > b; };
+    std::make_heap(heap.begin(), heap.end(), later);
     const auto add = [&](std::uint32_t at) {
       const std::uint32_t rank = rank_at(at);
       if (rank == no_rank) return;
       heap.push_back(std::uint64_t{rank} << 32 | at);
-      std::push_heap(heap.begin(), heap.end(), std::greater<>());
+      std::push_heap(heap.begin(), heap.end(), later);
     };
     while (!heap.empty()) {
-      std::pop_heap(heap.begin(), heap.end(), std::greater<>());
+      std::pop_heap(heap.begin(), heap.end(), later);
       const auto at = static_cast<std::uint32_t>(heap.back());
       const auto rank = static_cast<std::uint32_t>(heap.back() >> 32);
       heap.pop_back();

@@ -53,19 +53,19 @@ struct armv7_tiles : scalar {
   static OCELLUS_NOINLINE void tile_flushing(const float* a, std::ptrdiff_t lda, const W* b, int k, float* out,
                                              std::ptrdiff_t ldo) noexcept {
     float32x4_t acc[MR][4];
-    unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-      unroll<4>([&](auto c) OCELLUS_LAMBDA { acc[r][c] = vdupq_n_f32(0); });
+    unroll<MR>([&](int r) OCELLUS_LAMBDA {
+      unroll<4>([&](int c) OCELLUS_LAMBDA { acc[r][c] = vdupq_n_f32(0); });
     });
     for (int d = 0; d < k; d++) {
       float32x4_t x[MR];
-      unroll<MR>([&](auto r) OCELLUS_LAMBDA { x[r] = vld1q_dup_f32(a + r * lda + d); });
-      unroll<4>([&](auto c) OCELLUS_LAMBDA {
+      unroll<MR>([&](int r) OCELLUS_LAMBDA { x[r] = vld1q_dup_f32(a + r * lda + d); });
+      unroll<4>([&](int c) OCELLUS_LAMBDA {
         const float32x4_t w = weights_at(b, d, c);
-        unroll<MR>([&](auto r) OCELLUS_LAMBDA { acc[r][c] = vfmaq_f32(acc[r][c], w, x[r]); });
+        unroll<MR>([&](int r) OCELLUS_LAMBDA { acc[r][c] = vfmaq_f32(acc[r][c], w, x[r]); });
       });
     }
-    unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-      unroll<4>([&](auto c) OCELLUS_LAMBDA { vst1q_f32(out + r * ldo + c * 4, acc[r][c]); });
+    unroll<MR>([&](int r) OCELLUS_LAMBDA {
+      unroll<4>([&](int c) OCELLUS_LAMBDA { vst1q_f32(out + r * ldo + c * 4, acc[r][c]); });
     });
   }
 
@@ -98,8 +98,8 @@ struct armv7_tiles : scalar {
   static OCELLUS_NOINLINE void tile_half(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b, int k,
                                          std::int32_t* out, std::ptrdiff_t ldo) noexcept {
     int32x4_t acc[MR][4];
-    unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-      unroll<4>([&](auto i) OCELLUS_LAMBDA { acc[r][i] = vdupq_n_s32(0); });
+    unroll<MR>([&](int r) OCELLUS_LAMBDA {
+      unroll<4>([&](int i) OCELLUS_LAMBDA { acc[r][i] = vdupq_n_s32(0); });
     });
     const auto four = [](const std::uint8_t* p) OCELLUS_LAMBDA {  // less 128, twice
       std::uint32_t word;
@@ -109,26 +109,26 @@ struct armv7_tiles : scalar {
     int d = 0;
     for (; d + 8 <= k; d += 8, b += 128) {
       int8x8_t x[MR][2];
-      unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+      unroll<MR>([&](int r) OCELLUS_LAMBDA {
         x[r][0] = four(a + r * lda + d);
         x[r][1] = four(a + r * lda + d + 4);
       });
-      unroll<4>([&](auto i) OCELLUS_LAMBDA {
+      unroll<4>([&](int i) OCELLUS_LAMBDA {
         const int8x8_t w = vld1_s8(b + i * 8), next = vld1_s8(b + 64 + i * 8);
-        unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+        unroll<MR>([&](int r) OCELLUS_LAMBDA {
           acc[r][i] = vpadalq_s16(acc[r][i], vmlal_s8(vmull_s8(w, x[r][0]), next, x[r][1]));
         });
       });
     }
     if (d < k)
-      unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+      unroll<MR>([&](int r) OCELLUS_LAMBDA {
         const int8x8_t x = four(a + r * lda + d);
-        unroll<4>([&](auto i) OCELLUS_LAMBDA {
+        unroll<4>([&](int i) OCELLUS_LAMBDA {
           acc[r][i] = vpadalq_s16(acc[r][i], vmull_s8(vld1_s8(b + i * 8), x));
         });
       });
-    unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-      unroll<4>([&](auto i) OCELLUS_LAMBDA {
+    unroll<MR>([&](int r) OCELLUS_LAMBDA {
+      unroll<4>([&](int i) OCELLUS_LAMBDA {
         vst1_s32(out + r * ldo + 2 * i, vpadd_s32(vget_low_s32(acc[r][i]), vget_high_s32(acc[r][i])));
       });
     });

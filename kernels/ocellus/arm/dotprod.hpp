@@ -49,8 +49,8 @@ struct dotprod_tiles : neon {
                             out + p * 16, ldo);
     } else {
       int32x4_t acc[MR][4 * P];
-      unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-        unroll<4 * P>([&](auto c) OCELLUS_LAMBDA { acc[r][c] = vdupq_n_s32(0); });
+      unroll<MR>([&](int r) OCELLUS_LAMBDA {
+        unroll<4 * P>([&](int c) OCELLUS_LAMBDA { acc[r][c] = vdupq_n_s32(0); });
       });
       const auto steps = [&](const int8x16_t(&x)[MR], auto depths) OCELLUS_LAMBDA {
         in_steps<depths * 4 * P>(
@@ -59,7 +59,7 @@ struct dotprod_tiles : neon {
             },
             [&](auto i, int8x16_t w) OCELLUS_LAMBDA {
               constexpr int lane = i / (4 * P), c = i % (4 * P);
-              unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+              unroll<MR>([&](int r) OCELLUS_LAMBDA {
                 acc[r][c] = with_product<lane>(acc[r][c], w, x[r]);
               });
             });
@@ -67,7 +67,7 @@ struct dotprod_tiles : neon {
       int d = 0;
       for (; d + 16 <= k; d += 16) {
         int8x16_t x[MR];
-        unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+        unroll<MR>([&](int r) OCELLUS_LAMBDA {
           x[r] = vreinterpretq_s8_u8(veorq_u8(vld1q_u8(a + r * lda + d), vdupq_n_u8(128)));
         });
         steps(x, std::integral_constant<int, 4>{});
@@ -75,12 +75,12 @@ struct dotprod_tiles : neon {
       }
       for (; d < k; d += 4) {
         int8x16_t x[MR];
-        unroll<MR>([&](auto r) OCELLUS_LAMBDA { x[r] = shifted_word(a + r * lda + d); });
+        unroll<MR>([&](int r) OCELLUS_LAMBDA { x[r] = shifted_word(a + r * lda + d); });
         steps(x, std::integral_constant<int, 1>{});
         b += 64;
       }
-      unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-        unroll<4 * P>([&](auto c) OCELLUS_LAMBDA { vst1q_s32(out + r * ldo + c * 4, acc[r][c]); });
+      unroll<MR>([&](int r) OCELLUS_LAMBDA {
+        unroll<4 * P>([&](int c) OCELLUS_LAMBDA { vst1q_s32(out + r * ldo + c * 4, acc[r][c]); });
       });
     }
   }

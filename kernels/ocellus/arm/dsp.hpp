@@ -53,7 +53,7 @@ struct dsp : scalar {
       const float* from = a;
       float* to = out;
       for (int i = depth / 4; i > 0; i--, from += 4, to += 4 * MR)
-        unroll<4>([&](auto j) OCELLUS_LAMBDA { to[j * MR] = from[j]; });
+        unroll<4>([&](int j) OCELLUS_LAMBDA { to[j * MR] = from[j]; });
       for (int i = depth % 4; i > 0; i--, to += MR) *to = *from++;
     }
   }
@@ -162,7 +162,7 @@ struct dsp : scalar {
       std::memcpy(&even, w + 64 * g, 4);
       asm("sxtb16 %0, %1, ror #8" : "=r"(odd) : "r"(even));
       asm("sxtb16 %0, %1" : "=r"(even) : "r"(even));
-      unroll<Rows>([&](auto r) OCELLUS_LAMBDA {
+      unroll<Rows>([&](int r) OCELLUS_LAMBDA {
         std::uint32_t x, y;
         asm volatile("ldrd %0, %1, [%2, %3]" : "=r"(x), "=r"(y) : "r"(a), "i"(8 * (g * Rows + r)) : "memory");
         acc[r] = __smlad(static_cast<int16x2_t>(x), static_cast<int16x2_t>(even), acc[r]);
@@ -187,9 +187,9 @@ struct dsp : scalar {
         for (int c = 0; c < 16; c++) {
           std::int32_t* const o = out + p * 16 + c;
           std::int32_t acc[MR];
-          unroll<MR>([&](auto r) OCELLUS_LAMBDA { acc[r] = d > 0 ? o[r * ldo] : 0; });
+          unroll<MR>([&](int r) OCELLUS_LAMBDA { acc[r] = d > 0 ? o[r * ldo] : 0; });
           column<MR>(acc, halves, b + static_cast<std::size_t>(p) * panel_stride + (d * 16 + c * 4), groups);
-          unroll<MR>([&](auto r) OCELLUS_LAMBDA { o[r * ldo] = acc[r]; });
+          unroll<MR>([&](int r) OCELLUS_LAMBDA { o[r * ldo] = acc[r]; });
         }
     }
   }

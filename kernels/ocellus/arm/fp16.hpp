@@ -61,8 +61,8 @@ struct fp16 : dotprod {
                                          int depth, float* c, std::ptrdiff_t ldc) noexcept {
     for (int d0 = 0; d0 < depth; d0 += fp16_chain) {
       float16x8_t acc[MR][2 * P];
-      unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-        unroll<2 * P>([&](auto i) OCELLUS_LAMBDA { acc[r][i] = vreinterpretq_f16_u16(vdupq_n_u16(0)); });
+      unroll<MR>([&](int r) OCELLUS_LAMBDA {
+        unroll<2 * P>([&](int i) OCELLUS_LAMBDA { acc[r][i] = vreinterpretq_f16_u16(vdupq_n_u16(0)); });
       });
       const int end = depth - d0 < fp16_chain ? depth : d0 + fp16_chain;
       const auto steps = [&](const float16x8_t(&x)[MR], auto depths) OCELLUS_LAMBDA {
@@ -72,25 +72,25 @@ struct fp16 : dotprod {
             },
             [&](auto i, float16x8_t w) OCELLUS_LAMBDA {
               constexpr int lane = i / (2 * P), c = i % (2 * P);
-              unroll<MR>([&](auto r) OCELLUS_LAMBDA { acc[r][c] = with_product<lane>(acc[r][c], w, x[r]); });
+              unroll<MR>([&](int r) OCELLUS_LAMBDA { acc[r][c] = with_product<lane>(acc[r][c], w, x[r]); });
             });
         b += depths * panel_width;
       };
       int d = d0;
       for (; d + 8 <= end; d += 8) {
         float16x8_t x[MR];
-        unroll<MR>([&](auto r) OCELLUS_LAMBDA { x[r] = load8(a + r * lda + d); });
+        unroll<MR>([&](int r) OCELLUS_LAMBDA { x[r] = load8(a + r * lda + d); });
         steps(x, std::integral_constant<int, 8>{});
       }
       for (; d < end; d++) {
         float16x8_t x[MR];
-        unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+        unroll<MR>([&](int r) OCELLUS_LAMBDA {
           x[r] = vreinterpretq_f16_u16(vdupq_n_u16(a[r * lda + d].bits));
         });
         steps(x, std::integral_constant<int, 1>{});
       }
-      unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-        unroll<2 * P>([&](auto i) OCELLUS_LAMBDA { add_to(c + r * ldc + i * 8, acc[r][i]); });
+      unroll<MR>([&](int r) OCELLUS_LAMBDA {
+        unroll<2 * P>([&](int i) OCELLUS_LAMBDA { add_to(c + r * ldc + i * 8, acc[r][i]); });
       });
     }
   }

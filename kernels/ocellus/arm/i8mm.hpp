@@ -39,15 +39,15 @@ struct i8mm_tiles : fp16 {
                                           int k, std::int32_t* out, std::ptrdiff_t ldo) noexcept {
     constexpr int pairs = (MR + 1) / 2;
     int32x4_t acc[pairs][8];
-    unroll<pairs>([&](auto i) OCELLUS_LAMBDA {
-      unroll<8>([&](auto c) OCELLUS_LAMBDA { acc[i][c] = vdupq_n_s32(0); });
+    unroll<pairs>([&](int i) OCELLUS_LAMBDA {
+      unroll<8>([&](int c) OCELLUS_LAMBDA { acc[i][c] = vdupq_n_s32(0); });
     });
     const auto step = [&](const uint8x16_t(&x)[pairs], auto last) OCELLUS_LAMBDA {
-      unroll<4>([&](auto c) OCELLUS_LAMBDA {
+      unroll<4>([&](int c) OCELLUS_LAMBDA {
         const uint32x4_t w0 = vreinterpretq_u32_s8(vld1q_s8(b + c * 16));
         const uint32x4_t w1 = last ? vdupq_n_u32(0) : vreinterpretq_u32_s8(vld1q_s8(b + 64 + c * 16));
         const int8x16_t low = vreinterpretq_s8_u32(vzip1q_u32(w0, w1)), high = vreinterpretq_s8_u32(vzip2q_u32(w0, w1));
-        unroll<pairs>([&](auto i) OCELLUS_LAMBDA {
+        unroll<pairs>([&](int i) OCELLUS_LAMBDA {
           acc[i][2 * c] = vusmmlaq_s32(acc[i][2 * c], x[i], low);
           acc[i][2 * c + 1] = vusmmlaq_s32(acc[i][2 * c + 1], x[i], high);
           after(b, acc[i][2 * c]);
@@ -71,13 +71,13 @@ struct i8mm_tiles : fp16 {
         return vreinterpret_u8_u32(vdup_n_u32(four));
       };
       uint8x16_t x[pairs];
-      unroll<pairs>([&](auto i) OCELLUS_LAMBDA {
+      unroll<pairs>([&](int i) OCELLUS_LAMBDA {
         x[i] = vcombine_u8(word(2 * i), word(2 * i + 1 < MR ? 2 * i + 1 : 2 * i));
       });
       step(x, std::true_type{});
     }
-    unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-      unroll<4>([&](auto c) OCELLUS_LAMBDA {
+    unroll<MR>([&](int r) OCELLUS_LAMBDA {
+      unroll<4>([&](int c) OCELLUS_LAMBDA {
         const int64x2_t left = vreinterpretq_s64_s32(acc[r / 2][2 * c]),
                         right = vreinterpretq_s64_s32(acc[r / 2][2 * c + 1]);
         vst1q_s32(out + r * ldo + c * 4,
@@ -118,10 +118,10 @@ struct i8mm_tiles : fp16 {
     constexpr int pairs = (MR + 1) / 2;
     using sums = decltype(load4(static_cast<const Sum*>(nullptr)));
     sums acc[pairs][4];
-    unroll<pairs>([&](auto i) OCELLUS_LAMBDA { unroll<4>([&](auto c) OCELLUS_LAMBDA { acc[i][c] = sums{}; }); });
+    unroll<pairs>([&](int i) OCELLUS_LAMBDA { unroll<4>([&](int c) OCELLUS_LAMBDA { acc[i][c] = sums{}; }); });
     if (onto)
-      unroll<MR / 2>([&](auto i) OCELLUS_LAMBDA {
-        unroll<2>([&](auto h) OCELLUS_LAMBDA {
+      unroll<MR / 2>([&](int i) OCELLUS_LAMBDA {
+        unroll<2>([&](int h) OCELLUS_LAMBDA {
           const auto row = [&](int r) OCELLUS_LAMBDA {
             return (uint64x2_t)load4(out + (2 * i + r) * ldo + h * 4);
           };
@@ -130,7 +130,7 @@ struct i8mm_tiles : fp16 {
         });
       });
     if (onto && MR % 2 == 1)
-      unroll<2>([&](auto h) OCELLUS_LAMBDA {
+      unroll<2>([&](int h) OCELLUS_LAMBDA {
         const uint64x2_t row = (uint64x2_t)load4(out + (MR - 1) * ldo + h * 4);
         acc[MR / 2 < pairs ? MR / 2 : 0][2 * h] = (sums)vzip1q_u64(row, row);
         acc[MR / 2 < pairs ? MR / 2 : 0][2 * h + 1] = (sums)vzip2q_u64(row, row);
@@ -138,7 +138,7 @@ struct i8mm_tiles : fp16 {
     const std::uint8_t* lone = a + (MR - 1) * lda;  // if MR is odd: the last row, which lies there as it is
     const auto step = [&](auto last) OCELLUS_LAMBDA {
       uint8x16_t w[4];
-      unroll<2>([&](auto c) OCELLUS_LAMBDA {
+      unroll<2>([&](int c) OCELLUS_LAMBDA {
         const uint32x4_t w0 = vreinterpretq_u32_u8(vld1q_u8(b + c * 16));
         const uint32x4_t w1 = last ? vdupq_n_u32(0) : vreinterpretq_u32_u8(vld1q_u8(b + 64 + c * 16));
         w[2 * c] = vreinterpretq_u8_u32(vzip1q_u32(w0, w1));
@@ -151,7 +151,7 @@ struct i8mm_tiles : fp16 {
         } else {
           x = vreinterpretq_u8_u64(vld1q_dup_u64(reinterpret_cast<const std::uint64_t*>(lone)));
         }
-        unroll<4>([&](auto c) OCELLUS_LAMBDA {
+        unroll<4>([&](int c) OCELLUS_LAMBDA {
           acc[i][c] = multiply(acc[i][c], x, w[c]);
         });
       });
@@ -162,8 +162,8 @@ struct i8mm_tiles : fp16 {
     int r = 0;
     for (; r + 2 <= rows; r += 2) step(std::false_type{});
     if (r < rows) step(std::true_type{});
-    unroll<MR>([&](auto i) OCELLUS_LAMBDA {
-      unroll<2>([&](auto h) OCELLUS_LAMBDA {
+    unroll<MR>([&](int i) OCELLUS_LAMBDA {
+      unroll<2>([&](int h) OCELLUS_LAMBDA {
         const uint64x2_t left = (uint64x2_t)acc[i / 2][2 * h], right = (uint64x2_t)acc[i / 2][2 * h + 1];
         store4(out + i * ldo + h * 4, i % 2 == 0 ? vzip1q_u64(left, right) : vzip2q_u64(left, right));
       });

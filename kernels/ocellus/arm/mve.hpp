@@ -323,29 +323,29 @@ struct mve : scalar {
     const uint32x4_t groups = vmulq_n_u32(vidupq_n_u32(0, 1), 64);
     const auto add = [&](std::uint32_t(&acc)[MR], const std::uint8_t*& a, uint8x16_t x) OCELLUS_LAMBDA {
       x = veorq_u8(x, flip);
-      unroll<MR>([&](auto r) OCELLUS_LAMBDA { acc[r] = vmladavaq_u8(acc[r], load_next(a), x); });
+      unroll<MR>([&](int r) OCELLUS_LAMBDA { acc[r] = vmladavaq_u8(acc[r], load_next(a), x); });
     };
     const int steps = depth / 16;
     uint32x4_t first = vaddq_n_u32(groups, static_cast<std::uint32_t>(reinterpret_cast<std::uintptr_t>(w)) - 256u);
     for (int c = 0; c < 16; c++) {
       std::uint32_t acc[MR];
-      unroll<MR>([&](auto r) OCELLUS_LAMBDA { acc[r] = t.start[r]; });
+      unroll<MR>([&](int r) OCELLUS_LAMBDA { acc[r] = t.start[r]; });
       const std::uint8_t* a = t.a;
       uint32x4_t at;
       asm("vmov %q0, %q1" : "=w"(at) : "w"(first));  // gcc would keep a copy in four core registers
       for (int i = steps; i > 0; i--) add(acc, a, gather(at));
-      unroll<MR>([&](auto r) OCELLUS_LAMBDA { t.sums[r][c] = acc[r]; });
+      unroll<MR>([&](int r) OCELLUS_LAMBDA { t.sums[r][c] = acc[r]; });
       first = vaddq_n_u32(first, 4);
     }
     const auto left = static_cast<std::uint32_t>(depth) % 16;  // a multiple of 4
     for (int c = 0; c < 16 && left != 0; c++) {
       std::uint32_t acc[MR];
-      unroll<MR>([&](auto r) OCELLUS_LAMBDA { acc[r] = t.sums[r][c]; });
+      unroll<MR>([&](int r) OCELLUS_LAMBDA { acc[r] = t.sums[r][c]; });
       const std::uint8_t* a = t.a + 16 * MR * steps;
       const void* const at = w + 256 * steps + 4 * c;
       add(acc, a, vreinterpretq_u8_u32(
                       vldrwq_gather_offset_z_u32(static_cast<const std::uint32_t*>(at), groups, vctp32q(left / 4))));
-      unroll<MR>([&](auto r) OCELLUS_LAMBDA { t.sums[r][c] = acc[r]; });
+      unroll<MR>([&](int r) OCELLUS_LAMBDA { t.sums[r][c] = acc[r]; });
     }
   }
 
@@ -360,7 +360,7 @@ struct mve : scalar {
       for (int p = 0; p < P; p++) {
         columns(t, b + static_cast<std::size_t>(p) * panel_stride + d * 16, depth);
         for (int r = 0; r < MR; r++)
-          unroll<4>([&](auto i) OCELLUS_LAMBDA {
+          unroll<4>([&](int i) OCELLUS_LAMBDA {
             std::int32_t* const o = out + r * ldo + p * 16 + 4 * i;
             int32x4_t x = vreinterpretq_s32_u32(vld1q_u32(t.sums[r] + 4 * i));
             if (d > 0) x = vaddq_s32(x, vld1q_s32(o));

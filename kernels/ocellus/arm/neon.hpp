@@ -228,19 +228,19 @@ struct neon_tiles : scalar {
                              out + p * 16, ldo);
     } else {
       float32x4_t acc[MR][4 * P];
-      unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-        unroll<4 * P>([&](auto c) OCELLUS_LAMBDA { acc[r][c] = vdupq_n_f32(0); });
+      unroll<MR>([&](int r) OCELLUS_LAMBDA {
+        unroll<4 * P>([&](int c) OCELLUS_LAMBDA { acc[r][c] = vdupq_n_f32(0); });
       });
       int d = 0;
       for (; d + 4 <= k; d += 4) {
         float32x4_t x[MR];
-        unroll<MR>([&](auto r) OCELLUS_LAMBDA { x[r] = vld1q_f32(a + r * lda + d); });
+        unroll<MR>([&](int r) OCELLUS_LAMBDA { x[r] = vld1q_f32(a + r * lda + d); });
         const auto load = [&](auto i) OCELLUS_LAMBDA {
           return load_weights<i / (4 * P)>(b + i / 4 % P * panel_stride, i % 4);
         };
         const auto step = [&](auto i, float32x4_t w) OCELLUS_LAMBDA {
           constexpr int lane = i / (4 * P), c = i % (4 * P);
-          unroll<MR>([&](auto r) OCELLUS_LAMBDA { acc[r][c] = with_product<lane>(acc[r][c], w, x[r]); });
+          unroll<MR>([&](int r) OCELLUS_LAMBDA { acc[r][c] = with_product<lane>(acc[r][c], w, x[r]); });
         };
         if constexpr (std::is_same_v<W, float>) {
           in_steps<16 * P>(load, step);
@@ -254,13 +254,13 @@ struct neon_tiles : scalar {
         unroll<4 * P>([&](auto c) OCELLUS_LAMBDA {
           constexpr int lane = j, panel = c / 4;
           const float32x4_t w = widen<lane>(load_weights<lane>(b + panel * panel_stride, c % 4));
-          unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+          unroll<MR>([&](int r) OCELLUS_LAMBDA {
             acc[r][c] = vfmaq_f32(acc[r][c], w, vdupq_n_f32(a[r * lda + d + j]));
           });
         });
       });
-      unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-        unroll<4 * P>([&](auto c) OCELLUS_LAMBDA { vst1q_f32(out + r * ldo + c * 4, acc[r][c]); });
+      unroll<MR>([&](int r) OCELLUS_LAMBDA {
+        unroll<4 * P>([&](int c) OCELLUS_LAMBDA { vst1q_f32(out + r * ldo + c * 4, acc[r][c]); });
       });
     }
   }
@@ -297,7 +297,7 @@ struct neon_tiles : scalar {
   static OCELLUS_NOINLINE void tile_half(const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b, int k,
                                          std::int32_t* out, std::ptrdiff_t ldo) noexcept {
     int32x4_t acc[MR][4];  // acc[r][i]: columns 2i and 2i + 1, depths 0, 1 and 2, 3 of each four apart
-    unroll<MR>([&](auto r) OCELLUS_LAMBDA { unroll<4>([&](auto i) OCELLUS_LAMBDA { acc[r][i] = vdupq_n_s32(0); }); });
+    unroll<MR>([&](int r) OCELLUS_LAMBDA { unroll<4>([&](int i) OCELLUS_LAMBDA { acc[r][i] = vdupq_n_s32(0); }); });
     // x[r]: four depths twice in the low half, the next four twice in the high half; w likewise, for two columns.
     // Products of all rows side by side, for each waits for the one before it.
     const auto steps = [&](const int8x16_t(&x)[MR], auto last) OCELLUS_LAMBDA {
@@ -309,15 +309,15 @@ struct neon_tiles : scalar {
           },
           [&](auto i, int8x16_t w) OCELLUS_LAMBDA {
             int16x8_t product[MR];
-            unroll<MR>([&](auto r) OCELLUS_LAMBDA { product[r] = vmull_s8(vget_low_s8(w), vget_low_s8(x[r])); });
-            unroll<MR>([&](auto r) OCELLUS_LAMBDA { product[r] = vmlal_high_s8(product[r], w, x[r]); });
-            unroll<MR>([&](auto r) OCELLUS_LAMBDA { acc[r][i] = vpadalq_s16(acc[r][i], product[r]); });
+            unroll<MR>([&](int r) OCELLUS_LAMBDA { product[r] = vmull_s8(vget_low_s8(w), vget_low_s8(x[r])); });
+            unroll<MR>([&](int r) OCELLUS_LAMBDA { product[r] = vmlal_high_s8(product[r], w, x[r]); });
+            unroll<MR>([&](int r) OCELLUS_LAMBDA { acc[r][i] = vpadalq_s16(acc[r][i], product[r]); });
           });
     };
     int d = 0;
     for (; d + 8 <= k; d += 8) {
       int8x16_t x[MR];
-      unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+      unroll<MR>([&](int r) OCELLUS_LAMBDA {
         const uint32x4_t both = vcombine_u32(vreinterpret_u32_u8(vld1_u8(a + r * lda + d)), vdup_n_u32(0));
         x[r] = vreinterpretq_s8_u32(veorq_u32(vzip1q_u32(both, both), vdupq_n_u32(0x80808080u)));
       });
@@ -326,11 +326,11 @@ struct neon_tiles : scalar {
     }
     if (d < k) {
       int8x16_t x[MR];
-      unroll<MR>([&](auto r) OCELLUS_LAMBDA { x[r] = shifted_word(a + r * lda + d); });
+      unroll<MR>([&](int r) OCELLUS_LAMBDA { x[r] = shifted_word(a + r * lda + d); });
       steps(x, std::true_type{});
     }
-    unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-      unroll<2>([&](auto c) OCELLUS_LAMBDA {
+    unroll<MR>([&](int r) OCELLUS_LAMBDA {
+      unroll<2>([&](int c) OCELLUS_LAMBDA {
         vst1q_s32(out + r * ldo + c * 4, vpaddq_s32(acc[r][2 * c], acc[r][2 * c + 1]));
       });
     });

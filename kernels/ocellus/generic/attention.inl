@@ -115,19 +115,19 @@ static OCELLUS_INLINE void round_probabilities(const softmax_rows& t, int r, con
   std::uint8_t* const probs = t.probs + r * t.ld;
   const int seen = t.seen(r);
   vec inv[R], left[R];
-  unroll<R>([&](auto i) OCELLUS_LAMBDA {
+  unroll<R>([&](int i) OCELLUS_LAMBDA {
     inv[i] = vec::set(most[i] >= 1e-30f ? 255.f / most[i] : 0.f);
     left[i] = vec::zero();
   });
   int j = 0;
   for (; j < seen; j += 16)
-    unroll<R>([&](auto i) OCELLUS_LAMBDA {
+    unroll<R>([&](int i) OCELLUS_LAMBDA {
       const vec p = vec::min(vec::load(s + i * t.ld + j) * inv[i] + left[i], top);
       left[i] = beside_nearest(p);  // the integer that to_u8 makes of p
       p.to_u8(probs + i * t.ld + j, 0);
     });
   for (; j < t.keys; j += 16)
-    unroll<R>([&](auto i) OCELLUS_LAMBDA { vec::zero().to_u8(probs + i * t.ld + j, 0); });
+    unroll<R>([&](int i) OCELLUS_LAMBDA { vec::zero().to_u8(probs + i * t.ld + j, 0); });
 }
 
 /// v's scales go into the probabilities before they are quantised, so that each token is quantised alone: what a prefix

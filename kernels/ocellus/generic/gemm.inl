@@ -45,7 +45,7 @@ using constant = std::integral_constant<T, Value>;
 template <activation Act, precision Needed, bool Residual, int P, class Sums>
 static OCELLUS_INLINE void finish_panels(const gemm_args& g, int i, int rows, int col, const Sums& y) noexcept {
   vec bias[P];
-  unroll<P>([&](auto p) OCELLUS_LAMBDA {
+  unroll<P>([&](int p) OCELLUS_LAMBDA {
     bias[p] = g.bias != nullptr ? vec::load(g.bias + col + p * 16) : vec::set(-0.f);  // changes no value, not even -0
   });
   float* c = g.c + i * g.ldc + col;
@@ -61,7 +61,7 @@ static OCELLUS_INLINE void finish_panels(const gemm_args& g, int i, int rows, in
         v.v[j] = y(r + j / P, p) + bias[p];
       });
       v = activate<Act, Needed>(v);
-      unroll<together * P>([&](auto j) OCELLUS_LAMBDA { v.v[j].store(c + (r + j / P) * g.ldc + j % P * 16); });
+      unroll<together * P>([&](int j) OCELLUS_LAMBDA { v.v[j].store(c + (r + j / P) * g.ldc + j % P * 16); });
     }
   for (; r < rows; r++)
     unroll<P>([&](auto p) OCELLUS_LAMBDA {
@@ -77,7 +77,7 @@ static OCELLUS_NOINLINE void finish_s8_panels(const gemm_args& g, const void* ac
                                               int col) noexcept {
   const std::int32_t* const from = static_cast<const std::int32_t*>(acc);
   vec b_scale[P];
-  unroll<P>([&](auto p) OCELLUS_LAMBDA { b_scale[p] = vec::load(g.b_scale + col + p * 16); });
+  unroll<P>([&](int p) OCELLUS_LAMBDA { b_scale[p] = vec::load(g.b_scale + col + p * 16); });
   const std::int32_t* sums = g.b_sum + col;
   const float* a_scale = g.a_scale + i;
   const std::int32_t* a_zero = g.a_zero + i;
@@ -244,7 +244,7 @@ static OCELLUS_INLINE void finish_row(const unfinished_tile& t, int r) noexcept 
     case activation::relu: y = several<2>::max(y, vec::zero()); break;
     default: break;
   }
-  unroll<2>([&](auto p) OCELLUS_LAMBDA {
+  unroll<2>([&](int p) OCELLUS_LAMBDA {
     const int col = t.col + p * 16;
     if (g.residual != nullptr) y.v[p] = vec::load(g.residual + row * g.ldr + col) + y.v[p];
     y.v[p].store(g.c + row * g.ldc + col);

@@ -11,47 +11,47 @@ struct several {
   template <class F>
   static OCELLUS_INLINE several each(const F& f) noexcept {
     several r;
-    unroll<N>([&](auto i) OCELLUS_LAMBDA { r.v[i] = f(i); });
+    unroll<N>([&](int i) OCELLUS_LAMBDA { r.v[i] = f(i); });
     return r;
   }
   OCELLUS_INLINE several operator+(vec b) const noexcept {
-    return each([&](auto i) OCELLUS_LAMBDA { return v[i] + b; });
+    return each([&](int i) OCELLUS_LAMBDA { return v[i] + b; });
   }
   OCELLUS_INLINE several operator-(vec b) const noexcept {
-    return each([&](auto i) OCELLUS_LAMBDA { return v[i] - b; });
+    return each([&](int i) OCELLUS_LAMBDA { return v[i] - b; });
   }
   OCELLUS_INLINE several operator*(vec b) const noexcept {
-    return each([&](auto i) OCELLUS_LAMBDA { return v[i] * b; });
+    return each([&](int i) OCELLUS_LAMBDA { return v[i] * b; });
   }
   OCELLUS_INLINE several operator+(const several& b) const noexcept {
-    return each([&](auto i) OCELLUS_LAMBDA { return v[i] + b.v[i]; });
+    return each([&](int i) OCELLUS_LAMBDA { return v[i] + b.v[i]; });
   }
   OCELLUS_INLINE several operator-(const several& b) const noexcept {
-    return each([&](auto i) OCELLUS_LAMBDA { return v[i] - b.v[i]; });
+    return each([&](int i) OCELLUS_LAMBDA { return v[i] - b.v[i]; });
   }
   OCELLUS_INLINE several operator*(const several& b) const noexcept {
-    return each([&](auto i) OCELLUS_LAMBDA { return v[i] * b.v[i]; });
+    return each([&](int i) OCELLUS_LAMBDA { return v[i] * b.v[i]; });
   }
   OCELLUS_INLINE several operator/(const several& b) const noexcept {
-    return each([&](auto i) OCELLUS_LAMBDA { return v[i] / b.v[i]; });
+    return each([&](int i) OCELLUS_LAMBDA { return v[i] / b.v[i]; });
   }
   static OCELLUS_INLINE several min(const several& a, vec b) noexcept {
-    return each([&](auto i) OCELLUS_LAMBDA { return vec::min(a.v[i], b); });
+    return each([&](int i) OCELLUS_LAMBDA { return vec::min(a.v[i], b); });
   }
   static OCELLUS_INLINE several max(const several& a, vec b) noexcept {
-    return each([&](auto i) OCELLUS_LAMBDA { return vec::max(a.v[i], b); });
+    return each([&](int i) OCELLUS_LAMBDA { return vec::max(a.v[i], b); });
   }
   template <class V = vec>
   static OCELLUS_INLINE several add_exponent(const several& p, const several& t) noexcept {
-    return each([&](auto i) OCELLUS_LAMBDA { return V::add_exponent(p.v[i], t.v[i]); });
+    return each([&](int i) OCELLUS_LAMBDA { return V::add_exponent(p.v[i], t.v[i]); });
   }
   template <class V = vec>
   static OCELLUS_INLINE several nearest(const several& x) noexcept {
-    return each([&](auto i) OCELLUS_LAMBDA { return V::nearest(x.v[i]); });
+    return each([&](int i) OCELLUS_LAMBDA { return V::nearest(x.v[i]); });
   }
   template <class V = vec>
   static OCELLUS_INLINE several times_power(const several& p, const several& n) noexcept {
-    return each([&](auto i) OCELLUS_LAMBDA { return V::times_power(p.v[i], n.v[i]); });
+    return each([&](int i) OCELLUS_LAMBDA { return V::times_power(p.v[i], n.v[i]); });
   }
 };
 
@@ -305,7 +305,7 @@ template <class F>
 static OCELLUS_INLINE void along_row(int c, const F& f) noexcept {
   int i = 0;
   if constexpr (row_chains == 2)
-    for (; i + 32 <= c; i += 32) unroll<2>([&](auto j) OCELLUS_LAMBDA { f(i + j * 16, i + 32, j); });
+    for (; i + 32 <= c; i += 32) unroll<2>([&](int j) OCELLUS_LAMBDA { f(i + j * 16, i + 32, j); });
   for (; i < c; i += 16) f(i, c, std::integral_constant<int, 0>{});
 }
 
@@ -316,7 +316,7 @@ static OCELLUS_INLINE int narrow_row(Q* q, const float* x, int c, V factor, Zero
   if constexpr (requires(const V* v) { V::narrow(q, v, zero...); })
     for (; i + 64 <= c; i += 64) {
       V v[4];
-      unroll<4>([&](auto j) OCELLUS_LAMBDA { v[j] = V::load(x + i + 16 * j) * factor; });
+      unroll<4>([&](int j) OCELLUS_LAMBDA { v[j] = V::load(x + i + 16 * j) * factor; });
       V::narrow(q + i, v, zero...);
     }
   return i;
@@ -453,7 +453,7 @@ static OCELLUS_INLINE void dot_rows(const dot_rows_args& a) noexcept {
     for (std::ptrdiff_t at = i; at < a.n; at += part) {
       const T* row = static_cast<const T*>(a.rows) + at * a.ld;
       vec sums[4];  // four, since the additions of one would be slower than memory
-      unroll<4>([&](auto j) OCELLUS_LAMBDA { sums[j] = vec::zero(); });
+      unroll<4>([&](int j) OCELLUS_LAMBDA { sums[j] = vec::zero(); });
       int c = 0;
       for (; c + 64 <= a.c; c += 64)
         unroll<4>([&](auto j) OCELLUS_LAMBDA {

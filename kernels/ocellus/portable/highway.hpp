@@ -80,7 +80,7 @@ struct portable : scalar {
     template <class F>
     static OCELLUS_INLINE vec each(const F& f) noexcept {
       vec r;
-      unroll<vectors>([&](auto i) OCELLUS_LAMBDA { r.v[i] = f(i); });
+      unroll<vectors>([&](int i) OCELLUS_LAMBDA { r.v[i] = f(i); });
       return r;
     }
     static OCELLUS_INLINE vec zero() noexcept { return set(0.f); }
@@ -89,7 +89,7 @@ struct portable : scalar {
       return each([&](auto) OCELLUS_LAMBDA { return s; });
     }
     static OCELLUS_INLINE vec load(const float* p) noexcept {
-      return each([&](auto i) OCELLUS_LAMBDA { return hn::LoadU(d32(), p + i * lanes); });
+      return each([&](int i) OCELLUS_LAMBDA { return hn::LoadU(d32(), p + i * lanes); });
     }
     static OCELLUS_INLINE vec load_n(const float* p, int n) noexcept {
       alignas(64) float t[16] = {};
@@ -97,7 +97,7 @@ struct portable : scalar {
       return load(t);
     }
     OCELLUS_INLINE void store(float* p) const noexcept {
-      unroll<vectors>([&](auto i) OCELLUS_LAMBDA { hn::StoreU(v[i], d32(), p + i * lanes); });
+      unroll<vectors>([&](int i) OCELLUS_LAMBDA { hn::StoreU(v[i], d32(), p + i * lanes); });
     }
     OCELLUS_INLINE void store_n(float* p, int n) const noexcept {
       alignas(64) float t[16];
@@ -105,7 +105,7 @@ struct portable : scalar {
       for (int i = 0; i < n; i++) p[i] = t[i];
     }
     static OCELLUS_INLINE vec select_n(vec a, vec b, int n) noexcept {
-      return each([&](auto i) OCELLUS_LAMBDA {
+      return each([&](int i) OCELLUS_LAMBDA {
         const int left = n - i * lanes, m = left < 0 ? 0 : left > lanes ? lanes : left;
         return hn::IfThenElse(hn::FirstN(d32(), static_cast<std::size_t>(m)), a.v[i], b.v[i]);
       });
@@ -116,7 +116,7 @@ struct portable : scalar {
     // Rule 8 of isa/target.hpp: operators, which obey the region whatever the flags.
 #define OCELLUS_PORTABLE_OPERATOR(op, name)              \
   OCELLUS_INLINE vec operator op(vec b) const noexcept { \
-    return each([&](auto i) OCELLUS_LAMBDA {             \
+    return each([&](int i) OCELLUS_LAMBDA {             \
       floats r = v[i];                                   \
       r.raw = v[i].raw op b.v[i].raw;                    \
       if constexpr (#op[0] == '*') OCELLUS_ROUNDED(r.raw); \
@@ -126,7 +126,7 @@ struct portable : scalar {
 #else
 #define OCELLUS_PORTABLE_OPERATOR(op, name)                                                     \
   OCELLUS_INLINE vec operator op(vec b) const noexcept {                                        \
-    return each([&](auto i) OCELLUS_LAMBDA { return hn::name(v[i], b.v[i]); });                 \
+    return each([&](int i) OCELLUS_LAMBDA { return hn::name(v[i], b.v[i]); });                 \
   }
 #endif
     OCELLUS_PORTABLE_OPERATOR(+, Add)
@@ -136,12 +136,12 @@ struct portable : scalar {
 #undef OCELLUS_PORTABLE_OPERATOR
 
     static OCELLUS_INLINE vec min(vec a, vec b) noexcept {  // not Min: which of two zeros is told by scalar's a < b
-      return each([&](auto i) OCELLUS_LAMBDA {
+      return each([&](int i) OCELLUS_LAMBDA {
         return hn::IfThenElse(hn::Lt(a.v[i], b.v[i]), a.v[i], b.v[i]);
       });
     }
     static OCELLUS_INLINE vec max(vec a, vec b) noexcept {
-      return each([&](auto i) OCELLUS_LAMBDA {
+      return each([&](int i) OCELLUS_LAMBDA {
         return hn::IfThenElse(hn::Lt(b.v[i], a.v[i]), a.v[i], b.v[i]);
       });
     }
@@ -154,7 +154,7 @@ struct portable : scalar {
     OCELLUS_INLINE float hmax() const noexcept { return in_memory().hmax(); }
     OCELLUS_INLINE float hmin() const noexcept { return in_memory().hmin(); }
     static OCELLUS_INLINE vec add_exponent(vec p, vec t) noexcept {
-      return each([&](auto i) OCELLUS_LAMBDA {
+      return each([&](int i) OCELLUS_LAMBDA {
         const ints shifted = hn::ShiftLeft<23>(hn::BitCast(di32(), t.v[i]));
         return hn::BitCast(d32(), hn::Add(hn::BitCast(di32(), p.v[i]), shifted));
       });
@@ -163,7 +163,7 @@ struct portable : scalar {
     template <class Byte>
     OCELLUS_INLINE void to_bytes(Byte* q, std::int32_t more, std::int32_t low, std::int32_t high) const noexcept {
       const vec shifted = *this + set(12582912.f);
-      unroll<vectors>([&](auto i) OCELLUS_LAMBDA {
+      unroll<vectors>([&](int i) OCELLUS_LAMBDA {
         ints r = hn::Sub(hn::BitCast(di32(), shifted.v[i]), hn::Set(di32(), 0x4b400000));
         r = hn::Add(r, hn::Set(di32(), more));
         r = hn::Max(r, hn::Set(di32(), low));
@@ -178,7 +178,7 @@ struct portable : scalar {
     OCELLUS_INLINE void to_s8(std::int8_t* q) const noexcept { to_bytes(q, 0, -127, 127); }
     static OCELLUS_INLINE vec dequantize(const std::int32_t* acc, const std::int32_t* sums,
                                          std::int32_t zero_point) noexcept {
-      return each([&](auto i) OCELLUS_LAMBDA {
+      return each([&](int i) OCELLUS_LAMBDA {
         const ints a = hn::LoadU(di32(), acc + i * lanes);
         const ints s = hn::LoadU(di32(), sums + i * lanes);
         return hn::ConvertTo(d32(), hn::Sub(a, hn::Mul(hn::Set(di32(), zero_point), s)));
@@ -220,25 +220,25 @@ struct portable : scalar {
     constexpr int all = P * vectors, wide = all < 2 ? 1 : 2;
     for (int at = 0; at < all; at += wide) {
       floats acc[MR][wide];
-      unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-        unroll<wide>([&](auto j) OCELLUS_LAMBDA { acc[r][j] = hn::Zero(d32()); });
+      unroll<MR>([&](int r) OCELLUS_LAMBDA {
+        unroll<wide>([&](int j) OCELLUS_LAMBDA { acc[r][j] = hn::Zero(d32()); });
       });
       for (int d = 0; d < k; d++) {
         floats w[wide];
-        unroll<wide>([&](auto j) OCELLUS_LAMBDA {
+        unroll<wide>([&](int j) OCELLUS_LAMBDA {
           const int p = (at + j) / vectors;
           w[j] = widen(b + static_cast<std::size_t>(p) * panel_stride, d, (at + j) % vectors * lanes);
         });
-        unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+        unroll<MR>([&](int r) OCELLUS_LAMBDA {
           const floats x = hn::Set(d32(), a[r * lda + d]);
-          unroll<wide>([&](auto j) OCELLUS_LAMBDA {
+          unroll<wide>([&](int j) OCELLUS_LAMBDA {
             acc[r][j] = hn::MulAdd(x, w[j], acc[r][j]);
             keep(acc[r][j]);
           });
         });
       }
-      unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-        unroll<wide>([&](auto j) OCELLUS_LAMBDA {
+      unroll<MR>([&](int r) OCELLUS_LAMBDA {
+        unroll<wide>([&](int j) OCELLUS_LAMBDA {
           hn::StoreU(acc[r][j], d32(), out + r * ldo + (at + j) * lanes);
         });
       });
@@ -261,18 +261,18 @@ struct portable : scalar {
     const auto low = hn::Set(d16(), 0x00ff);
     for (int at = 0; at < all; at += wide) {
       ints acc[MR][wide], more[MR][wide];
-      unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-        unroll<wide>([&](auto j) OCELLUS_LAMBDA { acc[r][j] = more[r][j] = hn::Zero(di32()); });
+      unroll<MR>([&](int r) OCELLUS_LAMBDA {
+        unroll<wide>([&](int j) OCELLUS_LAMBDA { acc[r][j] = more[r][j] = hn::Zero(di32()); });
       });
       for (int d = 0; d < k; d += 4)
-        unroll<wide>([&](auto j) OCELLUS_LAMBDA {
+        unroll<wide>([&](int j) OCELLUS_LAMBDA {
           // of each group of four bytes two, then the other two, as s16: products are added in pairs, in s32
           const int p = (at + j) / vectors, column = (at + j) % vectors * lanes;
           const std::int8_t* from = b + static_cast<std::size_t>(p) * panel_stride + d * 16 + column * 4;
           const auto w = hn::BitCast(d16(), hn::LoadU(d8(), from));
           const auto w_even = hn::ShiftRight<8>(hn::ShiftLeft<8>(w));
           const auto w_odd = hn::ShiftRight<8>(w);
-          unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+          unroll<MR>([&](int r) OCELLUS_LAMBDA {
             std::int32_t four;
             std::memcpy(&four, a + r * lda + d, 4);
             const auto x = hn::BitCast(d16(), hn::Set(di32(), four));
@@ -284,8 +284,8 @@ struct portable : scalar {
             keep(acc[r][j]);
           });
         });
-      unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-        unroll<wide>([&](auto j) OCELLUS_LAMBDA {
+      unroll<MR>([&](int r) OCELLUS_LAMBDA {
+        unroll<wide>([&](int j) OCELLUS_LAMBDA {
           hn::StoreU(hn::RearrangeToOddPlusEven(acc[r][j], more[r][j]), di32(), out + r * ldo + (at + j) * lanes);
         });
       });

@@ -60,16 +60,16 @@ struct relaxed : simd128 {
       const W* panel = b + static_cast<std::size_t>(half / 2) * panel_stride;
       const int quad = half % 2 * 2;
       v128_t acc[MR][2];
-      unroll<MR>([&](auto r) OCELLUS_LAMBDA { acc[r][0] = acc[r][1] = wasm_i32x4_splat(0); });
+      unroll<MR>([&](int r) OCELLUS_LAMBDA { acc[r][0] = acc[r][1] = wasm_i32x4_splat(0); });
       for (int d = 0; d < k; d++) {
         const v128_t w0 = vec::bits(widen4(panel, d, quad)), w1 = vec::bits(widen4(panel, d, quad + 1));
-        unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+        unroll<MR>([&](int r) OCELLUS_LAMBDA {
           const v128_t x = wasm_v128_load32_splat(a + r * lda + d);
           acc[r][0] = wasm_f32x4_relaxed_madd(x, w0, acc[r][0]);
           acc[r][1] = wasm_f32x4_relaxed_madd(x, w1, acc[r][1]);
         });
       }
-      unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+      unroll<MR>([&](int r) OCELLUS_LAMBDA {
         wasm_v128_store(out + r * ldo + half * 8, acc[r][0]);
         wasm_v128_store(out + r * ldo + half * 8 + 4, acc[r][1]);
       });
@@ -93,12 +93,12 @@ struct relaxed : simd128 {
     for (int half = 0; half < 2 * P; half++) {
       const std::int8_t* w = b + static_cast<std::size_t>(half / 2) * panel_stride + half % 2 * 32;
       v128_t low[MR][2], high[MR][2];  // sums over the lower seven bits, over the upper bit
-      unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+      unroll<MR>([&](int r) OCELLUS_LAMBDA {
         low[r][0] = low[r][1] = high[r][0] = high[r][1] = wasm_i32x4_splat(0);
       });
       for (int d = 0; d < k; d += 4) {
         const v128_t w0 = wasm_v128_load(w), w1 = wasm_v128_load(w + 16);
-        unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+        unroll<MR>([&](int r) OCELLUS_LAMBDA {
           const v128_t x = wasm_v128_load32_splat(a + r * lda + d);
           const v128_t seven = wasm_v128_and(x, wasm_i8x16_splat(127)), top = wasm_u8x16_shr(x, 7);
           low[r][0] = wasm_i32x4_relaxed_dot_i8x16_i7x16_add(w0, seven, low[r][0]);
@@ -108,8 +108,8 @@ struct relaxed : simd128 {
         });
         w += 64;
       }
-      unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-        unroll<2>([&](auto i) OCELLUS_LAMBDA {
+      unroll<MR>([&](int r) OCELLUS_LAMBDA {
+        unroll<2>([&](int i) OCELLUS_LAMBDA {
           wasm_v128_store(out + r * ldo + half * 8 + 4 * i,
                           wasm_i32x4_add(low[r][i], wasm_i32x4_shl(high[r][i], 7)));
         });

@@ -214,11 +214,11 @@ struct simd128 : scalar {
     for (int quad = 0; quad < 4 * P; quad++) {
       const W* panel = b + static_cast<std::size_t>(quad / 4) * panel_stride;
       v128_t acc[MR];
-      unroll<MR>([&](auto r) OCELLUS_LAMBDA { acc[r] = wasm_i32x4_splat(0); });
+      unroll<MR>([&](int r) OCELLUS_LAMBDA { acc[r] = wasm_i32x4_splat(0); });
       for (int d = 0; d < k; d++) {
         const v128_t w = vec::bits(widen4(panel, d, quad % 4));
         const f64x2 w0 = low_half(w), w1 = high_half(w);
-        unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+        unroll<MR>([&](int r) OCELLUS_LAMBDA {
           const double one = static_cast<double>(a[r * lda + d]);
           const f64x2 x = {one, one};
           const v128_t low = wasm_f32x4_demote_f64x2_zero(fma_to_odd(x, w0, low_half(acc[r])));
@@ -226,7 +226,7 @@ struct simd128 : scalar {
           acc[r] = wasm_i32x4_shuffle(low, high, 0, 1, 4, 5);
         });
       }
-      unroll<MR>([&](auto r) OCELLUS_LAMBDA { wasm_v128_store(out + r * ldo + quad * 4, acc[r]); });
+      unroll<MR>([&](int r) OCELLUS_LAMBDA { wasm_v128_store(out + r * ldo + quad * 4, acc[r]); });
     }
   }
 
@@ -239,29 +239,29 @@ struct simd128 : scalar {
       tile_s8<MR, 1>(a, lda, b + panel_stride, panel_stride, k, out + 16, ldo, {});
     } else {
       v128_t acc[MR][4];
-      unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-        unroll<4>([&](auto i) OCELLUS_LAMBDA { acc[r][i] = wasm_i32x4_splat(0); });
+      unroll<MR>([&](int r) OCELLUS_LAMBDA {
+        unroll<4>([&](int i) OCELLUS_LAMBDA { acc[r][i] = wasm_i32x4_splat(0); });
       });
       for (int d = 0; d < k; d += 4) {
         // bytes 0 and 2 of each group of four, then 1 and 3, as s16: the dot adds two products in s32
         v128_t even[MR], odd[MR];
-        unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+        unroll<MR>([&](int r) OCELLUS_LAMBDA {
           const v128_t x = wasm_v128_load32_splat(a + r * lda + d);
           even[r] = wasm_v128_and(x, wasm_i16x8_splat(0x00ff));
           odd[r] = wasm_u16x8_shr(x, 8);
         });
-        unroll<4>([&](auto i) OCELLUS_LAMBDA {
+        unroll<4>([&](int i) OCELLUS_LAMBDA {
           const v128_t w = wasm_v128_load(b + 16 * i);
           const v128_t w_even = wasm_i16x8_shr(wasm_i16x8_shl(w, 8), 8), w_odd = wasm_i16x8_shr(w, 8);
-          unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+          unroll<MR>([&](int r) OCELLUS_LAMBDA {
             acc[r][i] = wasm_i32x4_add(acc[r][i], wasm_i32x4_dot_i16x8(even[r], w_even));
             acc[r][i] = wasm_i32x4_add(acc[r][i], wasm_i32x4_dot_i16x8(odd[r], w_odd));
           });
         });
         b += 64;
       }
-      unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-        unroll<4>([&](auto i) OCELLUS_LAMBDA { wasm_v128_store(out + r * ldo + 4 * i, acc[r][i]); });
+      unroll<MR>([&](int r) OCELLUS_LAMBDA {
+        unroll<4>([&](int i) OCELLUS_LAMBDA { wasm_v128_store(out + r * ldo + 4 * i, acc[r][i]); });
       });
     }
   }

@@ -213,7 +213,7 @@ struct avx2 : scalar {
   static OCELLUS_INLINE void multiply_add(__m256 (&acc)[MR][2], const float* const* rows, std::ptrdiff_t lda,
                                           const W* b) noexcept {
     const __m256 w0 = widen<K>(b, 0), w1 = widen<K>(b, 1);
-    unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+    unroll<MR>([&](int r) OCELLUS_LAMBDA {
       const __m256 x = _mm256_broadcast_ss(rows[r / 3] + r % 3 * lda + K);
       add_product(acc[r][0], x, w0);
       add_product(acc[r][1], x, w1);
@@ -254,13 +254,13 @@ struct avx2 : scalar {
       return;
     }
     __m256 acc[4][1][2];
-    unroll<4>([&](auto p) OCELLUS_LAMBDA {
+    unroll<4>([&](int p) OCELLUS_LAMBDA {
       acc[p][0][0] = onto ? _mm256_loadu_ps(out + p * 16) : _mm256_setzero_ps();
       acc[p][0][1] = onto ? _mm256_loadu_ps(out + p * 16 + 8) : _mm256_setzero_ps();
     });
     for (const float* const end = a + k; a < end; a++, b += 16)
       unroll<4>([&](auto p) OCELLUS_LAMBDA { multiply_add<0>(acc[p], &a, 0, b + p * panel_stride); });
-    unroll<4>([&](auto p) OCELLUS_LAMBDA {
+    unroll<4>([&](int p) OCELLUS_LAMBDA {
       _mm256_storeu_ps(out + p * 16, acc[p][0][0]);
       _mm256_storeu_ps(out + p * 16 + 8, acc[p][0][1]);
     });
@@ -274,28 +274,28 @@ struct avx2 : scalar {
     if constexpr (P == 4) return tile_wide(a, b, panel_stride, k, out, onto);
     __m256 acc[MR][2];
     if (onto) {
-      unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+      unroll<MR>([&](int r) OCELLUS_LAMBDA {
         acc[r][0] = _mm256_loadu_ps(out + r * ldo);
         acc[r][1] = _mm256_loadu_ps(out + r * ldo + 8);
       });
     } else {
-      unroll<MR>([&](auto r) OCELLUS_LAMBDA { acc[r][0] = acc[r][1] = _mm256_setzero_ps(); });
+      unroll<MR>([&](int r) OCELLUS_LAMBDA { acc[r][0] = acc[r][1] = _mm256_setzero_ps(); });
     }
     const float* rows[(MR + 2) / 3];
-    unroll<(MR + 2) / 3>([&](auto i) OCELLUS_LAMBDA { rows[i] = a + 3 * i * lda; });
+    unroll<(MR + 2) / 3>([&](int i) OCELLUS_LAMBDA { rows[i] = a + 3 * i * lda; });
     const char* ahead = next.at != nullptr ? next.at : reinterpret_cast<const char*>(b);
     constexpr int fetches = sizeof(W);  // lines of W that a step takes
     const std::ptrdiff_t pace = step * next.pace;
     for (const W* const end = b + k / step * step * 16; b < end; b += 16 * step) {
       _mm_prefetch(ahead, _MM_HINT_T1);  // where four tiles or more share the panel, this meets every line
       if (pace > 64) [[unlikely]]
-        unroll<fetches - 1>([&](auto i) OCELLUS_LAMBDA { _mm_prefetch(ahead + (i + 1) * 64, _MM_HINT_T1); });
+        unroll<fetches - 1>([&](int i) OCELLUS_LAMBDA { _mm_prefetch(ahead + (i + 1) * 64, _MM_HINT_T1); });
       ahead += pace;
       unroll<step>([&](auto d) OCELLUS_LAMBDA { multiply_add<d>(acc, rows, lda, b); });
-      unroll<(MR + 2) / 3>([&](auto i) OCELLUS_LAMBDA { rows[i] += step; });
+      unroll<(MR + 2) / 3>([&](int i) OCELLUS_LAMBDA { rows[i] += step; });
     }
     __asm__("" : "+r"(out), "+r"(ldo));  // so that nobody keeps MR addresses all along the loop
-    unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+    unroll<MR>([&](int r) OCELLUS_LAMBDA {
       _mm256_storeu_ps(out + r * ldo, acc[r][0]);
       _mm256_storeu_ps(out + r * ldo + 8, acc[r][1]);
     });
@@ -326,7 +326,7 @@ struct avx2 : scalar {
                                        const prefetch_run&) noexcept {
     static_assert(P == 1);
     __m256i acc[MR][2];
-    unroll<MR>([&](auto r) OCELLUS_LAMBDA { acc[r][0] = acc[r][1] = _mm256_setzero_si256(); });
+    unroll<MR>([&](int r) OCELLUS_LAMBDA { acc[r][0] = acc[r][1] = _mm256_setzero_si256(); });
     const __m256i low = _mm256_set1_epi16(0x00ff);
     const std::uint8_t* rows = a;
     for (int d = 0; d < k; d += 4) {
@@ -338,7 +338,7 @@ struct avx2 : scalar {
                     w0_odd = _mm256_srai_epi16(w0, 8);
       const __m256i w1_even = _mm256_srai_epi16(_mm256_slli_epi16(w1, 8), 8),
                     w1_odd = _mm256_srai_epi16(w1, 8);
-      unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+      unroll<MR>([&](int r) OCELLUS_LAMBDA {
         __m256i even, odd;
         if constexpr (Split) {
           std::int32_t first, second;  // each broadcast from memory
@@ -366,7 +366,7 @@ struct avx2 : scalar {
       rows += Split ? 8 : 4;
       b += 64;
     }
-    unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+    unroll<MR>([&](int r) OCELLUS_LAMBDA {
       _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + r * ldo), acc[r][0]);
       _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + r * ldo + 8), acc[r][1]);
     });
@@ -383,13 +383,13 @@ struct avx2 : scalar {
     __m256i sums[2] = {zero, zero};
     for (int d = 0; d < depth; d += 16) {
       __m256i clear[2];
-      unroll<2>([&](auto i) OCELLUS_LAMBDA {  // eight depths
+      unroll<2>([&](int i) OCELLUS_LAMBDA {  // eight depths
         const int at = d + i * 8;
         const std::int8_t* const from = w + (at < depth ? at : d) * 16;  // past the end: any weights
         __m256i ends[2];
         unroll<2>([&](auto h) OCELLUS_LAMBDA {  // columns 0..7, 8..15
           __m256i most[2], least[2], products[2];
-          unroll<2>([&](auto four) OCELLUS_LAMBDA {
+          unroll<2>([&](int four) OCELLUS_LAMBDA {
             const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + four * 64 + h * 32));
             _mm256_store_si256(reinterpret_cast<__m256i*>(bounded + at * 16 + four * 64 + h * 32), x);
             const __m256i ranges = _mm256_set1_epi32(load_four(range + at + four * 4));
@@ -410,7 +410,7 @@ struct avx2 : scalar {
       reached[d / 16] = ~static_cast<std::uint32_t>(_mm256_movemask_epi8(columns));
     }
     if constexpr (based)
-      unroll<2>([&](auto h) OCELLUS_LAMBDA {
+      unroll<2>([&](int h) OCELLUS_LAMBDA {
         __m256i* const to = reinterpret_cast<__m256i*>(base_sums + h * 8);
         _mm256_store_si256(to, _mm256_add_epi32(_mm256_load_si256(to), sums[h]));
       });
@@ -437,8 +437,8 @@ struct avx2 : scalar {
                                           prefetch_run& next) noexcept {
     const auto load = [](const void* at) OCELLUS_LAMBDA { return _mm256_load_si256(static_cast<const __m256i*>(at)); };
     __m256i acc[MR][2];
-    unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-      unroll<2>([&](auto h) OCELLUS_LAMBDA { acc[r][h] = load(out + r * 16 + h * 8); });
+    unroll<MR>([&](int r) OCELLUS_LAMBDA {
+      unroll<2>([&](int h) OCELLUS_LAMBDA { acc[r][h] = load(out + r * 16 + h * 8); });
     });
     __m256i ones = _mm256_set1_epi16(1);
     OCELLUS_KEEP(ones);
@@ -447,9 +447,9 @@ struct avx2 : scalar {
     for (const std::int8_t* w = bounded; w < end; w += 2 * 128, a += 2 * 64) {
       _mm_prefetch(ahead, _MM_HINT_T1);
       ahead += 4 * next.pace;
-      unroll<2>([&](auto d) OCELLUS_LAMBDA {
+      unroll<2>([&](int d) OCELLUS_LAMBDA {
         const __m256i w0 = load(w + d * 128), w1 = load(w + d * 128 + 32);
-        unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+        unroll<MR>([&](int r) OCELLUS_LAMBDA {
           __asm__ volatile("" : "+r"(w));  // the other two are read again for each row: kept, they would not fit
           const __m256i w2 = load(w + d * 128 + 64), w3 = load(w + d * 128 + 96);
           const __m256i x = _mm256_set1_epi32(load_four(a + d * 64 + r * 4)),
@@ -464,8 +464,8 @@ struct avx2 : scalar {
       });
     }
     next.at = ahead;
-    unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-      unroll<2>([&](auto h) OCELLUS_LAMBDA {
+    unroll<MR>([&](int r) OCELLUS_LAMBDA {
+      unroll<2>([&](int h) OCELLUS_LAMBDA {
         _mm256_store_si256(reinterpret_cast<__m256i*>(out + r * 16 + h * 8), acc[r][h]);
       });
     });

@@ -181,9 +181,9 @@ struct avx512 : avx2 {
                                           const W* b, std::size_t panel_stride) noexcept {
     __m512 w[P];
     unroll<P>([&](auto p) OCELLUS_LAMBDA { w[p] = widen16<K>(b + p * panel_stride); });
-    unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+    unroll<MR>([&](int r) OCELLUS_LAMBDA {
       const __m512 x = _mm512_set1_ps(rows[r / 3][r % 3 * lda + K]);
-      unroll<P>([&](auto p) OCELLUS_LAMBDA {
+      unroll<P>([&](int p) OCELLUS_LAMBDA {
         acc[r][p] = _mm512_fmadd_ps(x, w[p], acc[r][p]);
         OCELLUS_KEEP(acc[r][p]);
       });
@@ -229,16 +229,16 @@ struct avx512 : avx2 {
                                           const unfinished_tile& before = {}) noexcept {
     __m512 acc[MR][P];
     if (onto) {
-      unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-        unroll<P>([&](auto p) OCELLUS_LAMBDA { acc[r][p] = _mm512_loadu_ps(out + r * ldo + p * 16); });
+      unroll<MR>([&](int r) OCELLUS_LAMBDA {
+        unroll<P>([&](int p) OCELLUS_LAMBDA { acc[r][p] = _mm512_loadu_ps(out + r * ldo + p * 16); });
       });
     } else {
-      unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-        unroll<P>([&](auto p) OCELLUS_LAMBDA { acc[r][p] = _mm512_setzero_ps(); });
+      unroll<MR>([&](int r) OCELLUS_LAMBDA {
+        unroll<P>([&](int p) OCELLUS_LAMBDA { acc[r][p] = _mm512_setzero_ps(); });
       });
     }
     const float* rows[(MR + 2) / 3];
-    unroll<(MR + 2) / 3>([&](auto i) OCELLUS_LAMBDA { rows[i] = a + 3 * i * lda; });
+    unroll<(MR + 2) / 3>([&](int i) OCELLUS_LAMBDA { rows[i] = a + 3 * i * lda; });
     fetcher<MR, P> ahead(next, b, panel_stride * sizeof(W), step<W>);
     int d = 0;
     const auto multiply_add_to = [&](int end) OCELLUS_LAMBDA {
@@ -246,7 +246,7 @@ struct avx512 : avx2 {
         ahead.step();
         multiply_add<0>(acc, rows, lda, b, panel_stride);
         if constexpr (step<W> == 2) multiply_add<1>(acc, rows, lda, b, panel_stride);
-        unroll<(MR + 2) / 3>([&](auto i) OCELLUS_LAMBDA { rows[i] += step<W>; });
+        unroll<(MR + 2) / 3>([&](int i) OCELLUS_LAMBDA { rows[i] += step<W>; });
         b += 16 * step<W>;
       }
     };
@@ -259,8 +259,8 @@ struct avx512 : avx2 {
     }
     multiply_add_to(k);
     if (d < k) multiply_add<0>(acc, rows, lda, b, panel_stride);
-    unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-      unroll<P>([&](auto p) OCELLUS_LAMBDA { _mm512_storeu_ps(out + r * ldo + p * 16, acc[r][p]); });
+    unroll<MR>([&](int r) OCELLUS_LAMBDA {
+      unroll<P>([&](int p) OCELLUS_LAMBDA { _mm512_storeu_ps(out + r * ldo + p * 16, acc[r][p]); });
     });
   }
 
@@ -269,8 +269,8 @@ struct avx512 : avx2 {
                                        std::size_t panel_stride, int k, std::int32_t* out, std::ptrdiff_t ldo,
                                        const prefetch_run&) noexcept {
     __m512i acc[MR][P];
-    unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-      unroll<P>([&](auto p) OCELLUS_LAMBDA { acc[r][p] = _mm512_setzero_si512(); });
+    unroll<MR>([&](int r) OCELLUS_LAMBDA {
+      unroll<P>([&](int p) OCELLUS_LAMBDA { acc[r][p] = _mm512_setzero_si512(); });
     });
     const __m512i low = _mm512_set1_epi16(0x00ff);
     for (int d = 0; d < k; d += 4) {
@@ -281,12 +281,12 @@ struct avx512 : avx2 {
         even_w[p] = _mm512_srai_epi16(_mm512_slli_epi16(w, 8), 8);
         odd_w[p] = _mm512_srai_epi16(w, 8);
       });
-      unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+      unroll<MR>([&](int r) OCELLUS_LAMBDA {
         std::int32_t four;
         std::memcpy(&four, a + r * lda + d, 4);
         const __m512i x = _mm512_set1_epi32(four);
         const __m512i even = _mm512_and_si512(x, low), odd = _mm512_srli_epi16(x, 8);
-        unroll<P>([&](auto p) OCELLUS_LAMBDA {
+        unroll<P>([&](int p) OCELLUS_LAMBDA {
           acc[r][p] = _mm512_add_epi32(acc[r][p], _mm512_add_epi32(_mm512_madd_epi16(even, even_w[p]),
                                                                    _mm512_madd_epi16(odd, odd_w[p])));
           OCELLUS_KEEP(acc[r][p]);
@@ -294,8 +294,8 @@ struct avx512 : avx2 {
       });
       b += 64;
     }
-    unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-      unroll<P>([&](auto p) OCELLUS_LAMBDA { _mm512_storeu_si512(out + r * ldo + p * 16, acc[r][p]); });
+    unroll<MR>([&](int r) OCELLUS_LAMBDA {
+      unroll<P>([&](int p) OCELLUS_LAMBDA { _mm512_storeu_si512(out + r * ldo + p * 16, acc[r][p]); });
     });
   }
 
@@ -307,11 +307,11 @@ struct avx512 : avx2 {
     __m512i sums = zero;
     for (int d = 0; d < depth; d += 16) {
       std::uint32_t bits = 0;
-      unroll<2>([&](auto i) OCELLUS_LAMBDA {  // eight depths
+      unroll<2>([&](int i) OCELLUS_LAMBDA {  // eight depths
         const int at = d + i * 8;
         const std::int8_t* const from = w + (at < depth ? at : d) * 16;  // past the end: any weights
         __m512i most[2], least[2], products[2];
-        unroll<2>([&](auto four) OCELLUS_LAMBDA {
+        unroll<2>([&](int four) OCELLUS_LAMBDA {
           const __m512i x = _mm512_loadu_si512(from + four * 64);
           _mm512_store_si512(bounded + at * 16 + four * 64, x);
           const __m512i ranges = _mm512_set1_epi32(load_four(range + at + four * 4));
@@ -337,7 +337,7 @@ struct avx512 : avx2 {
   static OCELLUS_NOINLINE void tile_quads(const std::uint8_t* a, const std::int8_t* bounded, int k, std::int32_t* out,
                                           prefetch_run& next) noexcept {
     __m512i acc[MR];
-    unroll<MR>([&](auto r) OCELLUS_LAMBDA { acc[r] = _mm512_load_si512(out + r * 16); });
+    unroll<MR>([&](int r) OCELLUS_LAMBDA { acc[r] = _mm512_load_si512(out + r * 16); });
     __m512i ones = _mm512_set1_epi16(1);
     OCELLUS_KEEP(ones);
     const char* ahead = next.at;
@@ -345,9 +345,9 @@ struct avx512 : avx2 {
     for (const std::int8_t* w = bounded; w < end; w += 2 * 128, a += 2 * 64) {
       _mm_prefetch(ahead, _MM_HINT_T1);
       ahead += 4 * next.pace;
-      unroll<2>([&](auto d) OCELLUS_LAMBDA {
+      unroll<2>([&](int d) OCELLUS_LAMBDA {
         const __m512i w0 = _mm512_load_si512(w + d * 128), w1 = _mm512_load_si512(w + d * 128 + 64);
-        unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+        unroll<MR>([&](int r) OCELLUS_LAMBDA {
           const __m512i x = _mm512_set1_epi32(load_four(a + d * 64 + r * 4)),
                         y = _mm512_set1_epi32(load_four(a + d * 64 + 32 + r * 4));
           const __m512i q = _mm512_add_epi16(_mm512_maddubs_epi16(x, w0), _mm512_maddubs_epi16(y, w1));
@@ -357,7 +357,7 @@ struct avx512 : avx2 {
       });
     }
     next.at = ahead;
-    unroll<MR>([&](auto r) OCELLUS_LAMBDA { _mm512_store_si512(out + r * 16, acc[r]); });
+    unroll<MR>([&](int r) OCELLUS_LAMBDA { _mm512_store_si512(out + r * 16, acc[r]); });
   }
 
   static OCELLUS_NOINLINE void gemm_s8_by_quads(const gemm_args& g) noexcept { gemm_s8_by_quads_of<avx512>(g); }

@@ -29,23 +29,23 @@ struct avx512vnni : avx512 {
       const std::uint8_t* a, std::ptrdiff_t lda, const std::int8_t* b, std::size_t panel_stride, int k,
       std::int32_t* out, std::ptrdiff_t ldo, const prefetch_run& next, const unfinished_tile& before = {}) noexcept {
     __m512i acc[MR][P];
-    unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-      unroll<P>([&](auto p) OCELLUS_LAMBDA { acc[r][p] = _mm512_setzero_si512(); });
+    unroll<MR>([&](int r) OCELLUS_LAMBDA {
+      unroll<P>([&](int p) OCELLUS_LAMBDA { acc[r][p] = _mm512_setzero_si512(); });
     });
     fetcher<MR, P> ahead(next, b, panel_stride, 1);
     const std::uint8_t* rows[(MR + 2) / 3];  // every third row; the others are one and two strides away
-    unroll<(MR + 2) / 3>([&](auto i) OCELLUS_LAMBDA { rows[i] = a + 3 * i * lda; });
+    unroll<(MR + 2) / 3>([&](int i) OCELLUS_LAMBDA { rows[i] = a + 3 * i * lda; });
     int d = 0;
     const auto multiply_add_to = [&](int end) OCELLUS_LAMBDA {
       for (; d < end; d += 4) {
         __m512i w[P];
         unroll<P>([&](auto p) OCELLUS_LAMBDA { w[p] = _mm512_loadu_si512(b + p * panel_stride); });
         ahead.step();
-        unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+        unroll<MR>([&](int r) OCELLUS_LAMBDA {
           std::int32_t four;
           std::memcpy(&four, rows[r / 3] + r % 3 * lda + d, 4);
           const __m512i x = _mm512_set1_epi32(four);
-          unroll<P>([&](auto p) OCELLUS_LAMBDA {
+          unroll<P>([&](int p) OCELLUS_LAMBDA {
             acc[r][p] = _mm512_dpbusd_epi32(acc[r][p], x, w[p]);
             OCELLUS_KEEP(acc[r][p]);
           });
@@ -61,8 +61,8 @@ struct avx512vnni : avx512 {
       }
     }
     multiply_add_to(k);
-    unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-      unroll<P>([&](auto p) OCELLUS_LAMBDA { _mm512_storeu_si512(out + r * ldo + p * 16, acc[r][p]); });
+    unroll<MR>([&](int r) OCELLUS_LAMBDA {
+      unroll<P>([&](int p) OCELLUS_LAMBDA { _mm512_storeu_si512(out + r * ldo + p * 16, acc[r][p]); });
     });
   }
 

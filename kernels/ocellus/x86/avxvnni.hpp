@@ -31,14 +31,14 @@ struct avxvnni : avx2 {
                                        const prefetch_run&) noexcept {
     static_assert(P == 1);
     __m256i acc[MR][2];
-    unroll<MR>([&](auto r) OCELLUS_LAMBDA { acc[r][0] = acc[r][1] = _mm256_setzero_si256(); });
+    unroll<MR>([&](int r) OCELLUS_LAMBDA { acc[r][0] = acc[r][1] = _mm256_setzero_si256(); });
     const std::uint8_t* rows[(MR + 2) / 3];  // every third row; the others are one and two strides away
-    unroll<(MR + 2) / 3>([&](auto i) OCELLUS_LAMBDA { rows[i] = a + 3 * i * lda; });
+    unroll<(MR + 2) / 3>([&](int i) OCELLUS_LAMBDA { rows[i] = a + 3 * i * lda; });
     for (int d = 0; d < k; d += 4) {
       const __m256i w0 = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(b));
       const __m256i w1 = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(b + 32));
       _mm_prefetch(reinterpret_cast<const char*>(b + panel_stride), _MM_HINT_T1);
-      unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+      unroll<MR>([&](int r) OCELLUS_LAMBDA {
         std::int32_t four;
         std::memcpy(&four, rows[r / 3] + r % 3 * lda + d, 4);
         const __m256i x = _mm256_set1_epi32(four);
@@ -49,7 +49,7 @@ struct avxvnni : avx2 {
       });
       b += 64;
     }
-    unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+    unroll<MR>([&](int r) OCELLUS_LAMBDA {
       _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + r * ldo), acc[r][0]);
       _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + r * ldo + 8), acc[r][1]);
     });

@@ -16,19 +16,19 @@ static OCELLUS_NOINLINE void tile_fp16(const std::uint32_t* a, std::ptrdiff_t ld
                                        std::ptrdiff_t ldc) noexcept {
   for (int d0 = 0; d0 < depth; d0 += fp16_chain) {
     half32 acc[MR][P];
-    unroll<MR>([&](auto r)
-                   OCELLUS_LAMBDA { unroll<P>([&](auto p) OCELLUS_LAMBDA { acc[r][p] = half32::zero(); }); });
+    unroll<MR>([&](int r)
+                   OCELLUS_LAMBDA { unroll<P>([&](int p) OCELLUS_LAMBDA { acc[r][p] = half32::zero(); }); });
     const std::uint32_t* rows[(MR + 2) / 3];  // every third row; the others are one and two strides away
-    unroll<(MR + 2) / 3>([&](auto i) OCELLUS_LAMBDA { rows[i] = a + 3 * i * lda + d0; });
+    unroll<(MR + 2) / 3>([&](int i) OCELLUS_LAMBDA { rows[i] = a + 3 * i * lda + d0; });
     const int n = depth - d0 < fp16_chain ? depth - d0 : fp16_chain;
     for (int d = 0; d < n; d++) {
       half32 w[P];
       unroll<P>([&](auto p) OCELLUS_LAMBDA {
         w[p] = half32::join(b + 2 * p * panel_stride, b + (2 * p + 1) * panel_stride);
       });
-      unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+      unroll<MR>([&](int r) OCELLUS_LAMBDA {
         const half32 x = half32::repeat(rows[r / 3][r % 3 * lda + d]);
-        unroll<P>([&](auto p) OCELLUS_LAMBDA {
+        unroll<P>([&](int p) OCELLUS_LAMBDA {
           acc[r][p] = half32::fma(x, w[p], acc[r][p]);
           OCELLUS_KEEP(acc[r][p].v);
         });
@@ -36,9 +36,9 @@ static OCELLUS_NOINLINE void tile_fp16(const std::uint32_t* a, std::ptrdiff_t ld
       b += panel_width;
     }
     half32 sums[MR][P];  // through memory, for a loop: unrolled, this would be half of the code
-    unroll<MR>([&](auto r) OCELLUS_LAMBDA { unroll<P>([&](auto p) OCELLUS_LAMBDA { sums[r][p] = acc[r][p]; }); });
+    unroll<MR>([&](int r) OCELLUS_LAMBDA { unroll<P>([&](int p) OCELLUS_LAMBDA { sums[r][p] = acc[r][p]; }); });
     for (int r = 0; r < MR; r++)
-      unroll<P>([&](auto p)
+      unroll<P>([&](int p)
                     OCELLUS_LAMBDA { sums[r][p].add_to(c + r * ldc + p * 32, c + r * ldc + p * 32 + 16); });
   }
 }

@@ -114,11 +114,11 @@ static OCELLUS_NOINLINE void arrange_rows(const quad_block_rows& to, const std::
     for (int d = 0; d < depth; d += 16) {
       const __m128i base = _mm_load_si128(reinterpret_cast<const __m128i*>(to.base + d));
       __m128i x[4];
-      unroll<4>([&](auto r) OCELLUS_LAMBDA {  // a fourth row that is missing repeats the third
+      unroll<4>([&](int r) OCELLUS_LAMBDA {  // a fourth row that is missing repeats the third
         x[r] = _mm_sub_epi8(load_depths(a + (i + (r < n ? r : n - 1)) * lda + d, depth - d), base);
       });
       transpose4(x, x);
-      unroll<4>([&](auto j) OCELLUS_LAMBDA {
+      unroll<4>([&](int j) OCELLUS_LAMBDA {
         _mm_store_si128(reinterpret_cast<__m128i*>(out + (d + j * 4) * 8), x[j]);
       });
     }
@@ -213,12 +213,12 @@ static OCELLUS_NOINLINE void fold_sums(std::int32_t* out, const std::int32_t* ba
     n = quad_tile(rows - i);
     for (int c = 0; c < 16; c += 4) {
       __m128i x[4];
-      unroll<4>([&](auto j) OCELLUS_LAMBDA {
+      unroll<4>([&](int j) OCELLUS_LAMBDA {
         x[j] = _mm_load_si128(reinterpret_cast<const __m128i*>(sums + (c + j) * ld));
       });
       transpose4(x, x);
       const __m128i base = _mm_load_si128(reinterpret_cast<const __m128i*>(base_sums + c));
-      unroll<4>([&](auto r) OCELLUS_LAMBDA {
+      unroll<4>([&](int r) OCELLUS_LAMBDA {
         if (r >= n) return;
         __m128i* to = reinterpret_cast<__m128i*>(out + (i + r) * 16 + c);
         const __m128i y = _mm_add_epi32(x[r], base);

@@ -209,18 +209,18 @@ struct sse41 : scalar {
     __m128i odd = _mm_setzero_si128();
     for (int quarter = 0; quarter < 4; quarter++) {
       __m128 acc[MR];
-      unroll<MR>([&](auto r) OCELLUS_LAMBDA { acc[r] = _mm_setzero_ps(); });
+      unroll<MR>([&](int r) OCELLUS_LAMBDA { acc[r] = _mm_setzero_ps(); });
       for (int d = 0; d < k; d++) {
         const __m128 w = widen4(b, d, quarter);
         const __m128d w0 = _mm_cvtps_pd(w), w1 = _mm_cvtps_pd(_mm_movehl_ps(w, w));
-        unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+        unroll<MR>([&](int r) OCELLUS_LAMBDA {
           const __m128d x = _mm_set1_pd(static_cast<double>(a[r * lda + d]));
           const __m128d s0 = x * w0 + _mm_cvtps_pd(acc[r]);
           const __m128d s1 = x * w1 + _mm_cvtps_pd(_mm_movehl_ps(acc[r], acc[r]));
           acc[r] = _mm_movelh_ps(round_sum(s0, odd), round_sum(s1, odd));
         });
       }
-      unroll<MR>([&](auto r) OCELLUS_LAMBDA { _mm_storeu_ps(out + r * ldo + quarter * 4, acc[r]); });
+      unroll<MR>([&](int r) OCELLUS_LAMBDA { _mm_storeu_ps(out + r * ldo + quarter * 4, acc[r]); });
     }
     if (_mm_testz_si128(odd, odd) == 0) scalar::tile_float<MR, 1, W>(a, lda, b, panel_stride, k, out, ldo);
   }
@@ -231,7 +231,7 @@ struct sse41 : scalar {
                                        const prefetch_run&) noexcept {
     static_assert(P == 1);
     __m128i acc[MR][4];
-    unroll<MR>([&](auto r)
+    unroll<MR>([&](int r)
                    OCELLUS_LAMBDA { acc[r][0] = acc[r][1] = acc[r][2] = acc[r][3] = _mm_setzero_si128(); });
     const __m128i low = _mm_set1_epi16(0x00ff);
     for (int d = 0; d < k; d += 4) {
@@ -242,7 +242,7 @@ struct sse41 : scalar {
       unroll<2>([&](auto half) OCELLUS_LAMBDA {
         __asm__("" : "+r"(w), "+r"(rows));
         __m128i x[MR];
-        unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+        unroll<MR>([&](int r) OCELLUS_LAMBDA {
           std::int32_t four;
           std::memcpy(&four, rows + r * lda, 4);
           x[r] = _mm_set1_epi32(four);
@@ -253,15 +253,15 @@ struct sse41 : scalar {
           __m128i y = _mm_loadu_si128(reinterpret_cast<const __m128i*>(w + quarter * 16));
           if constexpr (half == 0) y = _mm_slli_epi16(y, 8);
           y = _mm_srai_epi16(y, 8);
-          unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+          unroll<MR>([&](int r) OCELLUS_LAMBDA {
             acc[r][quarter] = _mm_add_epi32(acc[r][quarter], _mm_madd_epi16(x[r], y));
             OCELLUS_KEEP(acc[r][quarter]);
           });
         });
       });
     }
-    unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-      unroll<4>([&](auto quarter) OCELLUS_LAMBDA {
+    unroll<MR>([&](int r) OCELLUS_LAMBDA {
+      unroll<4>([&](int quarter) OCELLUS_LAMBDA {
         _mm_storeu_si128(reinterpret_cast<__m128i*>(out + r * ldo + quarter * 4), acc[r][quarter]);
       });
     });
@@ -277,12 +277,12 @@ struct sse41 : scalar {
     __m128i sums[4] = {zero, zero, zero, zero};
     for (int d = 0; d < depth; d += 8) {
       __m128i clear[2];
-      unroll<2>([&](auto half) OCELLUS_LAMBDA {  // columns 0..7, 8..15
+      unroll<2>([&](int half) OCELLUS_LAMBDA {  // columns 0..7, 8..15
         __m128i ends[2];
-        unroll<2>([&](auto q) OCELLUS_LAMBDA {  // four columns
+        unroll<2>([&](int q) OCELLUS_LAMBDA {  // four columns
           const int column = half * 8 + q * 4;
           __m128i most[2], least[2], products[2];
-          unroll<2>([&](auto four) OCELLUS_LAMBDA {
+          unroll<2>([&](int four) OCELLUS_LAMBDA {
             const int at = (d + four * 4) * 16 + column * 4;
             const __m128i x = _mm_loadu_si128(reinterpret_cast<const __m128i*>(w + at));
             _mm_store_si128(reinterpret_cast<__m128i*>(bounded + at), x);
@@ -305,7 +305,7 @@ struct sse41 : scalar {
     }
     if (depth % 16 != 0) std::memset(bounded + depth * 16, 0, 128);
     if constexpr (based)
-      unroll<4>([&](auto q) OCELLUS_LAMBDA {
+      unroll<4>([&](int q) OCELLUS_LAMBDA {
         __m128i* const to = reinterpret_cast<__m128i*>(base_sums + q * 4);
         _mm_store_si128(to, _mm_add_epi32(_mm_load_si128(to), sums[q]));
       });
@@ -315,7 +315,7 @@ struct sse41 : scalar {
                                         std::int32_t excess, int rows) noexcept {
     const __m128i e = _mm_set1_epi32(excess), ones = _mm_set1_epi16(1);
     for (int r = 0; r < rows; r += 8, a += two_tiles)
-      unroll<2>([&](auto i) OCELLUS_LAMBDA {
+      unroll<2>([&](int i) OCELLUS_LAMBDA {
         const __m128i x = _mm_load_si128(reinterpret_cast<const __m128i*>(a + i * 16));
         __m128i* to = reinterpret_cast<__m128i*>(sums + r + i * 4);
         _mm_store_si128(to, _mm_add_epi32(_mm_load_si128(to), _mm_madd_epi16(_mm_maddubs_epi16(x, e), ones)));
@@ -337,8 +337,8 @@ struct sse41 : scalar {
   static OCELLUS_NOINLINE void tile_quad_rows(const std::uint8_t* a, const std::int8_t* bounded, int k,
                                               std::int32_t* out, prefetch_run& next) noexcept {
     __m128i acc[MR][4];
-    unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-      unroll<4>([&](auto q) OCELLUS_LAMBDA {
+    unroll<MR>([&](int r) OCELLUS_LAMBDA {
+      unroll<4>([&](int q) OCELLUS_LAMBDA {
         acc[r][q] = _mm_load_si128(reinterpret_cast<const __m128i*>(out + r * 16 + q * 4));
       });
     });
@@ -349,10 +349,10 @@ struct sse41 : scalar {
     for (const std::int8_t* w = bounded; w < end; w += 128, a += 64) {
       _mm_prefetch(ahead, _MM_HINT_T1);
       ahead += next.pace;
-      unroll<MR>([&](auto r) OCELLUS_LAMBDA {
+      unroll<MR>([&](int r) OCELLUS_LAMBDA {
         __asm__ volatile("" : "+r"(w));  // W is read again for each row: kept, it would need eight more registers
         const __m128i x = _mm_set1_epi32(load_four(a + r * 4)), y = _mm_set1_epi32(load_four(a + 32 + r * 4));
-        unroll<4>([&](auto q) OCELLUS_LAMBDA {
+        unroll<4>([&](int q) OCELLUS_LAMBDA {
           const __m128i* at = reinterpret_cast<const __m128i*>(w + q * 16);
           const __m128i sum =
               _mm_add_epi16(_mm_maddubs_epi16(x, _mm_load_si128(at)), _mm_maddubs_epi16(y, _mm_load_si128(at + 4)));
@@ -361,8 +361,8 @@ struct sse41 : scalar {
       });
     }
     next.at = ahead;
-    unroll<MR>([&](auto r) OCELLUS_LAMBDA {
-      unroll<4>([&](auto q) OCELLUS_LAMBDA {
+    unroll<MR>([&](int r) OCELLUS_LAMBDA {
+      unroll<4>([&](int q) OCELLUS_LAMBDA {
         _mm_store_si128(reinterpret_cast<__m128i*>(out + r * 16 + q * 4), acc[r][q]);
       });
     });
