@@ -10,6 +10,7 @@
 
 #include <ocellus/format/mmap.hpp>
 #include <ocellus/format/reader.hpp>
+#include <ocellus/models/weights.hpp>
 
 #include <doctest/doctest.h>
 
@@ -710,10 +711,12 @@ TEST_CASE("--calibrate reports what it measured of the file that it wrote, also 
   REQUIRE_MESSAGE(done, (done ? "" : done.failure().what));
   const result<mapped_file> file = mapped_file::open(o.output.c_str());
   REQUIRE(file);
-  const auto section = packed_file::open(file->bytes())->section(format::section::report);
+  const result<packed_file> packed = packed_file::open(file->bytes());
+  REQUIRE(packed);
+  const auto section = packed->section(format::section::report);
   const auto report = nlohmann::json::parse(std::string(reinterpret_cast<const char*>(section.data()), section.size()));
   CHECK(report["kept_f16"].size() == 6);
-  const auto inputs = read_calibration(*o.calibrate, model::open(o.output.c_str())->config().preprocess);
+  const auto inputs = read_calibration(*o.calibrate, ocellus::detail::stored_config(*packed)->preprocess);
   REQUIRE(inputs);
   const auto found = compare_models(scratch.path / "f16.oc", o.output, *inputs);
   REQUIRE(found);
