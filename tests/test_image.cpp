@@ -674,11 +674,33 @@ TEST_CASE("preprocess_file equals decoding and preprocessing: sizes, modes, crop
         CAPTURE(i);
         made += same_as_two_steps(file, configs[i], sets[(i + seed) % sets.size()].kernels, options);
       }
+      for (const auto& [to_w, to_h] : {std::pair{w, 13}, {13, h}, {h, 13}, {13, w}}) {  // one side keeps its size
+        preprocess_config c = configs[0];
+        c.resize = resize_mode::squash;
+        c.size_w = to_w, c.size_h = to_h, c.crop_w = c.crop_h = 0;
+        made += same_as_two_steps(file, c, sets[seed % sets.size()].kernels, options);
+      }
     }
   }
   MESSAGE(made << " pictures compared");
 }
 
+TEST_CASE("PNG: a colour type that there is not is bad_image, in a cut file too; so is what inflates far beyond it") {
+  const result<array<std::uint8_t>> made = encode_png(noise(40, 40, 3));
+  REQUIRE(made);
+  std::vector<std::uint8_t> png(made->data(), made->data() + made->size());
+  REQUIRE(decode_image(png));
+  for (const int colour : {1, 5, 7, 255}) {
+    png[25] = static_cast<std::uint8_t>(colour);
+    CHECK(decode_image(png).error() == status::bad_image);
+    CHECK(decode_image({png.data(), png.size() / 2}).error() == status::bad_image);
+  }
+  const result<array<std::uint8_t>> large = encode_png(*image::make(600, 600));
+  REQUIRE(large);
+  png.assign(large->data(), large->data() + large->size());
+  for (const std::size_t at : {18u, 22u}) png[at] = 0, png[at + 1] = 8;  // 8 x 8 of 600 x 600
+  CHECK(decode_image(png).error() == status::bad_image);
+}
 TEST_CASE("preprocess_file equals decoding and preprocessing: every kind of file, whole and cut") {
   const resample_kernels best = best_kernels().resample;
   const std::vector<preprocess_config> configs = some_configs();

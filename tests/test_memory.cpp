@@ -24,13 +24,21 @@ void* counted(void* block) {
 }
 }  // namespace
 
+#if __SIZEOF_SIZE_T__ == 8  // operator new[](std::size_t, const std::nothrow_t&)
+#define OCELLUS_REAL_NEW __real__ZnamRKSt9nothrow_t
+#define OCELLUS_WRAPPED_NEW __wrap__ZnamRKSt9nothrow_t
+#else
+#define OCELLUS_REAL_NEW __real__ZnajRKSt9nothrow_t
+#define OCELLUS_WRAPPED_NEW __wrap__ZnajRKSt9nothrow_t
+#endif
+
 // The linker's --wrap (CMakeLists.txt) sends the calls of this program's own code here, those of libraries not.
 extern "C" {
 void* __real_malloc(std::size_t bytes);
 void* __real_realloc(void* block, std::size_t bytes);
 void* __real_aligned_alloc(std::size_t alignment, std::size_t bytes);
 void __real_free(void* block);
-void* __real__ZnamRKSt9nothrow_t(std::size_t bytes, const std::nothrow_t& tag);
+void* OCELLUS_REAL_NEW(std::size_t bytes, const std::nothrow_t& tag);
 
 void* __wrap_malloc(std::size_t bytes) { return fails() ? nullptr : counted(__real_malloc(bytes)); }
 void* __wrap_realloc(void* block, std::size_t bytes) {
@@ -44,8 +52,8 @@ void __wrap_free(void* block) {
   blocks -= block != nullptr;
   __real_free(block);
 }
-void* __wrap__ZnamRKSt9nothrow_t(std::size_t bytes, const std::nothrow_t& tag) {
-  return fails() ? nullptr : __real__ZnamRKSt9nothrow_t(bytes, tag);
+void* OCELLUS_WRAPPED_NEW(std::size_t bytes, const std::nothrow_t& tag) {
+  return fails() ? nullptr : OCELLUS_REAL_NEW(bytes, tag);
 }
 }
 
@@ -97,6 +105,13 @@ TEST_CASE("memory: a call whose allocation fails says so, and keeps nothing") {
   });
   CHECK(decoding >= 2);
   REQUIRE(picture);
+  preprocess_config small;
+  small.resize = resize_mode::squash;
+  small.size_w = small.size_h = small.crop_w = small.crop_h = 17;
+  CHECK(starve("preprocess_file", [&](std::vector<float>&) {
+          return preprocess_file({reinterpret_cast<const std::uint8_t*>(png.data()), png.size()}, small,
+                                 m->kernels().resample).error();
+        }) >= 4);
   const image_view views[] = {*picture, *picture};
   CHECK(starve("encode_images", [&](std::vector<float>& a) { return keep(m->encode_images(views), a); }) >= 8);
 

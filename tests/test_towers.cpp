@@ -221,6 +221,26 @@ TEST_CASE("towers: rotary positions, post-norm, a convolutional stem and uneven 
     }
 }
 
+TEST_CASE("encode_preprocessed of a NaFlex model takes the grid from the picture's sides") {
+  const fs::path checkpoint = shared() / "goldens" / "hf-siglip2-naflex" / "model";
+  if (!have(checkpoint)) return;
+  const converted_file file(checkpoint, dtype::s8);
+  REQUIRE_MESSAGE(file.error == "", file.error);
+  const result<model> m = model::open(file.path.c_str());
+  REQUIRE(m);
+  result<image> wide = image::make(150, 70);
+  REQUIRE(wide);
+  for (int i = 0; i < 150 * 70 * 3; i++) wide->pixels()[i] = static_cast<std::uint8_t>(i * i % 251);
+  const result<image> small = preprocess(*wide, m->config().preprocess, m->kernels().resample);
+  REQUIRE(small);
+  const result<embeddings> whole = m->encode_image(*wide), made = m->encode_preprocessed(*small);
+  REQUIRE((whole && made));
+  CHECK(std::equal((*whole)[0].begin(), (*whole)[0].end(), (*made)[0].begin()));
+  const int patch = m->config().vision.patch;
+  CHECK(m->encode_preprocessed(*image::make(patch * 3, patch + 1)).error() == status::wrong_shape);
+  CHECK(m->encode_preprocessed(image()).error() == status::wrong_shape);
+}
+
 TEST_CASE("thread_pool: each task runs once, also those of threads that are slow") {
   for (const int threads : {1, 2, 4, 7}) {
     thread_pool pool(threads);

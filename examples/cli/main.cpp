@@ -5,20 +5,10 @@
 
 #include <cstdio>
 #include <exception>
-#if defined(__GLIBC__)
-#include <malloc.h>
-#endif
 #include <string>
 #include <vector>
 
 int main(int argc, char** argv) {
-#if defined(__GLIBC__)
-  // One large picture after the other: memory that is kept, instead of mapped and filled with zeros by the kernel each
-  // time, saves a fifth of the time that photos of 12 megapixels take.
-  // glibc before 2.35 takes no more than 32 MiB.
-  if (mallopt(M_MMAP_THRESHOLD, 1 << 30) != 0 || mallopt(M_MMAP_THRESHOLD, 32 << 20) != 0)
-    mallopt(M_TRIM_THRESHOLD, 1 << 30);
-#endif
   CLI::App app{
       "ocellus " OCELLUS_VERSION_STRING
       ": CLIP and SigLIP on any CPU.\n"

@@ -36,7 +36,7 @@ preprocess_config config_of(const options& o) {
   return c;
 }
 
-void preprocess_file(options& o) {
+void run(options& o) {
   const std::size_t expected = o.resize.empty() ? 2 : 1;
   if (o.paths.size() != expected)
     throw usage(expected == 2 ? "preprocess: give a model and an image, or --resize and an image"
@@ -96,7 +96,8 @@ void add_preprocess(CLI::App& app) {
               "Turn the picture by its EXIF orientation first (the references do not)");
   c->add_option("-o,--output", o->out, "Where to write the picture (.png)")->required();
   o->add_to(*c);
-  c->callback([o] { preprocess_file(*o); });
+  c->get_option("--threads")->description("Changes nothing here: a picture is prepared on one thread, as its rows come");
+  c->callback([o] { run(*o); });
 }
 
 }  // namespace cli

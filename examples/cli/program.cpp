@@ -25,7 +25,8 @@ using namespace ocellus;
 void fail(const std::string& what, status why) { throw failure(what + ": " + to_string(why)); }
 
 void compute_options::add_to(CLI::App& app) {
-  app.add_option("--threads", threads, "Threads to use (default: all cores, or as many as a container may use)")->check(CLI::Range(1, 1024));
+  app.add_option("--threads", threads, "Threads to use (default: all cores, or as many as a container may use)")
+      ->check(CLI::Range(1, 1024));
   app.add_option("--isa", isa, "Kernel set to use instead of the best one of this CPU, e.g. avx2 or scalar");
 }
 

@@ -157,6 +157,13 @@ struct runner {
 
 error about(status s) { return {std::string("calibration: ") + to_string(s)}; }
 
+std::vector<std::string> built_in_prompts() {
+  std::vector<std::string> prompts;
+  for (const char* pattern : patterns)
+    for (const char* subject : subjects) prompts.push_back(std::string(pattern) + subject);
+  return prompts;
+}
+
 }  // namespace
 
 outcome<calibration_inputs> read_calibration(const fs::path& folder, const preprocess_config& preprocess) {
@@ -166,16 +173,19 @@ outcome<calibration_inputs> read_calibration(const fs::path& folder, const prepr
     if (at->is_regular_file(failed)) files.push_back(at->path());
   if (failed) return error{printable(folder.string()) + ": " + failed.message()};
   std::sort(files.begin(), files.end());
-  calibration_inputs inputs = built_in_inputs(preprocess);
-  inputs.pictures.clear();
+  calibration_inputs inputs;
+  inputs.prompts = built_in_prompts();
   const resample_kernels kernels = exact_kernels().resample;
   inputs.own = true;
   // every n-th file, so that a sorted collection is seen as a whole; odd files make room for their neighbours
   const std::size_t step = std::max<std::size_t>(1, files.size() / most_pictures);
   for (std::size_t first = 0; first < step && inputs.pictures.size() < most_pictures; first++)
     for (std::size_t i = first; i < files.size() && inputs.pictures.size() < most_pictures; i += step)
-      if (result<image> picture = preprocess_file(files[i].string().c_str(), preprocess, kernels); picture)
+      if (result<image> picture = preprocess_file(files[i].string().c_str(), preprocess, kernels); picture) {
         inputs.pictures.push_back(std::move(*picture));
+      } else if (picture.error() == status::out_of_memory) {
+        return error{printable(files[i].string()) + ": " + to_string(picture.error())};
+      }
   if (inputs.pictures.empty()) return error{printable(folder.string()) + ": no picture that can be read"};
   inputs.description = std::to_string(inputs.pictures.size()) + " pictures of " +
                        printable(fs::absolute(folder).filename().string()) + ", " + std::to_string(inputs.prompts.size()) +
@@ -183,16 +193,20 @@ outcome<calibration_inputs> read_calibration(const fs::path& folder, const prepr
   return inputs;
 }
 
-calibration_inputs built_in_inputs(const preprocess_config& preprocess) {
+outcome<calibration_inputs> built_in_inputs(const preprocess_config& preprocess) {
   calibration_inputs inputs;
-  for (const char* pattern : patterns)
-    for (const char* subject : subjects) inputs.prompts.push_back(std::string(pattern) + subject);
+  inputs.prompts = built_in_prompts();
   painter artist;
   const resample_kernels kernels = exact_kernels().resample;
-  for (int n = 0; n < 24; n++)
-    if (const result<image> made = artist.paint(n % 3 == 0 ? 0 : n % 3 == 1 ? 2 + n / 4 : 150); made)
-      if (result<image> ready = ocellus::preprocess(*made, preprocess, kernels); ready)
-        inputs.pictures.push_back(std::move(*ready));
+  for (int n = 0; n < 24; n++) {
+    const result<image> made = artist.paint(n % 3 == 0 ? 0 : n % 3 == 1 ? 2 + n / 4 : 150);
+    if (!made) return about(made.error());
+    result<image> ready = ocellus::preprocess(*made, preprocess, kernels);
+    if (!ready)
+      return error{"calibration: the model's preprocessor takes no built-in picture, which are 256 x 256 (" +
+                   std::string(to_string(ready.error())) + "); give pictures by --calibrate"};
+    inputs.pictures.push_back(std::move(*ready));
+  }
   inputs.description = std::to_string(inputs.pictures.size()) + " built-in pictures, " +
                        std::to_string(inputs.prompts.size()) + " built-in prompts";
   return inputs;

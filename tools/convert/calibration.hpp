@@ -32,7 +32,7 @@ struct calibration_inputs {
 outcome<calibration_inputs> read_calibration(const std::filesystem::path& folder, const preprocess_config& preprocess);
 
 /// Pictures drawn here, with statistics somewhat like those of photos, and prompts.
-calibration_inputs built_in_inputs(const preprocess_config& preprocess);
+outcome<calibration_inputs> built_in_inputs(const preprocess_config& preprocess);
 
 /// Moments of what each matrix reads, over all inputs. Where one token of a tower is all that is read in the end, it
 /// weighs as much as all others together: errors of the others average out, its own do not. The model's weights must not

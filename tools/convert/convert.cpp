@@ -232,14 +232,10 @@ void add_report(int8_result& r, const pack_result& packed, const fidelity& found
 /// not what anybody asks of a model).
 outcome<int8_result> prepare_int8(const convert_options& options, model_source& model,
                                   const std::vector<std::byte>& tokenizer, bool show) {
-  calibration_inputs inputs;
-  if (options.calibrate) {
-    auto read = read_calibration(*options.calibrate, model.config.preprocess);
-    if (!read) return read.failure();
-    inputs = std::move(*read);
-  } else {
-    inputs = built_in_inputs(model.config.preprocess);
-  }
+  auto made = options.calibrate ? read_calibration(*options.calibrate, model.config.preprocess)
+                                : built_in_inputs(model.config.preprocess);
+  if (!made) return made.failure();
+  const calibration_inputs inputs = std::move(*made);
   const auto write = [&](const pack_options& packing, packed_writer& out) {
     return write_trial(options, model, tokenizer, packing, show, out);
   };

@@ -21,6 +21,7 @@
 
 #include <cstdio>
 #include <cstring>
+#include <memory>
 #include <string>
 #endif
 #if defined(__x86_64__) || defined(__i386__)
@@ -36,18 +37,19 @@ namespace detail {
 /// systemd's CPUQuota), rounded up; 0: as many as there are. Of cgroup v2 (cpu.max) and v1 (cpu.cfs_quota_us), of the
 /// process's own group and all above it. A container may not see its path: then what is mounted is its group.
 inline int quota_cores(const char* groups = "/proc/self/cgroup", const std::string& mounted = "/sys/fs/cgroup") {
-  const auto scan = [](const std::string& file, const char* format, long long* a, long long* b) {
-    std::FILE* const f = std::fopen(file.c_str(), "re");
-    if (f == nullptr) return 0;
-    const int found = std::fscanf(f, format, a, b);
-    std::fclose(f);
-    return found;
+  using text_file = std::unique_ptr<std::FILE, int (*)(std::FILE*)>;
+  const auto open = [](const char* path) {
+    return text_file(std::fopen(path, "re"), [](std::FILE* f) { return std::fclose(f); });
   };
-  std::FILE* const f = std::fopen(groups, "re");
-  if (f == nullptr) return 0;
+  const auto number = [&](const std::string& path) {
+    const text_file f = open(path.c_str());
+    long long n = 0;
+    return f && std::fscanf(f.get(), "%lld", &n) == 1 ? n : 0;
+  };
+  const text_file lines = open(groups);
   long long least = 0;
   char line[4096];
-  while (std::fgets(line, sizeof(line), f) != nullptr) {  // number:controllers:path, without controllers in v2
+  while (lines && std::fgets(line, sizeof(line), lines.get()) != nullptr) {  // 0::path in v2
     line[std::strcspn(line, "\n")] = '\0';
     const char* const list = std::strchr(line, ':');
     const char* const path = list == nullptr ? nullptr : std::strchr(list + 1, ':');
@@ -58,11 +60,15 @@ inline int quota_cores(const char* groups = "/proc/self/cgroup", const std::stri
     std::string group = path + 1;
     for (bool more = true; more;) {
       const std::string folder = base + group;
-      long long quota = 0, period = 0;
-      const bool limited = v2 ? scan(folder + "/cpu.max", "%lld %lld", &quota, &period) == 2
-                              : scan(folder + "/cpu.cfs_quota_us", "%lld", &quota, nullptr) == 1 &&
-                                    scan(folder + "/cpu.cfs_period_us", "%lld", &period, nullptr) == 1;
-      if (limited && quota > 0 && period > 0) {
+      long long quota = 0, period = 0;  // microseconds of time in each period; "max": no limit
+      if (!v2) {
+        quota = number(folder + "/cpu.cfs_quota_us");
+        period = number(folder + "/cpu.cfs_period_us");
+      } else if (const text_file f = open((folder + "/cpu.max").c_str());
+                 f && std::fscanf(f.get(), "%lld %lld", &quota, &period) != 2) {
+        quota = 0;
+      }
+      if (quota > 0 && period > 0) {
         const long long cores = (quota - 1) / period + 1;
         least = least == 0 || cores < least ? cores : least;
       }
@@ -71,7 +77,6 @@ inline int quota_cores(const char* groups = "/proc/self/cgroup", const std::stri
       if (more) group.erase(parent);
     }
   }
-  std::fclose(f);
   return static_cast<int>(least < 1024 ? least : 1024);
 }
 
@@ -106,7 +111,7 @@ class thread_pool {
   ocellus::executor executor() noexcept { return {&run, this, threads()}; }
 
   /// The cores that this process may use, at least 1: on Linux those of its affinity mask (taskset, cpusets), but no
-  /// more than its control groups have processor time for.
+  /// more than its control groups have processor time for. Throws std::bad_alloc.
   static int cores() {
     int all = static_cast<int>(std::thread::hardware_concurrency());
 #if defined(__linux__)

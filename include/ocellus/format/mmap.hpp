@@ -60,7 +60,8 @@ class mapped_file {
     if (f.data_ == nullptr) return status::cannot_read;
     return f;
 #else
-    const int fd = ::open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // a pipe without a writer would wait for one
+    int fd = ::open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // a pipe without a writer would wait for one
+    if (fd < 0 && errno == EWOULDBLOCK) fd = ::open(path, O_RDONLY | O_CLOEXEC);  // a lease, which its holder gives up
     if (fd < 0) return errno == ENOENT || errno == ENOTDIR ? status::file_not_found : status::cannot_read;
     struct stat st = {};
     status s = status::ok;

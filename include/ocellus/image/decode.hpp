@@ -128,9 +128,9 @@ class image_sink final : public row_sink {
   image made;
 };
 
-using decoder = status (*)(std::span<const std::uint8_t>, const load_options&, row_sink&) noexcept;
+using decode_function = status (*)(std::span<const std::uint8_t>, const load_options&, row_sink&) noexcept;
 
-inline result<image> to_image(decoder decode, std::span<const std::uint8_t> file,
+inline result<image> to_image(decode_function decode, std::span<const std::uint8_t> file,
                               const load_options& options) noexcept {
   image_sink sink;
   const status s = decode(file, options, sink);

@@ -3,7 +3,8 @@
 //
 //   auto photo = ocellus::load_image("cat.jpg");                       // result<image>
 //   if (!photo) std::puts(ocellus::to_string(photo.error()));
-//   auto small = ocellus::preprocess_file("cat.jpg", config, kernels);  // resized and cropped, in little memory
+//   ocellus::preprocess_config clip;                                    // defaults: CLIP at 224
+//   auto small = ocellus::preprocess_file("cat.jpg", clip, kernels);    // resized and cropped, in little memory
 //
 // Pixels are those of Pillow's Image.open(...).convert("RGB"): alpha is dropped, not blended; palettes are
 // looked up; grey is repeated; 16 bits keep the high byte (also grey, which Pillow would clip); CMYK is
@@ -74,6 +75,7 @@ class preprocess_sink final : public row_sink {
       : config_(config), kernels_(kernels), orientation_(orientation) {}
 
   status open(int width, int height) noexcept override {
+    if (std::int64_t{3} * width * height > INT32_MAX) return status::image_too_large;  // as a whole picture would be
     stride_ = std::ptrdiff_t{3} * width;
     failed_ = plan(width, height);
     // What cannot be done with the picture is said at the end: an error of the file counts more.
@@ -136,7 +138,10 @@ class preprocess_sink final : public row_sink {
     const status t = down_.build(config_.filter, height, turned ? r.resized_w : r.resized_h, turned ? r.x : r.y,
                                  turned ? r.w : r.h, turned_from_bottom(orientation_));
     if (t != status::ok) return t;
-    vertical_first_ = vertical_pass_first(r, w, h, config_.order) != turned;
+    // A side that keeps its size passes as it is, whenever: last, so that what lies between is small.
+    const bool same_across = width == (turned ? r.resized_h : r.resized_w);
+    const bool same_down = height == (turned ? r.resized_w : r.resized_h);
+    vertical_first_ = same_across || (!same_down && vertical_pass_first(r, w, h, config_.order) != turned);
     left = across_.source_begin(), right = across_.source_end();
     top = down_.source_begin(), bottom = down_.source_end();
     if (vertical_first_) across_.shift(left);

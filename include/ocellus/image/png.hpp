@@ -3,10 +3,10 @@
 // its functions stay static and inside a namespace of this header.
 //
 // The inflated rows are unfiltered and become RGB where they lie, so that a picture of 8-bit RGB takes three bytes a
-// pixel beside its file. Sizes are checked in the header before anything is allocated, and a single allocation of stb
-// is bounded: a stream that inflates far beyond the picture is refused. As with Pillow a file may lack its end if the
-// picture data are complete; chunks that mean nothing for the colours are not looked at; colours beyond a short palette
-// are black.
+// pixel beside its file. Sizes are checked in the header before anything is allocated, and stb's memory is bounded: a
+// stream that inflates to more than twice the picture is refused. As with Pillow a file may lack its end if the picture
+// data are complete; chunks that mean nothing for the colours are not looked at; colours beyond a short palette are
+// black.
 //
 // Reference: PNG Specification (Third Edition), W3C.
 #pragma once
@@ -31,8 +31,10 @@
 OCELLUS_BEGIN
 namespace detail {
 
-/// No allocation of stb's is larger: a picture within the default limits needs less.
-inline constexpr std::size_t stb_largest = std::size_t{640} << 20;
+/// Most bytes of inflated rows.
+inline constexpr std::int64_t png_most_bytes = std::int64_t{640} << 20;
+/// No allocation of stb's is larger.
+OCELLUS_HIDDEN inline constinit thread_local std::size_t stb_largest = 0;
 /// Whether malloc had nothing for stb, which only says that it failed.
 OCELLUS_HIDDEN inline constinit thread_local bool stb_out_of_memory = false;
 inline void* stb_realloc(void* p, std::size_t n) noexcept {
@@ -348,6 +350,7 @@ inline status png_rows(std::span<const std::uint8_t> file, const load_options& o
   png_header h;
   const status header = png_read_header(file, h);
   if (header != status::ok) return header;
+  if (h.color == 1 || h.color == 5 || h.color > 6) return status::bad_image;
   const int step = h.channels() * h.sample_bytes();
   const status size = check_size(h.width, h.height, step + 3, options);
   if (size != status::ok) return size;
@@ -364,9 +367,10 @@ inline status png_rows(std::span<const std::uint8_t> file, const load_options& o
   const std::span<const png_pass> passes = h.interlaced ? std::span<const png_pass>(png_adam7) : png_whole;
   std::int64_t expected = 0;
   for (const png_pass& p : passes) expected += p.bytes(h);
-  if (expected > INT_MAX) return status::image_too_large;
+  if (expected > png_most_bytes) return status::image_too_large;
   if (data_size > INT_MAX) return status::too_large;
   stb_out_of_memory = false;
+  stb_largest = 2 * static_cast<std::size_t>(expected) + 65536;  // it doubles its memory for what is too much
   int inflated = 0;
   const std::unique_ptr<char, void (*)(void*)> raw(
       stb::stbi_zlib_decode_malloc_guesssize_headerflag(reinterpret_cast<const char*>(data.get()),

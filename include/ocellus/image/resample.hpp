@@ -38,8 +38,8 @@ struct resize_window {
   int h = 0;
 };
 
-/// Scratch of one call stays below this; what would need more is image_too_large (a picture of 2 x 40,000,000
-/// pixels).
+/// What lies between the two passes stays below this, and so does each side's table; what would need more is
+/// image_too_large (a picture of 2 x 40,000,000 pixels).
 inline constexpr std::int64_t resize_scratch_limit = std::int64_t{1} << 28;
 
 namespace detail {

@@ -110,9 +110,10 @@
 
 // Marks a product as rounded. clang's -ffast-math fuses a product into a sum in its back end, where no pragma reaches;
 // the empty asm ends the pattern and costs nothing. gcc obeys the region's pragma.
-// RISC-V has no constraint for the compiler's vectors, so there the product goes through memory, under -ffast-math
-// alone; -ffp-contract=fast by itself cannot be seen and is not undone there.
-#if defined(__clang__) && defined(__riscv)
+// Where there is no constraint for the compiler's vectors (RISC-V, POWER) the product goes through memory, under
+// -ffast-math alone. clang's -ffp-contract=fast by itself cannot be seen: kernels that say OCELLUS_ROUNDED undo it on
+// x86 and Arm, strict_product and the portable code do not, where the target has FMA.
+#if defined(__clang__) && !defined(__x86_64__) && !defined(__i386__) && !defined(__aarch64__) && !defined(__ARM_NEON)
 #if defined(__FAST_MATH__)
 #define OCELLUS_ROUNDED(product) __asm__("" : "+m"(product))
 #else

@@ -79,7 +79,9 @@ constexpr int top_k(const float* scores, int n, ranked* best, int k) noexcept {
       at = worst;
     }
   };
-  bool passing = false;  // best[0] is the k-th so far, and a number: what is not above it comes after it
+  // Whether best[0] is the k-th so far, and neither NaN nor one that the thread may take for 0: then what is not above
+  // it as floats go comes after it.
+  bool passing = false;
   for (int i = 0; i < n && k > 0; i++) {
     if (passing && scores[i] <= best[0].score) continue;
     const ranked candidate{i, scores[i]};
@@ -91,7 +93,8 @@ constexpr int top_k(const float* scores, int n, ranked* best, int k) noexcept {
       best[0] = candidate;
       sink(0);
     }
-    passing = detail::rank_of(best[0].score) != INT32_MIN;
+    const std::int32_t rank = detail::rank_of(best[0].score);
+    passing = rank >= 0x00800000 || (rank <= -0x00800000 && rank != INT32_MIN);
   }
   const int found = size;
   if (size < k)

@@ -162,7 +162,7 @@ struct dsp : scalar {
       std::memcpy(&even, w + 64 * g, 4);
       asm("sxtb16 %0, %1, ror #8" : "=r"(odd) : "r"(even));
       asm("sxtb16 %0, %1" : "=r"(even) : "r"(even));
-      unroll<Rows>([&](int r) OCELLUS_LAMBDA {
+      unroll<Rows>([&](auto r) OCELLUS_LAMBDA {  // a constant at -O0 too
         std::uint32_t x, y;
         asm volatile("ldrd %0, %1, [%2, %3]" : "=r"(x), "=r"(y) : "r"(a), "i"(8 * (g * Rows + r)) : "memory");
         acc[r] = __smlad(static_cast<int16x2_t>(x), static_cast<int16x2_t>(even), acc[r]);

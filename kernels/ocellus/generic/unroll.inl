@@ -2,13 +2,13 @@
 // a plain loop over them rolled, and the accumulators in memory (40 % of the peak instead of 95 %).
 // Included once inside each kernel set; includes nothing.
 
-/// f(First), ..., f(N - 1), with the index a constant: f takes `int i`, or `auto i` where a type depends on it (or gcc
-/// makes better addresses of it: normalize_rows). One that takes `auto` is compiled N times, and as often again in a
-/// loop around it: with that everywhere, and a fold over a sequence of indices, whose second function it saves, all
-/// sets of x86 are three times as many functions and take 1.4 times as long to compile.
+/// f(First), ..., f(N - 1), with the index a constant: f takes `int i`, or `auto i` where a type or an operand of asm
+/// depends on it (or gcc makes better addresses of it: normalize_rows). One that takes `auto` is compiled N times, and
+/// as often again in a loop around it: with that everywhere, and a fold over a sequence of indices, whose second
+/// function it saves, all sets of x86 are three times as many functions and take 1.4 times as long to compile.
 template <int N, int First = 0, class F>
 static OCELLUS_INLINE void unroll(const F& f) noexcept {
-  f(std::integral_constant<int, First>{});
+  if constexpr (N > First) f(std::integral_constant<int, First>{});
   if constexpr (N > First + 1) f(std::integral_constant<int, First + 1>{});
   if constexpr (N > First + 2) f(std::integral_constant<int, First + 2>{});
   if constexpr (N > First + 3) f(std::integral_constant<int, First + 3>{});
