@@ -658,7 +658,8 @@ TEST_CASE("preprocess_file equals decoding and preprocessing: sizes, modes, crop
   const std::vector<preprocess_config> configs = some_configs();
   int made = 0;
   unsigned seed = 0;
-  for (const auto& [w, h] : {std::pair{1, 1}, {2, 7}, {31, 16}, {64, 64}, {67, 131}, {300, 41}, {33, 333}}) {
+  for (const auto& size : {std::pair{1, 1}, {2, 7}, {31, 16}, {64, 64}, {67, 131}, {300, 41}, {33, 333}}) {
+    const int w = size.first, h = size.second;  // clang 14 captures no structured bindings
     const result<array<std::uint8_t>> png = encode_png(noise(w, h, ++seed));
     REQUIRE(png);
     for (int orientation = 1; orientation <= 8; orientation++) {
