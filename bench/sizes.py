@@ -4,7 +4,8 @@
   cmake --build build --target embed-once ocellus-convert
   python3 bench/sizes.py [--build build] [--compiler g++]
 
-- the README's first program, -O2, stripped, with libstdc++ as a shared library: at most 700 KB;
+- the README's first program, -O2, stripped, with libstdc++ as a shared library: at most 700 KB; processor time to compile
+  it with all kernels, and with their declarations alone (OCELLUS_DECLARE_ONLY);
 - ViT-B/32 at batch 1: the peak of the resident set above what is mapped of the model's file: at most 16 MiB;
 - from the start of a process to its end after one embedding, files in the page cache: the best of twenty (on a busy
   machine run this by `chrt -f 10`; the load is noted).
@@ -14,6 +15,7 @@ import json
 import os
 import platform
 import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -22,15 +24,22 @@ import time
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
 
 
-def program_bytes(compiler, folder):
+def compile_program(compiler, folder, *options):
+    """README's first program; its file, and the seconds of processor time that the compiler took."""
     with open(os.path.join(ROOT, "README.md")) as f:
         source = re.search(r"```cpp\n(.*?)```", f.read(), re.S).group(1)
     path = os.path.join(folder, "program")
     with open(path + ".cpp", "w") as f:
         f.write(source)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([compiler, "-std=c++20", "-O2", "-s", "-I" + os.path.join(ROOT, "include"), "-I" + os.path.join(ROOT, "kernels"),
-                    path + ".cpp", "-o", path], check=True)
-    return os.path.getsize(path)
+                    path + ".cpp", "-o", path, *options], check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return path, round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1)
+
+
+def program_bytes(compiler, folder):
+    return os.path.getsize(compile_program(compiler, folder)[0])
 
 
 def starts(build, model, tower):
@@ -55,7 +64,9 @@ def main():
         found = re.search(r"model name\s*: (.*)", f.read())
         results["cpu"] = found.group(1) if found else "?"
     with tempfile.TemporaryDirectory() as folder:
-        results["program_bytes"] = program_bytes(args.compiler, folder)
+        program, results["compile_s"] = compile_program(args.compiler, folder)
+        results["program_bytes"] = os.path.getsize(program)
+        results["compile_declarations_s"] = compile_program(args.compiler, folder, "-DOCELLUS_DECLARE_ONLY", "-c")[1]
         checkpoint = os.path.join(folder, "clip-vit-b32")
         subprocess.run([sys.executable, os.path.join(ROOT, "bench", "make_checkpoint.py"), "clip-vit-b32", checkpoint], check=True)
         for dtype in ("s8", "f16", "f32"):
@@ -73,7 +84,8 @@ def main():
     with open(path, "w") as f:
         json.dump(results, f, indent=1)
         f.write("\n")
-    print(f"README's program: {results['program_bytes'] / 1e3:.0f} KB\n\n| ViT-B/32 | file, MB | start to first embedding, ms | "
+    print(f"README's program: {results['program_bytes'] / 1e3:.0f} KB, compiled in {results['compile_s']} s, with declarations of the kernels "
+          f"alone in {results['compile_declarations_s']} s\n\n| ViT-B/32 | file, MB | start to first embedding, ms | "
           "peak RSS, MiB | above the mapped file, MiB |\n|---|--:|--:|--:|--:|")
     for m in results["models"]:
         print(f"| {m['dtype']} {m['tower']} | {m['file_bytes'] / 1e6:.0f} | {m['start_to_first_ms']:.0f} | "
