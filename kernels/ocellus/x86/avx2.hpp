@@ -9,7 +9,7 @@
 //
 // Overflow: s16 products of u8 x s8 are below 2^15, pmaddwd adds two of them in s32; see ops/gemm.hpp for K.
 // % of pmaddwd's peak, which is 16 products an instruction, at 50 rows. s8 by quads, with weights and rows made ready:
-// 97-107 % on Zen 5 (kernels-zen5.json), 97-102 % on Zen 3 (kernels-zen3.json: zero weights, no excesses); their
+// 106-110 % on Zen 5 (kernels-zen5.json), 97-102 % on Zen 3 (kernels-zen3.json: zero weights, no excesses); their
 // tile takes three multiplications where pmaddwd takes four. Halves, eight rows split beforehand: 73 % on Zen 5. f32 on
 // Zen 3: 93-98 % of its peak. Where another thread shares the core, every instruction counts.
 // Registers: f32 tile 6 x 16: 12 accumulators + 2 of W + 1 of A = 15. s8 tile of quads 4 x 16: 8 + 1 of ones + 2 of W

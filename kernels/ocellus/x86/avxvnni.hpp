@@ -6,7 +6,7 @@
 // | _mm256_dpbusd_avx_epi32   | {vex} vpdpbusd   | u8 x s8, four products added in s32, no saturation  |
 //
 // Overflow: as in ops/gemm.hpp. Registers: tile 6 x 16: 12 accumulators + 2 of W + 1 broadcast = 15 of 16. A
-// pair of panels is two single ones. % of the peak of {vex} vpdpbusd at 50 rows: 87-96 % on Zen 5 (kernels-zen5.json),
+// pair of panels is two single ones. % of the peak of {vex} vpdpbusd at 50 rows: 87-95 % on Zen 5 (kernels-zen5.json),
 // 77-87 % on Emerald Rapids (kernels-emr.json), which have AVX-512 as well and prefer it; no CPU without was at hand.
 #pragma once
 
