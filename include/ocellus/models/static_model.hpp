@@ -30,7 +30,6 @@
 #include <cstring>
 #include <span>
 #include <type_traits>
-#include <type_traits>
 
 OCELLUS_BEGIN
 

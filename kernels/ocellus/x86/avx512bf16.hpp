@@ -11,8 +11,8 @@
 // Registers: tile 12 x 32: 24 accumulators + 2 of W + 1 broadcast = 27 of 32.
 // Products at 50 rows: 93-96 % of vdpbf16ps' measured peak on Zen 5 (kernels-zen5.json), 96-97 % on Zen 4
 // (kernels.json).
-// Attention (the same file): 58 % of the bf16 peak at ViT-B/16's 197 tokens, 1.67
-// times attention_f32; 39 % and 1.54 at 50.
+// Attention on Zen 5 (kernels-zen5.json): 58 % of the bf16 peak at ViT-B/16's 197 tokens, 1.67 times attention_f32;
+// 39 % and 1.54 at 50.
 // Blocking: A comes rounded (round_bf16) and is read at its whole depth; or it is rounded into 96 KiB of stack, 64 x
 // 768 or 32 x 1536, and where it is deeper C holds the partial sums.
 #pragma once
