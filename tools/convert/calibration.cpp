@@ -313,7 +313,7 @@ outcome<moments_by_matrix> observe_inputs(const fs::path& packed, const calibrat
   int widest = 0;
   for (int i = 0; i < m->file().tensor_count(); i++) {
     const tensor_view t = m->file().tensor(i);
-    if (t.layout != format::layout::panel16 || t.name.starts_with("vision.stem.")) continue;
+    if (t.layout != format::layout::panel16 || t.name.starts_with("vision.stem.0.")) continue;
     input_moments& of = seen.emplace(t.name, t.shape[1]).first->second;
     for (int b = 0; b < of.blocks(); b++)
       of.second.emplace_back(static_cast<std::size_t>(of.size(b)) * static_cast<std::size_t>(of.size(b)), 0.f);

@@ -62,6 +62,7 @@ struct kernel_table {
   void (*layer_norm)(const layer_norm_args&) noexcept = nullptr;
   void (*layer_norm_u8)(const layer_norm_args&) noexcept = nullptr;
   void (*quantize_u8)(const quantize_args&) noexcept = nullptr;
+  void (*quantize_pieces_u8)(const quantize_pieces_args&) noexcept = nullptr;
   /// (out, ldo, a, lda, rows, K) for gemm_args::a_bf16: rows with room for K rounded up to 32, zeros there if the set
   /// reads them; null where gemm_bf16 takes activations as they are
   void (*round_bf16)(std::uint16_t*, std::ptrdiff_t, const float*, std::ptrdiff_t, int, int) noexcept = nullptr;
@@ -153,6 +154,7 @@ constexpr kernel_table make_table() noexcept {
           &Set::layer_norm,
           &Set::layer_norm_u8,
           &Set::quantize_u8,
+          &Set::quantize_pieces_u8,
           detail::same_function<&Set::round_bf16, &kernels::scalar::round_bf16> ? nullptr : &Set::round_bf16,
           detail::same_function<&Set::split_bf16, &kernels::scalar::split_bf16> ? nullptr : &Set::split_bf16,
           Set::quad_rows > 0 ? &Set::arrange_u8 : nullptr,

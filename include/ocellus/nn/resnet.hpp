@@ -42,36 +42,50 @@ struct feature_map {
 struct resnet_buffers {
   static constexpr int maps = 4;
   float* map[maps] = {};
-  std::size_t map_floats = 0;
-  operand patches;    ///< rows of a 3 x 3 convolution
-  int chunk = 0;      ///< rows that `patches` holds
-  block_buffers pool; ///< scratch of the attention pool
-  operand tokens;     ///< [tokens, C]
+  operand rows;           ///< of a 3 x 3 convolution, or of a 1 x 1 one in u8, for `rows_of`
+  std::size_t values = 0; ///< that `rows` has room for
+  block_buffers pool;     ///< scratch of the attention pool
+  operand tokens;         ///< [tokens, C]
   float* kv = nullptr;
   float* q = nullptr;
+
+  /// More would fall out of the L2 cache before the product reads them.
+  static constexpr int most_values = 512 * 1024, most_rows = 4096;
+
+  /// `rows` for a product of depth k, and how many of them there is room for.
+  operand rows_of(int k, int& count) const noexcept {
+    operand o = rows.spent();
+    o.ld = ld_f32(k);
+    o.ld8 = ld_u8(k);
+    const std::size_t fit = values / static_cast<std::size_t>(o.ld > o.ld8 ? o.ld : o.ld8);
+    count = fit < most_rows ? static_cast<int>(fit) : most_rows;
+    return o;
+  }
 
   constexpr std::size_t carve(unsigned char* base, const vision_config& v, int height, int width,
                               int threads) noexcept {
     carver from(base);
     const int w = v.resnet_width;
-    const auto floats = [](int rows, int c) {
-      return static_cast<std::size_t>(rows) * static_cast<std::size_t>(ld_f32(c));
+    const auto floats = [](int count, int c) {
+      return static_cast<std::size_t>(count) * static_cast<std::size_t>(ld_f32(c));
     };
     std::size_t most = floats(height * width, 3);
     const auto need = [&most](std::size_t n) { most = n > most ? n : most; };
     need(floats((height / 2) * (width / 2), w));
-    int rows = (height / 4) * (width / 4);
+    int pixels = (height / 4) * (width / 4);
     for (int s = 0, planes = w; s < 4; s++, planes *= 2) {
-      need(floats(rows, 4 * planes));
-      if (s < 3) need(floats(rows, 2 * planes));  // conv1 of the next stage runs before its pooling
-      if (s < 3) rows = rows / 4 + 64;
+      need(floats(pixels, 4 * planes));
+      if (s < 3) need(floats(pixels, 2 * planes));  // conv1 of the next stage runs before its pooling
+      if (s < 3) pixels = pixels / 4 + 64;
     }
-    map_floats = most;
     for (float*& m : map) m = from.take<float>(most);
-    const int deepest = 9 * 8 * w, widest = 32 * w;
-    chunk = 2 * 1024 * 1024 / (deepest * 4);
-    if (chunk < 64) chunk = 64;
-    patches.carve(from, chunk, deepest > widest ? deepest : widest);
+    const int widest = 32 * w;
+    values = most_values;
+    if (const std::size_t least = 64 * static_cast<std::size_t>(ld_u8(9 * 8 * w)); values < least) values = least;
+    rows.f32 = from.take<float>(values);
+    rows.u8 = from.take<std::uint8_t>(values);
+    rows.scale = from.take<float>(most_rows);
+    rows.zero = from.take<std::int32_t>(most_rows);
     const int t = (height / 32) * (width / 32) + 1;
     tokens.carve(from, t, widest);
     kv = from.take<float>(floats(t, 2 * widest) + 16);
@@ -82,32 +96,81 @@ struct resnet_buffers {
   }
 };
 
-/// out = act(conv3x3(x) + bias), padding 1. exact: as operand has it.
+/// From pixel to pixel of the maps that 3 x 3 convolutions read: where it can be without a gap, for three neighbours are
+/// one piece of a patch then.
+constexpr std::ptrdiff_t ld_map(int c) noexcept { return c % panel_width == 0 ? c : ld_f32(c); }
+
+/// Patches [first, first + rows) of a 3 x 3 convolution with padding 1, `width` of them side by side, as products with
+/// weights of `type` read them: k = (y * 3 + x) * C + c.
+template <class Kernels>
+void gather_patches(const runner<Kernels>& run, dtype type, const feature_map& x, int stride, int width, int first,
+                    int rows, const operand& o) noexcept {
+  // n patches from row r of o on, in so many pieces of c values each
+  const auto write = [&](const float* const* from, int pieces, int c, int r, int n) {
+    if (type == dtype::s8) {
+      quantize_pieces_args a;
+      a.from = from;
+      a.pieces = pieces;
+      a.rows = n;
+      a.c = c;
+      a.q = o.u8 + r * o.ld8;
+      a.ldq = o.ld8;
+      a.scale = o.scale + r;
+      a.zero = o.zero + r;
+      run.kernels.quantize_pieces_u8(a);
+      return;
+    }
+    const std::size_t bytes = sizeof(float) * static_cast<std::size_t>(c);
+    for (int i = 0; i < n; i++)
+      for (int p = 0; p < pieces; p++, from++) {
+        float* const to = o.f32 + (r + i) * o.ld + p * c;
+        if (*from == nullptr) {
+          std::memset(to, 0, bytes);
+        } else {
+          std::memcpy(to, *from, bytes);
+        }
+      }
+  };
+  run.split(rows, 16, [&](int begin, int end) {
+    constexpr int together = 16;
+    const float* from[together * 3];
+    int oy = (first + begin) / width, ox = (first + begin) % width;
+    const auto pixel = [&](int y, int at) {
+      return y < 0 || y >= x.h || at < 0 || at >= x.w ? nullptr
+                                                      : x.data + (static_cast<std::ptrdiff_t>(y) * x.w + at) * x.ld;
+    };
+    for (int r = begin; r < end;) {
+      int n = 0;  // patches inside the row, whose three lines are a piece each
+      for (; x.ld == x.c && n < together && r + n < end && ox + n < width; n++) {
+        const int left = (ox + n) * stride - 1;
+        if (left < 0 || left + 3 > x.w) break;
+        for (int ky = 0; ky < 3; ky++) from[n * 3 + ky] = pixel(oy * stride - 1 + ky, left);
+      }
+      if (n > 0) {
+        write(from, 3, 3 * x.c, r, n);
+      } else {
+        n = 1;
+        for (int p = 0; p < 9; p++) from[p] = pixel(oy * stride - 1 + p / 3, ox * stride - 1 + p % 3);
+        write(from, 9, x.c, r, 1);
+      }
+      r += n;
+      ox += n;
+      if (ox == width) ox = 0, oy++;
+    }
+  });
+}
+
+/// out = relu(conv3x3(x) + bias), padding 1. exact: as operand has it.
 template <class Kernels>
 feature_map conv3x3(const runner<Kernels>& run, const linear_weights& w, const feature_map& x, int stride,
                     float* out, const resnet_buffers& b, bool exact = false) noexcept {
-  feature_map y{out, (x.h - 1) / stride + 1, (x.w - 1) / stride + 1, w.n, ld_f32(w.n)};
-  for (int first = 0; first < y.rows(); first += b.chunk) {
-    const int rows = y.rows() - first < b.chunk ? y.rows() - first : b.chunk;
-    run.split(rows, 16, [&](int begin, int end) {
-      for (int r = begin; r < end; r++) {
-        const int oy = (first + r) / y.w * stride, ox = (first + r) % y.w * stride;
-        float* to = b.patches.f32 + r * b.patches.ld;
-        for (int ky = -1; ky <= 1; ky++)
-          for (int kx = -1; kx <= 1; kx++, to += x.c) {
-            const int iy = oy + ky, ix = ox + kx;
-            if (iy < 0 || iy >= x.h || ix < 0 || ix >= x.w) {
-              std::memset(to, 0, sizeof(float) * static_cast<std::size_t>(x.c));
-            } else {
-              std::memcpy(to, x.data + (static_cast<std::ptrdiff_t>(iy) * x.w + ix) * x.ld,
-                          sizeof(float) * static_cast<std::size_t>(x.c));
-            }
-          }
-      }
-    });
-    run.prepare(w.type, b.patches, rows, w.k);
-    operand patches = b.patches.spent();
-    patches.exact = exact;
+  feature_map y{out, (x.h - 1) / stride + 1, (x.w - 1) / stride + 1, w.n, ld_map(w.n)};
+  int most = 0;
+  operand patches = b.rows_of(w.k, most);
+  patches.exact = exact;
+  for (int first = 0, rows = 0; first < y.rows(); first += rows) {
+    rows = y.rows() - first < most ? y.rows() - first : most;
+    gather_patches(run, w.type, x, stride, y.w, first, rows, patches);
     run.linear(w, patches, rows, y.data + first * y.ld, y.ld, activation::relu);
   }
   return y;
@@ -117,7 +180,7 @@ feature_map conv3x3(const runner<Kernels>& run, const linear_weights& w, const f
 template <class Kernels>
 feature_map conv1x1(const runner<Kernels>& run, const linear_weights& w, const feature_map& x, float* out,
                     activation act, const resnet_buffers& b, const float* residual = nullptr) noexcept {
-  feature_map y{out, x.h, x.w, w.n, ld_f32(w.n)};
+  feature_map y{out, x.h, x.w, w.n, ld_map(w.n)};
   if (w.type != dtype::s8) {
     operand o;
     o.f32 = x.data;
@@ -125,11 +188,12 @@ feature_map conv1x1(const runner<Kernels>& run, const linear_weights& w, const f
     run.linear(w, o, x.rows(), y.data, y.ld, act, residual, y.ld);
     return y;
   }
-  for (int first = 0; first < x.rows(); first += b.chunk) {
-    const int rows = x.rows() - first < b.chunk ? x.rows() - first : b.chunk;
-    operand o = b.patches.spent();  // whose f32 nobody uses here, and whose rows are longer than those of x
+  int most = 0;
+  operand o = b.rows_of(w.k, most);  // whose own f32 nobody uses here
+  o.ld = x.ld;
+  for (int first = 0, rows = 0; first < x.rows(); first += rows) {
+    rows = x.rows() - first < most ? x.rows() - first : most;
     o.f32 = x.data + first * x.ld;
-    o.ld = x.ld;
     run.prepare(w.type, o, rows, x.c);
     run.linear(w, o, rows, y.data + first * y.ld, y.ld, act,
                residual == nullptr ? nullptr : residual + first * y.ld, y.ld);
@@ -140,13 +204,18 @@ feature_map conv1x1(const runner<Kernels>& run, const linear_weights& w, const f
 /// 2 x 2 average pooling; odd rows and columns at the end are left out, as nn.AvgPool2d(2) does.
 template <class Kernels>
 feature_map pool2x2(const runner<Kernels>& run, const feature_map& x, float* out) noexcept {
-  feature_map y{out, x.h / 2, x.w / 2, x.c, ld_f32(x.c)};
+  feature_map y{out, x.h / 2, x.w / 2, x.c, x.ld};
   run.split(y.rows(), 16, [&](int begin, int end) {
     for (int r = begin; r < end; r++) {
       const float* a = x.data + (static_cast<std::ptrdiff_t>(r / y.w * 2) * x.w + r % y.w * 2) * x.ld;
       const float* b = a + static_cast<std::ptrdiff_t>(x.w) * x.ld;
       float* to = y.data + r * y.ld;
-      for (int c = 0; c < x.c; c++) to[c] = (((a[c] + a[x.ld + c]) + b[c]) + b[x.ld + c]) * 0.25f;
+      for (int c = 0; c < x.c; c += panel_width) {  // rows are as long; sixteen, since compilers vectorise that at -O2
+        float mean[panel_width];
+        for (int j = 0; j < panel_width; j++)
+          mean[j] = (((a[c + j] + a[x.ld + c + j]) + b[c + j]) + b[x.ld + c + j]) * 0.25f;
+        std::memcpy(to + c, mean, sizeof(mean));
+      }
     }
   });
   return y;
@@ -219,7 +288,8 @@ void resnet_attention_pool(const runner<Kernels>& run, const vision_config& v, c
   const std::ptrdiff_t ld = ld_f32(2 * c);
   run.linear(w.q, t, 1, b.q, ld_f32(c));
   run.linear(w.kv, t.spent(), n + 1, b.kv, ld);
-  const operand& pooled = b.patches;
+  int one = 0;
+  const operand pooled = b.rows_of(c, one);
   run.parts(heads, [&](int part, int begin, int end) {
     for (int h = begin; h < end; h++) {
       attention_args a;

@@ -40,4 +40,15 @@ struct quantize_args {
   std::int32_t* zero = nullptr;  ///< [rows]
 };
 
+/// The same for rows that are put together from pieces, as the patches of a convolution are: row r is the C values at
+/// from[r * pieces], then the C at from[r * pieces + 1], and so on.
+struct quantize_pieces_args {
+  const float* const* from = nullptr;  ///< [rows * pieces]; null: C zeros
+  int pieces = 0, rows = 0, c = 0;
+  std::uint8_t* q = nullptr;  ///< [rows, pieces * C]; up to 15 bytes past them are written
+  std::ptrdiff_t ldq = 0;
+  float* scale = nullptr;        ///< [rows]
+  std::int32_t* zero = nullptr;  ///< [rows]
+};
+
 OCELLUS_END

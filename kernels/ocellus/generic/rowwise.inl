@@ -322,16 +322,25 @@ static OCELLUS_INLINE int narrow_row(Q* q, const float* x, int c, V factor, Zero
   return i;
 }
 
-/// One row of values from low (<= 0) to high (>= 0) to u8; see quantize_args for the rule. Writes whole sixteens.
-static OCELLUS_INLINE void quantize_row_within(std::uint8_t* q, float& scale, std::int32_t& zero, const float* x,
-                                               int c, float low, float high) noexcept {
+/// How a row of values from low (<= 0) to high (>= 0) becomes u8: scale and zero point, and the factor returned; see
+/// quantize_args for the rule.
+static OCELLUS_INLINE vec quantization_of(float low, float high, float& scale, std::int32_t& zero) noexcept {
   const float range = high - low;
   const float inv = range >= 1e-30f ? 255.f / range : 0.f;
-  const std::int32_t z = round_even(strict_product(-low, inv));
   scale = range / 255.f;
-  zero = z;
-  const vec inv_v = vec::set(inv);
-  for (int i = narrow_row(q, x, c, inv_v, z); i < c; i += 16) (load_tail(x, i, c) * inv_v).to_u8(q + i, z);
+  zero = round_even(strict_product(-low, inv));
+  return vec::set(inv);
+}
+
+/// q = x by that factor and zero point. Writes whole sixteens.
+static OCELLUS_INLINE void write_row_u8(std::uint8_t* q, const float* x, int c, vec factor, std::int32_t zero) noexcept {
+  for (int i = narrow_row(q, x, c, factor, zero); i < c; i += 16) (load_tail(x, i, c) * factor).to_u8(q + i, zero);
+}
+
+static OCELLUS_INLINE void quantize_row_within(std::uint8_t* q, float& scale, std::int32_t& zero, const float* x,
+                                               int c, float low, float high) noexcept {
+  const vec factor = quantization_of(low, high, scale, zero);
+  write_row_u8(q, x, c, factor, zero);
 }
 
 /// Rotary positions [Su 2021] in place over rows of `heads` vectors of d values: with the vector's halves a and b, and
@@ -352,21 +361,56 @@ static void rotate_rows(float* x, std::ptrdiff_t ldx, const float* table, int ro
     }
 }
 
+/// The least and the largest values so far, in row_chains chains.
+struct row_range {
+  vec low[2], high[2];
+
+  static OCELLUS_INLINE row_range none() noexcept {
+    const vec zero = vec::zero();
+    return {{zero, zero}, {zero, zero}};
+  }
+  OCELLUS_INLINE void add(const float* x, int c) noexcept {
+    along_row(c, [&](int i, int end, auto chain) OCELLUS_LAMBDA {
+      const vec v = load_tail(x, i, end);
+      low[chain] = vec::min(low[chain], v);
+      high[chain] = vec::max(high[chain], v);
+    });
+  }
+  OCELLUS_INLINE vec factor(float& scale, std::int32_t& zero) const noexcept {
+    return quantization_of(vec::min(low[0], low[1]).hmin(), vec::max(high[0], high[1]).hmax(), scale, zero);
+  }
+};
+
 /// One row to u8; see quantize_args for the rule.
 static OCELLUS_INLINE void quantize_row_u8(std::uint8_t* q, float& scale, std::int32_t& zero, const float* x,
                                            int c) noexcept {
-  vec lo[2] = {vec::zero(), vec::zero()}, hi[2] = {vec::zero(), vec::zero()};
-  along_row(c, [&](int i, int end, auto chain) OCELLUS_LAMBDA {
-    const vec v = load_tail(x, i, end);
-    lo[chain] = vec::min(lo[chain], v);
-    hi[chain] = vec::max(hi[chain], v);
-  });
-  quantize_row_within(q, scale, zero, x, c, vec::min(lo[0], lo[1]).hmin(), vec::max(hi[0], hi[1]).hmax());
+  row_range range = row_range::none();
+  range.add(x, c);
+  const vec factor = range.factor(scale, zero);
+  write_row_u8(q, x, c, factor, zero);
 }
 
 static void quantize_u8(const quantize_args& a) noexcept {
   for (int r = 0; r < a.rows; r++)
     quantize_row_u8(a.q + r * a.ldq, a.scale[r], a.zero[r], a.x + r * a.ldx, a.c);
+}
+
+static void quantize_pieces_u8(const quantize_pieces_args& a) noexcept {
+  for (int r = 0; r < a.rows; r++) {
+    const float* const* from = a.from + static_cast<std::ptrdiff_t>(r) * a.pieces;
+    row_range range = row_range::none();
+    for (int i = 0; i < a.pieces; i++)
+      if (from[i] != nullptr) range.add(from[i], a.c);
+    const vec factor = range.factor(a.scale[r], a.zero[r]);
+    std::uint8_t* q = a.q + r * a.ldq;
+    for (int i = 0; i < a.pieces; i++, q += a.c) {  // ascending: each piece overwrites what the last wrote past its end
+      if (from[i] != nullptr) {
+        write_row_u8(q, from[i], a.c, factor, a.zero[r]);
+      } else {
+        for (int j = 0; j < a.c; j += 16) vec::zero().to_u8(q + j, a.zero[r]);
+      }
+    }
+  }
 }
 
 static void layer_norm_u8(const layer_norm_args& a) noexcept {
