@@ -494,6 +494,84 @@ TEST_CASE("row-wise operations: every set equals scalar bit for bit") {
   }
 }
 
+TEST_CASE("convolutions: rows of pieces are quantised as one row is, and Winograd's products give the convolution") {
+  const fp_env strict;
+  rng random(12);
+  const auto each_set = [](const auto& f) {
+    for (const kernel_set& set : kernel_sets()) {
+      if (!set.available) continue;
+      INFO(set.name);
+      f(set.table);
+    }
+  };
+  for (const int c : {3, 16, 20, 32, 64, 80, 96}) {
+    constexpr int pieces = 9, rows = 4;
+    const int k = pieces * c;
+    guarded<float> values(weights::size(rows * pieces, c));
+    fill_normal(values, random);
+    std::vector<const float*> from;
+    std::vector<float> joined(weights::size(rows, k));
+    for (int i = 0; i < rows * pieces; i++) {
+      const bool beyond = i < pieces || i % 5 == 1;  // all of the first row
+      from.push_back(beyond ? nullptr : values.data() + i * c);
+      if (!beyond) std::copy_n(from.back(), c, joined.data() + i * c);
+    }
+    const int ldq = round_up(k, 16) + 16;
+    std::vector<std::uint8_t> expected(weights::size(rows, ldq), 99);
+    std::vector<float> scale(rows);
+    std::vector<std::int32_t> zero(rows);
+    kernels::scalar::quantize_u8({joined.data(), k, rows, k, expected.data(), ldq, scale.data(), zero.data()});
+    each_set([&](const kernel_table& t) {
+      std::vector<std::uint8_t> got(expected.size(), 99);
+      std::vector<float> got_scale(rows);
+      std::vector<std::int32_t> got_zero(rows);
+      t.quantize_pieces_u8({from.data(), pieces, rows, c, got.data(), ldq, got_scale.data(), got_zero.data()});
+      CHECK(got_scale == scale);
+      CHECK(got_zero == zero);
+      for (int r = 0; r < rows; r++)
+        CHECK(std::memcmp(got.data() + r * ldq, expected.data() + r * ldq, weights::size(k, 1)) == 0);
+    });
+  }
+  // one tile from c to c channels, each weighted by itself: a depthwise convolution, whose products are 16 c numbers
+  for (const int c : {16, 48}) {
+    const auto width = weights::size(c, 1);
+    constexpr double g[4][3] = {{1, 0, 0}, {0.5, 0.5, 0.5}, {0.5, -0.5, 0.5}, {0, 0, 1}};
+    guarded<float> pixels(16 * width), bias(width), kernel(9);
+    fill_normal(pixels, random);
+    fill_normal(bias, random);
+    fill_normal(kernel, random);
+    const float* from[16];
+    for (int i = 0; i < 16; i++) from[i] = pixels.data() + i * c;
+    std::vector<std::vector<float>> seen;
+    each_set([&](const kernel_table& t) {
+      const std::ptrdiff_t step = c + 32;
+      std::vector<float> transformed(weights::size(16, static_cast<int>(step)), 99.f), out(4 * width);
+      t.winograd_input(from, transformed.data(), step, c);
+      for (int i = 0; i < 16; i++) {
+        double w = 0;
+        for (int p = 0; p < 9; p++) w += g[i / 4][p / 3] * g[i % 4][p % 3] * static_cast<double>(kernel[weights::size(p, 1)]);
+        for (int j = 0; j < c; j++) transformed[static_cast<std::size_t>(i * step + j)] *= static_cast<float>(w);
+        CHECK(transformed[static_cast<std::size_t>(i * step + c)] == 99.f);
+      }
+      float* to[4];
+      for (int i = 0; i < 4; i++) to[i] = out.data() + i * c;
+      t.winograd_output(transformed.data(), step, bias.data(), to, c);
+      for (int i = 0; i < 4; i++)
+        for (int j = 0; j < c; j++) {
+          double sum = static_cast<double>(bias[weights::size(j, 1)]);
+          for (int p = 0; p < 9; p++)
+            sum += static_cast<double>(kernel[weights::size(p, 1)]) *
+                   static_cast<double>(from[(i / 2 + p / 3) * 4 + i % 2 + p % 3][j]);
+          CHECK(to[i][j] == doctest::Approx(sum > 0 ? sum : 0).epsilon(1e-5).scale(10));
+        }
+      seen.push_back(transformed);
+      seen.push_back(out);
+    });
+    for (std::size_t i = 2; i < seen.size(); i++)
+      CHECK(first_difference(seen[i].data(), seen[i % 2].data(), seen[i].size()) < 0);
+  }
+}
+
 TEST_CASE("similarity: every set scores stored embeddings with the scalar set's bits, in f32, f16 and s8") {
   const fp_env strict;
   rng random(8);

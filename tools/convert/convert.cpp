@@ -241,9 +241,9 @@ outcome<int8_result> prepare_int8(const convert_options& options, model_source& 
   };
   // the reference: 16-bit weights, or 32 where a weight is too large for f16
   std::optional<packed_writer> reference;
-  if (reference.emplace(); !write({ocellus::dtype::f16}, *reference)) {
+  if (reference.emplace(); !write({ocellus::dtype::f16, {}, false}, *reference)) {
     reference.emplace();
-    if (auto done = write({ocellus::dtype::f32}, *reference); !done) return done.failure();
+    if (auto done = write({ocellus::dtype::f32, {}, false}, *reference); !done) return done.failure();
   }
   if (auto done = smooth_and_round(model, reference->temporary(), inputs, show); !done) return done.failure();
 

@@ -19,7 +19,8 @@
 //   vision.proj.weight [E, C], .bias, both optional       vision.head.weight [classes, C], .bias: classifier
 //   text.tokens [vocab, C]   text.positions [context, C]   text.blocks.N...   text.norm   text.proj.weight [E, C], .bias
 //   ResNet: vision.stem.N.weight [out, 3*3*in] (k = (y * 3 + x) * in + channel), .bias (batch norm folded);
-//     vision.stages.S.B.conv1/conv2/conv3/down.weight, .bias; vision.attnpool.positions [tokens, C],
+//     vision.stages.S.B.conv1/conv2/conv3/down.weight, .bias; files of floats have stem.1, stem.2 and conv2 as
+//     [16 * out, in], transformed for Winograd's products, where both are multiples of 16; vision.attnpool.positions [tokens, C],
 //     vision.attnpool.q/.kv/.proj (weight and bias)
 // LayerScale is folded into attn.proj and mlp.fc2, batch norm into its convolution.
 #pragma once

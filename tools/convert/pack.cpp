@@ -60,6 +60,29 @@ std::string kind_of(std::string name) {
   return end == std::string::npos ? name : name.substr(0, at + 7) + name.substr(end);
 }
 
+/// Whether Winograd's products serve: a 3 x 3 convolution of stride 1 whose rows and columns fill whole panels.
+bool takes_winograd(const planned_tensor& t, const model_config& config, int n, int k) {
+  if (config.vision.kind != vision_kind::resnet || n % panel_width != 0 || k % (9 * panel_width) != 0) return false;
+  return t.name.ends_with(".conv2.weight") || t.name == "vision.stem.1.weight" || t.name == "vision.stem.2.weight";
+}
+
+/// G g G^T of each 3 x 3 kernel g: [n, 9, C] to [16, n, C] (nn/resnet.hpp: conv3x3_winograd).
+std::vector<float> winograd_weights(const std::vector<float>& w, int n, int channels) {
+  constexpr double g[4][3] = {{1, 0, 0}, {0.5, 0.5, 0.5}, {0.5, -0.5, 0.5}, {0, 0, 1}};
+  const auto c = static_cast<std::size_t>(channels), rows = static_cast<std::size_t>(n);
+  std::vector<float> out(16 * rows * c);
+  for (std::size_t row = 0; row < rows; row++)
+    for (std::size_t i = 0; i < 16; i++)
+      for (std::size_t at = 0; at < c; at++) {
+        double sum = 0;
+        for (std::size_t y = 0; y < 3; y++)
+          for (std::size_t x = 0; x < 3; x++)
+            sum += g[i / 4][y] * g[i % 4][x] * static_cast<double>(w[(row * 9 + y * 3 + x) * c + at]);
+        out[(i * rows + row) * c + at] = static_cast<float>(sum);
+      }
+  return out;
+}
+
 struct squares {
   double off = 0, size = 0;
 };
@@ -118,7 +141,7 @@ outcome<pack_result> pack(const model_source& model, const pack_options& options
     if (auto finite = check_finite(t.source, values); !finite) return finite.failure();
     result.fingerprint += fingerprint_of(t, values);
     const ocellus::dtype type = choose_type(t, options);
-    const int n = static_cast<int>(t.shape[0]), k = static_cast<int>(elements / t.shape[0]);
+    int n = static_cast<int>(t.shape[0]), k = static_cast<int>(elements / t.shape[0]);
     const bool raw_pixels = (options.type == ocellus::dtype::s8 || options.type == ocellus::dtype::bf16) &&
                             t.name.starts_with("vision.patch_embed.");  // keep_f16 names blocks, never these
     std::vector<float> columns = t.columns;
@@ -139,6 +162,11 @@ outcome<pack_result> pack(const model_source& model, const pack_options& options
       if (t.kind == storage::matrix) patch_rows = n, patch_scales.assign(scales.begin(), scales.end());
       bar.step(t.name, values.size() * sizeof(float));
       continue;
+    }
+    if (options.winograd && type != ocellus::dtype::s8 && takes_winograd(t, model.config, n, k)) {
+      values = winograd_weights(values, n, k / 9);
+      n *= 16;
+      k /= 9;
     }
     outcome<void> written = t.kind == storage::matrix ? out.add_matrix(t.name, type, n, k, values.data(), scales)
                             : t.kind == storage::table ? out.add_table(t.name, type, n, k, values.data())

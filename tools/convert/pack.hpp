@@ -15,6 +15,7 @@ namespace ocellus::convert {
 struct pack_options {
   ocellus::dtype type = ocellus::dtype::f32;  ///< of matrices and tables: f32, f16, bf16, s8
   std::vector<std::string> keep_f16 = {};     ///< s8: tensors whose names begin so stay in f16
+  bool winograd = true;  ///< 3 x 3 convolutions of floats transformed; false: as they are, for who looks at their inputs
 };
 
 struct pack_result {

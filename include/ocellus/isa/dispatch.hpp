@@ -76,6 +76,8 @@ struct kernel_table {
   void (*gate_rows)(float*, std::ptrdiff_t, const float*, std::ptrdiff_t, int, int,
                     activation) noexcept = nullptr;
   void (*rotate_rows)(float*, std::ptrdiff_t, const float*, int, int, int) noexcept = nullptr;
+  void (*winograd_input)(const float* const*, float*, std::ptrdiff_t, int) noexcept = nullptr;
+  void (*winograd_output)(const float*, std::ptrdiff_t, const float*, float* const*, int) noexcept = nullptr;
   void (*l2_normalize)(float*, const float*, int) noexcept = nullptr;
   void (*dot_rows_f32)(const dot_rows_args&) noexcept = nullptr;
   void (*dot_rows_f16)(const dot_rows_args&) noexcept = nullptr;
@@ -162,6 +164,8 @@ constexpr kernel_table make_table() noexcept {
           &Set::activate_rows,
           &Set::gate_rows,
           &Set::rotate_rows,
+          &Set::winograd_input,
+          &Set::winograd_output,
           &Set::l2_normalize,
           &Set::dot_rows_f32,
           &Set::dot_rows_f16,

@@ -67,8 +67,9 @@ class weight_binder {
     return static_cast<const float*>(t->data);
   }
 
-  /// `name`.weight [n, k] in panels and, where it is there, `name`.bias [n].
-  [[gnu::cold]] nn::linear_weights linear(std::string_view name, int n, int k, bool needed = true) noexcept {
+  /// `name`.weight [n, k] in panels and, where it is there, `name`.bias [n / forms].
+  [[gnu::cold]] nn::linear_weights linear(std::string_view name, int n, int k, bool needed = true,
+                                          int forms = 1) noexcept {
     nn::linear_weights w;
     const result<tensor_view> t = file_.tensor(tensor_name() << name << ".weight");
     if (!t) {
@@ -85,8 +86,15 @@ class weight_binder {
     w.type = t->type;
     w.n = n;
     w.k = k;
-    w.bias = values(tensor_name() << name << ".bias", n, false);
+    w.bias = values(tensor_name() << name << ".bias", n / forms, false);
     return w;
+  }
+
+  /// A 3 x 3 convolution of stride 1: [n, 9 C], or [16 n, C] where the converter made it for Winograd's products.
+  [[gnu::cold]] nn::linear_weights convolution(std::string_view name, int n, int c) noexcept {
+    if (columns(tensor_name() << name << ".weight") != c) return linear(name, n, 9 * c);
+    if (n % panel_width != 0 || c % panel_width != 0) fail(status::wrong_shape);
+    return linear(name, 16 * n, c, true, 16);
   }
 
   /// `name`.weight and `name`.bias [c].
@@ -178,8 +186,8 @@ class weight_binder {
                             nn::resnet_weights& w) noexcept {
     const int width = v.resnet_width;
     w.stem[0] = linear("vision.stem.0", width / 2, 27);
-    w.stem[1] = linear("vision.stem.1", width / 2, 9 * (width / 2));
-    w.stem[2] = linear("vision.stem.2", width, 9 * (width / 2));
+    w.stem[1] = convolution("vision.stem.1", width / 2, width / 2);
+    w.stem[2] = convolution("vision.stem.2", width, width / 2);
     int in = width, n = 0;
     for (int stage = 0, planes = width; stage < 4; stage++, planes *= 2)
       for (int i = 0; i < v.resnet_layers[stage] && error == status::ok; i++) {
@@ -188,7 +196,7 @@ class weight_binder {
         nn::bottleneck_weights& b = blocks_out[n++];
         b.stride = stage > 0 && i == 0 ? 2 : 1;
         b.conv1 = linear(at(".conv1"), planes, in);
-        b.conv2 = linear(at(".conv2"), planes, 9 * planes);
+        b.conv2 = convolution(at(".conv2"), planes, planes);
         b.conv3 = linear(at(".conv3"), 4 * planes, planes);
         if (i == 0) b.down = linear(at(".down"), 4 * planes, in);
         in = 4 * planes;

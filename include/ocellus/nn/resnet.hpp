@@ -5,7 +5,7 @@
 //
 // Feature maps are matrices [H * W, C] (row-major, channels last), so a 1 x 1 convolution is a linear layer;
 // a 3 x 3 one is a linear layer over rows of patches, built a chunk of rows at a time. The same kernels
-// serve, s8 ones too.
+// serve, s8 ones too. In files of floats Winograd's products take the place of most of the 3 x 3 ones.
 #pragma once
 
 #include <ocellus/nn/tower.hpp>
@@ -37,6 +37,11 @@ struct feature_map {
   int h = 0, w = 0, c = 0;
   std::ptrdiff_t ld = 0;
   int rows() const noexcept { return h * w; }
+  /// The C values of a pixel, or `beyond` outside the map.
+  template <class T>
+  T* pixel(int y, int x, T* beyond) const noexcept {
+    return y < 0 || y >= h || x < 0 || x >= w ? beyond : data + (static_cast<std::ptrdiff_t>(y) * w + x) * ld;
+  }
 };
 
 struct resnet_buffers {
@@ -44,6 +49,8 @@ struct resnet_buffers {
   float* map[maps] = {};
   operand rows;           ///< of a 3 x 3 convolution, or of a 1 x 1 one in u8, for `rows_of`
   std::size_t values = 0; ///< that `rows` has room for
+  float* zeros = nullptr; ///< [C] of the widest 3 x 3 convolution: pixels beyond the edge
+  int zeros_size = 0;
   block_buffers pool;     ///< scratch of the attention pool
   operand tokens;         ///< [tokens, C]
   float* kv = nullptr;
@@ -51,6 +58,13 @@ struct resnet_buffers {
 
   /// More would fall out of the L2 cache before the product reads them.
   static constexpr int most_values = 512 * 1024, most_rows = 4096;
+
+  /// How many tiles of 2 x 2 outputs of a convolution from c to n channels run together: what the L2 cache holds, but
+  /// so many that each product's weights are worth reading.
+  static constexpr int winograd_tiles(int c, int n) noexcept {
+    const int fit = most_values / 2 / (16 * (ld_f32(c) + ld_f32(n)));
+    return fit < 60 ? 60 : fit;
+  }
 
   /// `rows` for a product of depth k, and how many of them there is room for.
   operand rows_of(int k, int& count) const noexcept {
@@ -80,8 +94,13 @@ struct resnet_buffers {
     }
     for (float*& m : map) m = from.take<float>(most);
     const int widest = 32 * w;
+    const int deepest = 8 * w;  // channels of a 3 x 3 convolution
     values = most_values;
-    if (const std::size_t least = 64 * static_cast<std::size_t>(ld_u8(9 * 8 * w)); values < least) values = least;
+    const auto room = [this](std::size_t n) { values = n > values ? n : values; };
+    room(64 * static_cast<std::size_t>(ld_u8(9 * deepest)));
+    room(static_cast<std::size_t>(winograd_tiles(deepest, deepest)) * 32 * floats(1, deepest));
+    zeros_size = round_up(deepest, panel_width);
+    zeros = from.take<float>(static_cast<std::size_t>(zeros_size));
     rows.f32 = from.take<float>(values);
     rows.u8 = from.take<std::uint8_t>(values);
     rows.scale = from.take<float>(most_rows);
@@ -96,8 +115,8 @@ struct resnet_buffers {
   }
 };
 
-/// From pixel to pixel of the maps that 3 x 3 convolutions read: where it can be without a gap, for three neighbours are
-/// one piece of a patch then.
+/// From pixel to pixel of the maps that 3 x 3 convolutions read: where it can be without a gap, so that three
+/// neighbours are one piece of a patch.
 constexpr std::ptrdiff_t ld_map(int c) noexcept { return c % panel_width == 0 ? c : ld_f32(c); }
 
 /// Patches [first, first + rows) of a 3 x 3 convolution with padding 1, `width` of them side by side, as products with
@@ -134,23 +153,20 @@ void gather_patches(const runner<Kernels>& run, dtype type, const feature_map& x
   run.split(rows, 16, [&](int begin, int end) {
     constexpr int together = 16;
     const float* from[together * 3];
+    const float* const none = nullptr;
     int oy = (first + begin) / width, ox = (first + begin) % width;
-    const auto pixel = [&](int y, int at) {
-      return y < 0 || y >= x.h || at < 0 || at >= x.w ? nullptr
-                                                      : x.data + (static_cast<std::ptrdiff_t>(y) * x.w + at) * x.ld;
-    };
     for (int r = begin; r < end;) {
       int n = 0;  // patches inside the row, whose three lines are a piece each
       for (; x.ld == x.c && n < together && r + n < end && ox + n < width; n++) {
         const int left = (ox + n) * stride - 1;
         if (left < 0 || left + 3 > x.w) break;
-        for (int ky = 0; ky < 3; ky++) from[n * 3 + ky] = pixel(oy * stride - 1 + ky, left);
+        for (int ky = 0; ky < 3; ky++) from[n * 3 + ky] = x.pixel(oy * stride - 1 + ky, left, none);
       }
       if (n > 0) {
         write(from, 3, 3 * x.c, r, n);
       } else {
         n = 1;
-        for (int p = 0; p < 9; p++) from[p] = pixel(oy * stride - 1 + p / 3, ox * stride - 1 + p % 3);
+        for (int p = 0; p < 9; p++) from[p] = x.pixel(oy * stride - 1 + p / 3, ox * stride - 1 + p % 3, none);
         write(from, 9, x.c, r, 1);
       }
       r += n;
@@ -160,10 +176,55 @@ void gather_patches(const runner<Kernels>& run, dtype type, const feature_map& x
   });
 }
 
+/// conv3x3 with stride 1 of weights [16 N, C] that the converter transformed: each 2 x 2 outputs take sixteen products
+/// of rows instead of four times nine [Winograd 1980; Lavin 2015: F(2 x 2, 3 x 3)].
+template <class Kernels>
+feature_map conv3x3_winograd(const runner<Kernels>& run, const linear_weights& w, const feature_map& x, float* out,
+                             const resnet_buffers& b) noexcept {
+  const int n = w.n / 16, c = x.c, across = (x.w + 1) / 2, tiles = across * ((x.h + 1) / 2);
+  const feature_map y{out, x.h, x.w, n, ld_map(n)};
+  const std::ptrdiff_t ld = ld_f32(c), ldm = ld_f32(n);
+  const int most = resnet_buffers::winograd_tiles(c, n);
+  for (int first = 0, rows = 0; first < tiles; first += rows) {
+    rows = tiles - first < most ? tiles - first : most;
+    float* const inputs = b.rows.f32;  // [16, rows, C]
+    float* const products = inputs + 16 * rows * ld;  // [16, rows, N]
+    run.split(rows, 4, [&](int begin, int end) {
+      for (int r = begin; r < end; r++) {
+        const int top = (first + r) / across * 2 - 1, left = (first + r) % across * 2 - 1;
+        const float* from[16];
+        for (int i = 0; i < 16; i++) from[i] = x.pixel<const float>(top + i / 4, left + i % 4, b.zeros);
+        run.kernels.winograd_input(from, inputs + r * ld, rows * ld, c);
+      }
+    });
+    run.split(16, 1, [&](int begin, int end) {
+      for (int i = begin; i < end; i++) {
+        linear_weights part = rows_of(w, i * n, n);
+        part.bias = nullptr;
+        operand o;
+        o.f32 = inputs + i * rows * ld;
+        o.ld = ld;
+        run.product(part, o, rows, products + i * rows * ldm, ldm);
+      }
+    });
+    run.split(rows, 4, [&](int begin, int end) {
+      for (int r = begin; r < end; r++) {
+        const int top = (first + r) / across * 2, left = (first + r) % across * 2;
+        float* const row = products + r * ldm;
+        float* to[4];  // beyond the edge: over the products, of which sixteen are read before as many are written
+        for (int i = 0; i < 4; i++) to[i] = y.pixel(top + i / 2, left + i % 2, row);
+        run.kernels.winograd_output(row, rows * ldm, w.bias, to, n);
+      }
+    });
+  }
+  return y;
+}
+
 /// out = relu(conv3x3(x) + bias), padding 1. exact: as operand has it.
 template <class Kernels>
 feature_map conv3x3(const runner<Kernels>& run, const linear_weights& w, const feature_map& x, int stride,
                     float* out, const resnet_buffers& b, bool exact = false) noexcept {
+  if (w.k == x.c) return conv3x3_winograd(run, w, x, out, b);
   feature_map y{out, (x.h - 1) / stride + 1, (x.w - 1) / stride + 1, w.n, ld_map(w.n)};
   int most = 0;
   operand patches = b.rows_of(w.k, most);
@@ -316,6 +377,7 @@ template <class Kernels>
 void resnet_forward(const runner<Kernels>& run, const model_config& m, const resnet_weights& w,
                     const image_batch& in, int picture, const resnet_buffers& b, float* out,
                     const stage_observer& observe = {}) noexcept {
+  std::memset(b.zeros, 0, sizeof(float) * static_cast<std::size_t>(b.zeros_size));
   feature_map x = resnet_stem(run, m, w, in, picture, b);
   observe("stem", 0, x.data, x.rows(), x.c, x.ld);
   for (int i = 0; i < w.block_count; i++) {

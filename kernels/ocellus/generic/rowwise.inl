@@ -333,7 +333,8 @@ static OCELLUS_INLINE vec quantization_of(float low, float high, float& scale, s
 }
 
 /// q = x by that factor and zero point. Writes whole sixteens.
-static OCELLUS_INLINE void write_row_u8(std::uint8_t* q, const float* x, int c, vec factor, std::int32_t zero) noexcept {
+static OCELLUS_INLINE void write_row_u8(std::uint8_t* q, const float* x, int c, vec factor,
+                                        std::int32_t zero) noexcept {
   for (int i = narrow_row(q, x, c, factor, zero); i < c; i += 16) (load_tail(x, i, c) * factor).to_u8(q + i, zero);
 }
 
@@ -390,11 +391,6 @@ static OCELLUS_INLINE void quantize_row_u8(std::uint8_t* q, float& scale, std::i
   write_row_u8(q, x, c, factor, zero);
 }
 
-static void quantize_u8(const quantize_args& a) noexcept {
-  for (int r = 0; r < a.rows; r++)
-    quantize_row_u8(a.q + r * a.ldq, a.scale[r], a.zero[r], a.x + r * a.ldx, a.c);
-}
-
 static void quantize_pieces_u8(const quantize_pieces_args& a) noexcept {
   for (int r = 0; r < a.rows; r++) {
     const float* const* from = a.from + static_cast<std::ptrdiff_t>(r) * a.pieces;
@@ -413,6 +409,13 @@ static void quantize_pieces_u8(const quantize_pieces_args& a) noexcept {
   }
 }
 
+static void quantize_u8(const quantize_args& a) noexcept {
+  for (int r = 0; r < a.rows; r++) {
+    const float* const row = a.x + r * a.ldx;
+    quantize_pieces_u8({&row, 1, 1, a.c, a.q + r * a.ldq, a.ldq, a.scale + r, a.zero + r});
+  }
+}
+
 static void layer_norm_u8(const layer_norm_args& a) noexcept {
   const std::ptrdiff_t ldy = round_up(a.c, 16);
   float low[norm_rows], high[norm_rows];
@@ -426,6 +429,51 @@ static void layer_norm_u8(const layer_norm_args& a) noexcept {
     }
     for (int i = 0; i < rows; i++)
       quantize_row_within(a.q + (r + i) * a.ldq, a.scale[r + i], a.zero[r + i], a.y + i * ldy, a.c, low[i], high[i]);
+  }
+}
+
+/// Winograd's F(2 x 2, 3 x 3) [Winograd 1980; Lavin 2015]: B^T d B of 4 x 4 pixels d, from[0..16) row by row, each of c
+/// values; element i goes to `to + i * step`. Whole sixteens are read and written.
+static void winograd_input(const float* const* from, float* to, std::ptrdiff_t step, int c) noexcept {
+  for (int i = 0; i < c; i += 16) {
+    vec t[16];
+    unroll<4>([&](int j) OCELLUS_LAMBDA {
+      const vec d0 = vec::load(from[j] + i), d1 = vec::load(from[4 + j] + i);
+      const vec d2 = vec::load(from[8 + j] + i), d3 = vec::load(from[12 + j] + i);
+      t[j] = d0 - d2;
+      t[4 + j] = d1 + d2;
+      t[8 + j] = d2 - d1;
+      t[12 + j] = d1 - d3;
+    });
+    unroll<4>([&](int j) OCELLUS_LAMBDA {
+      const vec *d = t + 4 * j;
+      float* const row = to + 4 * j * step + i;
+      (d[0] - d[2]).store(row);
+      (d[1] + d[2]).store(row + step);
+      (d[2] - d[1]).store(row + 2 * step);
+      (d[1] - d[3]).store(row + 3 * step);
+    });
+  }
+}
+
+/// relu(A^T m A + bias) of 4 x 4 products m, element i at `from + i * step`, each of c values: 2 x 2 pixels.
+static void winograd_output(const float* from, std::ptrdiff_t step, const float* bias, float* const* to,
+                            int c) noexcept {
+  for (int i = 0; i < c; i += 16) {
+    vec t[8];
+    unroll<4>([&](int j) OCELLUS_LAMBDA {
+      const float* const column = from + j * step + i;
+      const vec m0 = vec::load(column), m1 = vec::load(column + 4 * step);
+      const vec m2 = vec::load(column + 8 * step), m3 = vec::load(column + 12 * step);
+      t[j] = (m0 + m1) + m2;
+      t[4 + j] = (m1 - m2) - m3;
+    });
+    const vec b = vec::load(bias + i);
+    unroll<2>([&](int j) OCELLUS_LAMBDA {
+      const vec* m = t + 4 * j;
+      vec::max(((m[0] + m[1]) + m[2]) + b, vec::zero()).store(to[2 * j] + i);
+      vec::max(((m[1] - m[2]) - m[3]) + b, vec::zero()).store(to[2 * j + 1] + i);
+    });
   }
 }
 
