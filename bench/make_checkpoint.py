@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes full-size checkpoints with random weights in the published layout (Hugging Face folders), for benchmarks: speed
+"""Makes full-size checkpoints with random weights in the published layout (Hugging Face folders; ResNets: open_clip's), for benchmarks: speed
 does not depend on what the weights are, and nothing has to be downloaded.
 
   python3 bench/make_checkpoint.py clip-vit-b32 /tmp/clip-vit-b32
@@ -9,6 +9,7 @@ Needs numpy. Weights are normal with standard deviation 0.02 (norms: gain 1, bia
 import argparse
 import json
 import os
+import re
 import sys
 
 import numpy as np
@@ -33,15 +34,63 @@ def siglip(width, layers, heads, mlp, patch, image=224, vocab=32000, context=64)
             "vision_config": {**tower, "image_size": image, "patch_size": patch, "num_channels": 3}}
 
 
+def clip_resnet(layers, width, text, embed, image=224):
+    """open_clip's configuration, in which CLIP's ResNets are published."""
+    tw, tl, th = text
+    return {"model_type": "open_clip", "embed_dim": embed,
+            "vision_cfg": {"image_size": image, "layers": layers, "width": width, "patch_size": None},
+            "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": tw, "heads": th, "layers": tl}}
+
+
 PRESETS = {  # vision: width, layers, heads, mlp; text: width, layers, heads
     "clip-vit-b32": clip((768, 12, 12, 3072), (512, 12, 8), 512, 32),
     "clip-vit-b16": clip((768, 12, 12, 3072), (512, 12, 8), 512, 16),
     "clip-vit-l14": clip((1024, 24, 16, 4096), (768, 12, 12), 768, 14),
     "clip-vit-h14": clip((1280, 32, 16, 5120), (1024, 24, 16), 1024, 14, act="gelu"),
+    "clip-rn50": clip_resnet([3, 4, 6, 3], 64, (512, 12, 8), 1024),
     "siglip-b16": siglip(768, 12, 12, 3072, 16),
     "siglip-l16": siglip(1024, 24, 16, 4096, 16),
     "siglip-so400m-14": siglip(1152, 27, 16, 4304, 14, context=16),
 }
+
+
+def resnet_shapes(c):
+    """Names and shapes of the state dict of open_clip's CLIP with a ModifiedResNet."""
+    v, t, out = c["vision_cfg"], c["text_cfg"], {}
+
+    def convolution(conv, norm, n, k, side):
+        out[f"visual.{conv}.weight"] = (n, k, side, side)
+        for x in ("weight", "bias", "running_mean", "running_var"):
+            out[f"visual.{norm}.{x}"] = (n,)
+
+    w = v["width"]
+    for i, (n, k) in enumerate(((w // 2, 3), (w // 2, w // 2), (w, w // 2)), 1):
+        convolution(f"conv{i}", f"bn{i}", n, k, 3)
+    k = w
+    for stage, count in enumerate(v["layers"]):
+        n = w << stage
+        for b in range(count):
+            p = f"layer{stage + 1}.{b}."
+            convolution(p + "conv1", p + "bn1", n, k, 1)
+            convolution(p + "conv2", p + "bn2", n, n, 3)
+            convolution(p + "conv3", p + "bn3", 4 * n, n, 1)
+            if b == 0:
+                convolution(p + "downsample.0", p + "downsample.1", 4 * n, k, 1)
+            k = 4 * n
+    out["visual.attnpool.positional_embedding"] = ((v["image_size"] // 32) ** 2 + 1, k)
+    for x, n in (("q", k), ("k", k), ("v", k), ("c", c["embed_dim"])):
+        out[f"visual.attnpool.{x}_proj.weight"], out[f"visual.attnpool.{x}_proj.bias"] = (n, k), (n,)
+    w = t["width"]
+    for i in range(t["layers"]):
+        p = f"transformer.resblocks.{i}."
+        for x, n, k in (("attn.in_proj_", 3 * w, w), ("attn.out_proj.", w, w), ("mlp.c_fc.", 4 * w, w), ("mlp.c_proj.", w, 4 * w)):
+            out[p + x + "weight"], out[p + x + "bias"] = (n, k), (n,)
+        for x in ("ln_1", "ln_2"):
+            out[f"{p}{x}.weight"], out[f"{p}{x}.bias"] = (w,), (w,)
+    out["token_embedding.weight"], out["positional_embedding"] = (t["vocab_size"], w), (t["context_length"], w)
+    out["ln_final.weight"], out["ln_final.bias"] = (w,), (w,)
+    out["text_projection"], out["logit_scale"] = (w, c["embed_dim"]), ()
+    return out
 
 
 def shapes(c):
@@ -112,17 +161,41 @@ def write_safetensors(path, tensors, dtype, rng):
     with open(path, "wb") as f:
         f.write(len(text).to_bytes(8, "little") + text)
         for name, shape in tensors.items():
-            if "norm" in name:
-                x = np.full(shape, 1.0 if name.endswith("weight") else 0.0, np.float32)
+            if re.search(r"norm|\bln_|\bbn\d|downsample\.1|running_", name):
+                x = np.full(shape, 1.0 if name.endswith(("weight", "_var")) else 0.0, np.float32)
             elif name.startswith("logit_"):
                 x = np.full(shape, 4.6052 if name.endswith("scale") else -10.0, np.float32)
-            else:
-                x = rng.standard_normal(shape, np.float32) * np.float32(0.02)
+            else:  # convolutions before a batch norm keep the size of what comes in, as trained ones do
+                deviation = (2 / np.prod(shape[1:])) ** 0.5 if len(shape) == 4 and name.startswith("visual.") else 0.02
+                x = rng.standard_normal(shape, np.float32) * np.float32(deviation)
             f.write(np.asarray(x, dtype).tobytes())
             if sys.stderr.isatty():
                 print(f"\r{f.tell() / 1e6:.0f} of {offset / 1e6:.0f} MB", end="", file=sys.stderr)
     if sys.stderr.isatty():
         print(file=sys.stderr)
+
+
+MEAN, STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
+
+
+def write_open_clip_config(folder, c):
+    model = {k: x for k, x in c.items() if k != "model_type"}
+    with open(os.path.join(folder, "open_clip_config.json"), "w") as f:
+        json.dump({"model_cfg": model, "preprocess_cfg": {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "shortest"}},
+                  f, indent=1)
+
+
+def write_config(folder, c):
+    size = c["vision_config"]["image_size"]
+    is_clip = c["model_type"] == "clip"
+    with open(os.path.join(folder, "config.json"), "w") as f:
+        json.dump(c, f, indent=1)
+    with open(os.path.join(folder, "preprocessor_config.json"), "w") as f:
+        common = {"do_resize": True, "do_rescale": True, "do_normalize": True, "resample": 3}
+        json.dump({**common, "image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": size}, "do_center_crop": True,
+                   "crop_size": {"height": size, "width": size}, "image_mean": MEAN, "image_std": STD} if is_clip else
+                  {**common, "image_processor_type": "SiglipImageProcessor", "size": {"height": size, "width": size},
+                   "image_mean": [0.5] * 3, "image_std": [0.5] * 3}, f, indent=1)
 
 
 def main():
@@ -133,22 +206,18 @@ def main():
     parser.add_argument("--layers", type=int, help="of both towers, fewer than the model has: a small file of its shapes")
     args = parser.parse_args()
     c = PRESETS[args.preset]
-    for tower in ("vision_config", "text_config") if args.layers else ():
-        c[tower]["num_hidden_layers"] = args.layers
     os.makedirs(args.folder, exist_ok=True)
-    size = c["vision_config"]["image_size"]
-    is_clip = c["model_type"] == "clip"
-    with open(os.path.join(args.folder, "config.json"), "w") as f:
-        json.dump(c, f, indent=1)
-    with open(os.path.join(args.folder, "preprocessor_config.json"), "w") as f:
-        common = {"do_resize": True, "do_rescale": True, "do_normalize": True, "resample": 3}
-        json.dump({**common, "image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": size}, "do_center_crop": True,
-                   "crop_size": {"height": size, "width": size}, "image_mean": [0.48145466, 0.4578275, 0.40821073],
-                   "image_std": [0.26862954, 0.26130258, 0.27577711]} if is_clip else
-                  {**common, "image_processor_type": "SiglipImageProcessor", "size": {"height": size, "width": size},
-                   "image_mean": [0.5] * 3, "image_std": [0.5] * 3}, f, indent=1)
-    write_safetensors(os.path.join(args.folder, "model.safetensors"), shapes(c), np.dtype({"f16": "f2", "f32": "f4"}[args.dtype]),
-                      np.random.default_rng(0))
+    if c["model_type"] == "open_clip":
+        if args.layers:
+            parser.error("--layers is for towers of blocks")
+        write_open_clip_config(args.folder, c)
+        weights, tensors = "open_clip_model.safetensors", resnet_shapes(c)
+    else:
+        for tower in ("vision_config", "text_config") if args.layers else ():
+            c[tower]["num_hidden_layers"] = args.layers
+        write_config(args.folder, c)
+        weights, tensors = "model.safetensors", shapes(c)
+    write_safetensors(os.path.join(args.folder, weights), tensors, np.dtype({"f16": "f2", "f32": "f4"}[args.dtype]), np.random.default_rng(0))
 
 
 if __name__ == "__main__":

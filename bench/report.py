@@ -37,6 +37,18 @@ def gmac(c, tower):
     if tower == "text":
         w = t["hidden_size"]
         return (blocks(t["max_position_embeddings"], t) + w * (w if siglip else c["projection_dim"])) / 1e9
+    if "resnet_layers" in v:
+        w, pixels = v["resnet_width"], (v["image_size"] // 2) ** 2
+        macs, k = pixels * 9 * (3 * (w // 2) + (w // 2) ** 2 + w * (w // 2)), w
+        pixels //= 4
+        for stage, count in enumerate(v["resnet_layers"]):
+            n = w << stage
+            for b in range(count):
+                macs += pixels * (k * n + 9 * n * n)
+                pixels //= 4 if stage and not b else 1
+                macs += pixels * (4 * n * n + (0 if b else 4 * n * k))
+                k = 4 * n
+        return (macs + (pixels + 1) * 2 * k * k + k * k + k * c["projection_dim"]) / 1e9
     w, patches = v["hidden_size"], (v["image_size"] // v["patch_size"]) ** 2
     embed = patches * 3 * v["patch_size"] ** 2 * w
     head = (2 * patches * w * w + 2 * w * w + 2 * w * v["intermediate_size"]) if siglip else w * c["projection_dim"]

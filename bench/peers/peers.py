@@ -67,6 +67,20 @@ def install(work, name, sections):
     return python
 
 
+def config(folder):
+    """The checkpoint's configuration in Hugging Face's terms, open_clip's with a ResNet too."""
+    if not os.path.exists(f"{folder}/checkpoint/open_clip_config.json"):
+        with open(f"{folder}/checkpoint/config.json") as f:
+            return json.load(f)
+    with open(f"{folder}/checkpoint/open_clip_config.json") as f:
+        c = json.load(f)["model_cfg"]
+    v, t = c["vision_cfg"], c["text_cfg"]
+    return {"model_type": "clip", "projection_dim": c["embed_dim"],
+            "vision_config": {"image_size": v["image_size"], "resnet_layers": v["layers"], "resnet_width": v["width"]},
+            "text_config": {"hidden_size": t["width"], "intermediate_size": 4 * t["width"], "num_hidden_layers": t["layers"],
+                            "max_position_embeddings": t["context_length"], "vocab_size": t["vocab_size"]}}
+
+
 # Inputs ------------------------------------------------------------------------------------------------------------
 
 def prompt(ids, context):
@@ -89,20 +103,19 @@ def job_rows(classes, context, rng):
 
 
 def write_inputs(folder, classes):
-    with open(f"{folder}/checkpoint/config.json") as f:
-        config = json.load(f)
-    size, text = config["vision_config"]["image_size"], config["text_config"]
+    c = config(folder)
+    size, text = c["vision_config"]["image_size"], c["text_config"]
     rng = random.Random(1)
     with open(f"{folder}/rgb.u8", "wb") as f:
         f.write(rng.randbytes(max(BATCHES["image"]) * size * size * 3))
     context = text["max_position_embeddings"]
-    if config["model_type"] == "clip":
+    if c["model_type"] == "clip":
         rows = [prompt([rng.randrange(300, 49000) for _ in range(6)], context) for _ in range(max(BATCHES["text"]))]
     else:  # SigLIP reads all of its context
         rows = [[rng.randrange(2, text["vocab_size"]) for _ in range(context)] for _ in range(max(BATCHES["text"]))]
     with open(f"{folder}/ids.i32", "wb") as f:
         array.array("i", [i for row in rows for i in row]).tofile(f)
-    if config["model_type"] == "clip":
+    if c["model_type"] == "clip":
         with open(f"{folder}/job.i32", "wb") as f:
             for row in job_rows(classes, context, rng):
                 array.array("i", row).tofile(f)
@@ -113,7 +126,7 @@ def write_inputs(folder, classes):
 def prepare(args, preset, folder, peers):
     """Makes what is missing; returns the peers that can run."""
     os.makedirs(folder, exist_ok=True)
-    if not os.path.exists(f"{folder}/checkpoint/config.json"):
+    if not any(os.path.exists(f"{folder}/checkpoint/{name}") for name in ("config.json", "open_clip_config.json")):
         say(f"{preset}: checkpoint")
         run([args.python, f"{ROOT}/bench/make_checkpoint.py", preset, f"{folder}/checkpoint"])
     write_inputs(folder, args.classes)
@@ -385,7 +398,7 @@ def machine():
 
 
 def versions(python):
-    names = ("pillow", "tokenizers", "torch", "transformers", "onnxruntime", "openvino", "nncf", "ai-edge-litert", "ncnn", "MNN")
+    names = ("pillow", "tokenizers", "torch", "transformers", "open_clip_torch", "onnxruntime", "openvino", "nncf", "ai-edge-litert", "ncnn", "MNN")
     code = ("import importlib.metadata as m, json\nout = {}\nfor n in %r:\n    try: out[n] = m.version(n)\n"
             "    except m.PackageNotFoundError: pass\nprint(json.dumps(out))" % (names,))
     return json.loads(subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout)
@@ -467,8 +480,7 @@ def main():
     for preset in args.models.split(",") if args.models else ():
         folder = os.path.join(args.work, preset)
         usable = prepare(args, preset, folder, peers)
-        with open(f"{folder}/checkpoint/config.json") as f:
-            results["models"][preset] = json.load(f)  # report.py counts the work from it
+        results["models"][preset] = config(folder)  # report.py counts the work from it
         for t in threads:
             if args.starts:
                 results["starts"] += measure_start(args, preset, folder, usable, t)

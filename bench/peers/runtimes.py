@@ -3,7 +3,7 @@
   python runtimes.py prepare WHAT FOLDER     WHAT: onnx, ort_int8, openvino_int8, litert, ncnn, mnn
   python runtimes.py serve PEER FOLDER THREADS
 
-FOLDER holds checkpoint/ (a Hugging Face folder), the inputs that peers.py wrote, and what `prepare` adds. `serve` speaks the
+FOLDER holds checkpoint/ (a Hugging Face or open_clip folder), the inputs that peers.py wrote, and what `prepare` adds. `serve` speaks the
 protocol of worker.cpp: a command a line on stdin, a JSON object a line on stdout.
 
   open TOWER BATCH OUT     loads for that batch, computes once, writes float32 [BATCH, E] to OUT
@@ -18,15 +18,12 @@ import time
 
 import numpy as np
 
+from peers import config
+
 INPUT = {"image": "pixel_values", "text": "input_ids"}
 MEAN = {"clip": (0.48145466, 0.4578275, 0.40821073), "siglip": (0.5, 0.5, 0.5)}
 STD = {"clip": (0.26862954, 0.26130258, 0.27577711), "siglip": (0.5, 0.5, 0.5)}
 CALIBRATION = 8  # inputs for static quantisation, as many as the published recipes need at the least
-
-
-def config(folder):
-    with open(f"{folder}/checkpoint/config.json") as f:
-        return json.load(f)
 
 
 def inputs(folder, tower, batch):
@@ -46,8 +43,25 @@ def batches(folder, tower):
         return json.load(f)[tower]
 
 
+def is_resnet(folder):
+    return "resnet_layers" in config(folder)["vision_config"]
+
+
 def torch_tower(folder, tower, attention="sdpa"):
     import torch
+    torch.set_grad_enabled(False)
+    if is_resnet(folder):
+        import open_clip
+        model = open_clip.create_model(f"local-dir:{folder}/checkpoint").eval()
+
+        class Half(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.model = model
+
+            def forward(self, x):
+                return self.model.encode_image(x) if tower == "image" else self.model.encode_text(x)
+        return Half().eval()
     import transformers
     transformers.logging.set_verbosity_error()
     kind = {("clip", "image"): transformers.CLIPVisionModelWithProjection,
@@ -65,7 +79,6 @@ def torch_tower(folder, tower, attention="sdpa"):
             out = self.model(**{INPUT[tower]: x})
             return getattr(out, key) if hasattr(out, key) else out.pooler_output
 
-    torch.set_grad_enabled(False)
     return Tower().eval()
 
 
@@ -99,7 +112,7 @@ def prepare_ort_int8(folder):
         options = {"per_channel": True, "weight_type": q.QuantType.QInt8, "extra_options": {"MatMulConstBOnly": True}}
         q.quantize_dynamic(f"{folder}/{tower}.onnx", f"{folder}/{tower}.dynamic.onnx", **options)
         q.quantize_static(f"{folder}/{tower}.onnx", f"{folder}/{tower}.static.onnx", Reader(tower), quant_format=q.QuantFormat.QDQ,
-                          op_types_to_quantize=["MatMul", "Gemm"], activation_type=q.QuantType.QUInt8, **options)
+                          op_types_to_quantize=["MatMul", "Gemm", "Conv"], activation_type=q.QuantType.QUInt8, **options)
 
 
 def prepare_openvino_int8(folder):
@@ -107,8 +120,9 @@ def prepare_openvino_int8(folder):
     import openvino as ov
     for tower in INPUT:
         x = inputs(folder, tower, CALIBRATION)
+        kind = None if tower == "image" and is_resnet(folder) else nncf.ModelType.TRANSFORMER
         model = nncf.quantize(ov.Core().read_model(f"{folder}/{tower}.onnx"), nncf.Dataset([x[i:i + 1] for i in range(CALIBRATION)]),
-                              model_type=nncf.ModelType.TRANSFORMER, subset_size=CALIBRATION)
+                              model_type=kind, subset_size=CALIBRATION)
         ov.save_model(model, f"{folder}/{tower}.nncf.xml", compress_to_fp16=False)
 
 
