@@ -671,6 +671,101 @@ TEST_CASE("top_k ranks as a stable sort of all scores does") {
     }
 }
 
+TEST_CASE("top_k by ranges, on one thread or several, finds what it does at once") {
+  rng random(10);
+  const float nan = std::bit_cast<float>(0x7fc00000u);
+  for (const int n : {0, 1, 10, 300})
+    for (const int k : {0, 1, 3, 20, 400})
+      for (const int range : {1, 7, 64, 300})
+        for (const int threads : {1, 3}) {
+          std::vector<float> scores(static_cast<std::size_t>(n));
+          for (float& s : scores) s = random() % 9 == 0 ? nan : static_cast<float>(random() % 40) - 20;
+          const auto places = static_cast<std::size_t>(k);
+          std::vector<ranked> expected(places), all;
+          const int count = top_k(scores.data(), n, expected.data(), k);
+          for (int t = 0; t < threads; t++) {
+            std::vector<ranked> best(places);
+            int found = 0;
+            for (int first = t * range; first < n; first += threads * range)
+              found = top_k(scores.data() + first, std::min(range, n - first), best.data(), k, first, found);
+            all.insert(all.end(), best.begin(), best.begin() + found);
+          }
+          std::sort(all.begin(), all.end(), ranks_before);
+          REQUIRE(static_cast<int>(all.size()) >= count);
+          bool same = true;
+          for (std::size_t i = 0; i < static_cast<std::size_t>(count); i++)
+            same = same && all[i].index == expected[i].index && !ranks_before(all[i], expected[i]);
+          CHECK_MESSAGE(same, "n=" << n << " k=" << k << " range=" << range << " threads=" << threads);
+        }
+}
+
+TEST_CASE("similarity: rows in panels give a query the same scores alone, among others and by ranges") {
+  constexpr int m = 5, n = 75, c = 70, range = 32;
+  rng random(11);
+  guarded<float> rows(n * c), queries(m * c);
+  fill_normal(rows, random);
+  fill_normal(queries, random);
+  std::vector<float> panels(packed_elements(dtype::f32, n, c));
+  std::vector<std::int8_t> bytes(packed_elements(dtype::s8, n, c));
+  pack_panels<dtype::f32>(panels.data(), rows.data(), c, n, c, [](float v) { return v; });
+  std::vector<float> scale(n);
+  std::vector<std::int32_t> sums(n);
+  for (std::size_t i = 0; i < n; i++) {
+    float most = 0;
+    for (std::size_t d = 0; d < c; d++) most = std::max(most, std::abs(rows[i * c + d]));
+    scale[i] = most / 127;
+    for (std::size_t d = 0; d < c; d++) {
+      const int b = kernels::scalar::round_even(rows[i * c + d] / scale[i]);
+      bytes[packed_index(dtype::s8, static_cast<int>(i), static_cast<int>(d), c)] = static_cast<std::int8_t>(b);
+      sums[i] += b;
+    }
+  }
+  // The queries' bytes by the scalar set, [m, 128]: 70 rounded up to 64, zeros after them.
+  std::vector<std::uint8_t> q8(m * 128);
+  std::vector<float> q_scale(m);
+  std::vector<std::int32_t> q_zero(m);
+  quantize_args z;
+  z.x = queries.data(), z.ldx = c, z.rows = m, z.c = c;
+  z.q = q8.data(), z.ldq = 128, z.scale = q_scale.data(), z.zero = q_zero.data();
+  scalar_table.quantize_u8(z);
+  for (const bool s8 : {false, true}) {
+    const auto score = [&](const kernel_table& t, int query, int count, int first, int end, float* out) {
+      gemm_args g;
+      const auto at = static_cast<std::size_t>(query), column = static_cast<std::size_t>(first);
+      if (s8) {
+        g.a = q8.data() + at * 128, g.lda = 128, g.a_scale = q_scale.data() + at, g.a_zero = q_zero.data() + at;
+        g.b = bytes.data() + packed_index(dtype::s8, first, 0, c);
+        g.b_scale = scale.data() + column, g.b_sum = sums.data() + column;
+      } else {
+        g.a = queries.data() + at * c, g.lda = c;
+        g.b = panels.data() + packed_index(dtype::f32, first, 0, c);
+      }
+      g.m = count, g.n = end - first, g.k = c;
+      g.c = out + query * n + first, g.ldc = n;
+      g.panel_end = ceil_div(g.n, panel_width);
+      (s8 ? t.gemm_s8 : t.gemm_f32)(g);
+    };
+    std::vector<float> expected(m * n);
+    score(scalar_table, 0, m, 0, n, expected.data());
+    for (std::size_t i = 0; i < m * n; i++) {
+      double sum = 0;
+      for (std::size_t d = 0; d < c; d++)
+        sum += static_cast<double>(queries[i / n * c + d]) * static_cast<double>(rows[i % n * c + d]);
+      CHECK(std::abs(static_cast<double>(expected[i]) - sum) < (s8 ? 0.5 : 1e-4));  // lengths of about 8
+    }
+    for (const kernel_set& set : kernel_sets()) {
+      if (!set.available) continue;
+      std::vector<float> at_once(m * n), alone(m * n), ranges(m * n);
+      score(set.table, 0, m, 0, n, at_once.data());
+      for (int q = 0; q < m; q++) score(set.table, q, 1, 0, n, alone.data());
+      for (int first = 0; first < n; first += range)
+        score(set.table, 0, m, first, std::min(n, first + range), ranges.data());
+      for (const std::vector<float>* got : {&at_once, &alone, &ranges})
+        CHECK_MESSAGE(first_difference(got->data(), expected.data(), expected.size()) < 0, set.name << " s8=" << s8);
+    }
+  }
+}
+
 TEST_CASE("top_k ranks NaN last, whatever the flags") {
   const float nan = std::bit_cast<float>(0x7fc00000u), negative_nan = std::bit_cast<float>(0xffc00001u);
   const float infinity = std::bit_cast<float>(0x7f800000u);

@@ -69,7 +69,7 @@ photo_index load(const fs::path& path, const model& m) {
     name.resize(static_cast<std::size_t>(numbers[0]));
     in.read(name.data(), static_cast<std::streamsize>(name.size()));
     in.read(reinterpret_cast<char*>(p.vector.data()), static_cast<std::streamsize>(p.vector.size() * sizeof(float)));
-    if (in) index.insert_or_assign(name, std::move(p));
+    if (in) index.insert_or_assign(index.end(), name, std::move(p));  // they come in order
   }
   return index;
 }
@@ -134,23 +134,23 @@ int main(int argc, char** argv) {
   const auto text = m->encode_text({argv[3]});
   if (!text) return std::fprintf(stderr, "%s: %s\n", argv[1], to_string(text.error())), 1;
 
+  const photo_index index = updated(argv[2], *m);
   std::vector<std::string> names;
-  std::vector<float> rows, scores;  // row i of `rows` [n, width] belongs to names[i]
-  for (const auto& [name, p] : updated(argv[2], *m)) {
+  std::vector<float> scores;  // scores[i] belongs to names[i]
+  dot_rows_args a;            // a row at a time, where it lies: a copy that has them in one piece takes longer than this
+  a.query = text->data();
+  a.c = m->embed();
+  a.n = 1;
+  for (const auto& [name, p] : index) {
     if (p.vector.empty()) continue;
     names.push_back(name);
-    rows.insert(rows.end(), p.vector.begin(), p.vector.end());
+    scores.push_back(0);
+    a.rows = p.vector.data();
+    a.scores = &scores.back();
+    m->kernels().dot_rows_f32(a);
   }
-  scores.resize(names.size());
-  dot_rows_args a;
-  a.query = text->data();
-  a.rows = rows.data();
-  a.ld = a.c = m->embed();
-  a.n = static_cast<int>(scores.size());
-  a.scores = scores.data();
-  m->kernels().dot_rows_f32(a);
   ranked best[5];
-  const int found = top_k(scores.data(), a.n, best, 5);
+  const int found = top_k(scores.data(), static_cast<int>(scores.size()), best, 5);
   for (int i = 0; i < found; i++) {
     const std::string& name = names[static_cast<std::size_t>(best[i].index)];
     std::printf("%6.3f  %s\n", static_cast<double>(best[i].score), name.c_str());

@@ -19,9 +19,40 @@
 // is 0; give the scales as dot_rows_args::scale.
 //
 // The work is bound by memory: f16 halves the time of f32, s8 quarters it. Products and sums are rounded separately in
-// sixteen lanes with the fixed tree of ops/rowwise.hpp: all kernel sets give the same bits and ranks. Many queries are
-// a matrix product of panels (ops/pack.hpp), a few go through blocks of rows that a cache holds; threads take ranges. A
-// filter gives rows that do not count the score NaN, which ranks after all numbers. Nothing here allocates.
+// sixteen lanes with the fixed tree of ops/rowwise.hpp: all kernel sets give the same bits and ranks. A filter gives
+// rows that do not count the score NaN, which ranks after all numbers. Nothing here allocates.
+//
+// Several queries at once, or each row of a library against all others, are a matrix product (ops/gemm.hpp): where the
+// CPU has FMA it is several times as quick as a dot_rows for each. Keep the rows in panels, as the weights of a
+// gemm_f32, _f16 or _s8, and go by ranges of them, so that the scores stay in a cache:
+//
+//   #include <ocellus/isa/dispatch.hpp>
+//   constexpr int m = 8, n = 1000000, c = 512, range = 4096;  // range: a multiple of panel_width
+//   static float queries[m * c], scores[m * range];
+//   static ocellus::f16 panels[ocellus::packed_elements(ocellus::dtype::f16, n, c)];  // pack_panels, packed_index
+//   ocellus::ranked best[m][10];
+//   int found[m] = {};
+//   const ocellus::kernel_table kernels = ocellus::best_kernels();
+//   ocellus::gemm_args g;
+//   g.a = queries, g.lda = g.k = c, g.m = m;
+//   g.c = scores, g.ldc = range;
+//   g.exact = true;
+//   for (int first = 0; first < n; first += range) {
+//     g.b = panels + ocellus::packed_index(ocellus::dtype::f16, first, 0, c);  // s8: b_scale and b_sum go on likewise
+//     g.n = first + range < n ? range : n - first;
+//     g.panel_end = ocellus::ceil_div(g.n, ocellus::panel_width);
+//     kernels.gemm_f16(g);
+//     for (int i = 0; i < m; i++)
+//       found[i] = ocellus::top_k(scores + i * range, g.n, best[i], 10, first, found[i]);
+//   }
+//
+// A score has the same bits whatever m and the ranges are (law 2, with FMA), but others than dot_rows gives it. With s8
+// the scales are b_scale, each row's sum is b_sum, and quantize_u8 makes the queries' bytes, which adds about as much
+// error as the rows' have; in return it counts in integers, quicker than dot_rows_s8 for one query too on CPUs that are
+// busy with that one's conversions (without AVX-512, say).
+//
+// Threads take ranges of their own, with scores and best of their own; sorted by ranks_before, the first k of all that
+// they found are what one thread finds.
 #pragma once
 
 #include <ocellus/config.hpp>
@@ -63,10 +94,11 @@ constexpr bool ranks_before(const ranked& a, const ranked& b) noexcept {
   return x != y ? x > y : a.index < b.index;
 }
 
-/// The best k of n scores into best[0..), in order; returns min(n, k). Takes n log k steps at worst, n in
-/// practice.
-constexpr int top_k(const float* scores, int n, ranked* best, int k) noexcept {
-  int size = 0;
+/// The best k of n scores into best[0..), in order; returns min(n, k), how many they are. Takes n log k steps at worst,
+/// n in practice. By ranges: scores[0] has index `first`, above all before it, and best[0..found), found <= k, is what
+/// the last call left; then it returns the smaller of k and the number of all scores so far.
+constexpr int top_k(const float* scores, int n, ranked* best, int k, int first = 0, int found = 0) noexcept {
+  int size = found;
   const auto sink = [&](int at) {  // best[0..size) is a heap with the worst on top
     for (;;) {
       int worst = at;
@@ -79,26 +111,32 @@ constexpr int top_k(const float* scores, int n, ranked* best, int k) noexcept {
       at = worst;
     }
   };
+  const auto order = [&] {
+    for (int at = size / 2 - 1; at >= 0; at--) sink(at);
+  };
   // Whether best[0] is the k-th so far, and neither NaN nor one that the thread may take for 0: then what is not above
   // it as floats go comes after it.
   bool passing = false;
+  const auto pass = [&] {
+    const std::int32_t rank = detail::rank_of(best[0].score);
+    passing = rank >= 0x00800000 || (rank <= -0x00800000 && rank != INT32_MIN);
+  };
+  if (size == k && k > 0) order(), pass();
   for (int i = 0; i < n && k > 0; i++) {
     if (passing && scores[i] <= best[0].score) continue;
-    const ranked candidate{i, scores[i]};
+    const ranked candidate{first + i, scores[i]};
     if (size < k) {
       best[size++] = candidate;
       if (size < k) continue;
-      for (int at = size / 2 - 1; at >= 0; at--) sink(at);
+      order();
     } else if (ranks_before(candidate, best[0])) {
       best[0] = candidate;
       sink(0);
     }
-    const std::int32_t rank = detail::rank_of(best[0].score);
-    passing = rank >= 0x00800000 || (rank <= -0x00800000 && rank != INT32_MIN);
+    pass();
   }
-  const int found = size;
-  if (size < k)
-    for (int at = size / 2 - 1; at >= 0; at--) sink(at);
+  if (size < k) order();
+  const int all = size;
   while (size > 1) {  // the worst goes to the end, again and again
     const ranked worst = best[0];
     best[0] = best[size - 1];
@@ -106,7 +144,7 @@ constexpr int top_k(const float* scores, int n, ranked* best, int k) noexcept {
     size--;
     sink(0);
   }
-  return found;
+  return all;
 }
 
 OCELLUS_END
