@@ -86,7 +86,7 @@ inline cpu_features detect_cpu() noexcept {
   unsigned a7 = 0, b7 = 0, c7 = 0, d7 = 0;
   __get_cpuid_count(7, 0, &a7, &b7, &c7, &d7);
   const bool bmi2 = (b7 & (1u << 8)) != 0;
-  f.avx2 = os_ymm && avx && fma && f16c && bmi2 && (b7 & (1u << 5)) != 0;
+  f.avx2 = f.sse41 && os_ymm && avx && fma && f16c && bmi2 && (b7 & (1u << 5)) != 0;  // emulators can mask one alone
   const unsigned need = (1u << 16) | (1u << 17) | (1u << 30) | (1u << 31);  // F, DQ, BW, VL
   f.avx512 = f.avx2 && os_zmm && (b7 & need) == need;
   f.avx512vnni = f.avx512 && (c7 & (1u << 11)) != 0;
