@@ -17,6 +17,15 @@
 #error "ocellus on Windows needs clang"
 #endif
 
+#if defined(min) || defined(max)
+#error "min and max are macros: define NOMINMAX before <windows.h>, or include ocellus first"
+#endif
+
+#if defined(__FLT_EVAL_METHOD__) && (__FLT_EVAL_METHOD__ == 1 || __FLT_EVAL_METHOD__ == 2)
+// Each result would be rounded twice, so that embeddings had other bits than everywhere else.
+#error "float arithmetic is wider than float (x87): build for 32-bit x86 with -msse2 -mfpmath=sse"
+#endif
+
 #if defined(__AVX512F__)
 #define OCELLUS_ABI_BASE_ x86v4
 #elif defined(__AVX2__)

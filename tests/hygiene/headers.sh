@@ -12,7 +12,12 @@ if [ ${#compilers[@]} -eq 0 ]; then
     command -v "$compiler" >/dev/null && compilers+=("$compiler")
   done
 fi
+# Headers are included with a user's warnings, and after headers that make macros of common words (Qt, X11, windows.h).
 export FLAGS="-std=c++20 -fsyntax-only -fno-exceptions -fno-rtti -Wall -Wextra -Wconversion -Werror
+  -Wcast-align -Wcast-qual -Wdouble-promotion -Wextra-semi -Wformat=2 -Wmissing-declarations -Wnon-virtual-dtor
+  -Wnull-dereference -Wold-style-cast -Woverloaded-virtual -Wpedantic -Wredundant-decls -Wshadow -Wsign-conversion -Wundef
+  -Demit= -Dslots= -Dsignals=public -Dforeach=for -DNone=0L -DStatus=int -DBool=int -DSuccess=0 -DComplex=0 -DAlways=2
+  -Dnear= -Dfar= -Dsmall=char -Dinterface=struct -DERROR=0 -DIN= -DOUT= -DSTRICT=1 -DTRUE=1 -DFALSE=0
   -Iinclude -Ikernels -isystem /usr/include/eigen3"
 
 alone() {  # COMPILER HEADER

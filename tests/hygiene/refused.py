@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Models that cannot be are refused when a program is compiled, and the first line that the compiler prints as an error
 says why in one sentence: a wrong model for each static_assert with a sentence in models/compose.hpp and
-models/static_model.hpp, and right ones that compile.
+models/static_model.hpp, and right ones that compile. So are ways to compile that the library cannot work in.
 
 Usage: refused.py [COMPILER...]      (nothing given: c++)
 """
 import concurrent.futures
 import os
 import pathlib
+import platform
 import re
 import subprocess
 import sys
@@ -89,15 +90,21 @@ WRONG = [  # sentence, model
     ("the configuration makes no sense (models/config.hpp: valid)", text("clip_model(eye, reader.mlp(-1))")),
     ("weights are f32, f16, bf16 or s8", text("clip_model(eye, reader)", "static_cast<dtype>(9)")),
 ]
+UNFIT = [  # sentence, flags of the compiler
+    ("min and max are macros: define NOMINMAX before <windows.h>, or include ocellus first", ["-Dmin(a,b)=(a)"]),
+]
+if platform.machine() == "x86_64":
+    UNFIT.append(("float arithmetic is wider than float (x87): build for 32-bit x86 with -msse2 -mfpmath=sse",
+                  ["-m32", "-mno-sse"]))
 
 
-def errors_of(compiler, code):
+def errors_of(compiler, code, *flags):
     """The compiler's lines with an error."""
     with tempfile.TemporaryDirectory() as folder:
         unit = pathlib.Path(folder) / "unit.cpp"
-        unit.write_text(START + code + "\n", encoding="ascii")
+        unit.write_text(("#include <ocellus/config.hpp>" if flags else START + code) + "\n", encoding="ascii")
         done = subprocess.run(compiler.split() + ["-std=c++20", "-fsyntax-only", "-I", ROOT / "include", "-I", ROOT / "kernels",
-                                                  unit], capture_output=True, text=True)
+                                                  *flags, unit], capture_output=True, text=True)
     lines = [line for line in done.stderr.splitlines() if "error:" in line]
     return lines or (["failed without an error"] if done.returncode else [])
 
@@ -124,6 +131,11 @@ def main():
                 wrong.append(f"{compiler} refuses a right model: {code}\n  {lines[0]}")
             if sentence and not (lines and lines[0].endswith(sentence) or lines and lines[0].endswith(f'"{sentence}"')):
                 wrong.append(f"{compiler} does not say first \"{sentence}\": {code}\n  {lines[0] if lines else 'it compiles'}")
+    for compiler in sys.argv[1:] or ["c++"]:
+        for sentence, flags in UNFIT:
+            lines = errors_of(compiler, "", *flags)
+            if not (lines and sentence in lines[0]):
+                wrong.append(f"{compiler} {' '.join(flags)} does not say first \"{sentence}\": {(lines or ['it compiles'])[0]}")
     print("\n".join(wrong) if wrong else f"{len(WRONG)} wrong models are refused, each in a sentence; {len(RIGHT)} right ones compile")
     sys.exit(bool(wrong))
 

@@ -86,7 +86,7 @@ inline cpu_features detect_cpu() noexcept {
   unsigned a7 = 0, b7 = 0, c7 = 0, d7 = 0;
   __get_cpuid_count(7, 0, &a7, &b7, &c7, &d7);
   const bool bmi2 = (b7 & (1u << 8)) != 0;
-  f.avx2 = os_ymm && avx && fma && f16c && bmi2 && (b7 & (1u << 5)) != 0;
+  f.avx2 = f.sse41 && os_ymm && avx && fma && f16c && bmi2 && (b7 & (1u << 5)) != 0;  // emulators can mask one alone
   const unsigned need = (1u << 16) | (1u << 17) | (1u << 30) | (1u << 31);  // F, DQ, BW, VL
   f.avx512 = f.avx2 && os_zmm && (b7 & need) == need;
   f.avx512vnni = f.avx512 && (c7 & (1u << 11)) != 0;
@@ -124,7 +124,14 @@ inline cpu_features detect_cpu() noexcept {
 #elif defined(__arm__) && defined(__linux__)
   f.neon = (getauxval(AT_HWCAP) & (1ul << 12)) != 0 && (getauxval(AT_HWCAP) & (1ul << 16)) != 0;  // NEON, VFPv4
 #elif defined(__riscv) && defined(__linux__)
-  f.rvv = (getauxval(AT_HWCAP) & (1ul << ('v' - 'a'))) != 0;
+  if ((getauxval(AT_HWCAP) & (1ul << ('v' - 'a'))) != 0) {
+    // Vendors' kernels set this bit for the draft 0.7.1 too (T-Head's C906 and C910), which has other encodings. A CPU
+    // says by vill, the sign of vtype, that it does not support what a vsetvli asks, and this one has bits that were
+    // reserved in the draft: vsetvli t0, zero, e8, m1, ta, ma.
+    long vtype = 0;
+    __asm__ volatile(".4byte 0x0c0072d7\n\tcsrr %0, 0xc21" : "=r"(vtype) : : "t0");
+    f.rvv = vtype >= 0;
+  }
 #endif
   return f;
 }

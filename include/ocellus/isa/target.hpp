@@ -38,17 +38,20 @@
 #elif defined(__clang__)
 // clang 14 ignores float_control at namespace scope in some modes, but honours `fp contract` and `float_control` here.
 #define OCELLUS_STRICT_FP_BEGIN \
+  OCELLUS_PRAGMA_(clang diagnostic push) \
+  OCELLUS_PRAGMA_(clang diagnostic ignored "-Wold-style-cast") \
   OCELLUS_PRAGMA_(float_control(push)) \
   OCELLUS_PRAGMA_(float_control(precise, on)) \
   OCELLUS_PRAGMA_(clang fp contract(off) reassociate(off))
-#define OCELLUS_STRICT_FP_END OCELLUS_PRAGMA_(float_control(pop))
+#define OCELLUS_STRICT_FP_END OCELLUS_PRAGMA_(float_control(pop)) OCELLUS_PRAGMA_(clang diagnostic pop)
 #define OCELLUS_TARGET_BEGIN(features) \
   OCELLUS_STRICT_FP_BEGIN \
   OCELLUS_PRAGMA_(clang attribute push(__attribute__((target(features))), apply_to = function))
 #define OCELLUS_TARGET_END OCELLUS_PRAGMA_(clang attribute pop) OCELLUS_STRICT_FP_END
 #elif defined(__GNUC__)
 // gcc 12 warns about its own AVX-512 headers (-Wmaybe-uninitialized) and about the ABI of vector returns (-Wpsabi);
-// neither applies to members that are always inlined.
+// neither applies to members that are always inlined. Its intrinsics are macros at -O0, with C's casts, as ours between
+// types of vectors are; and -Wsign-conversion would have casts in the sizes of arrays.
 // gcc for AArch64 schedules before it allocates registers and moves the loads of a tile's weights so far ahead that
 // sums go to the stack (f32 5 x 16: 10 copies in 115 instructions, fp16 5 x 32: 64 loads, stores and copies in 299):
 // the order in which the code is written is kept.
@@ -62,6 +65,8 @@
   OCELLUS_OPTIMIZE_ \
   OCELLUS_PRAGMA_(GCC diagnostic push) \
   OCELLUS_PRAGMA_(GCC diagnostic ignored "-Wpsabi") \
+  OCELLUS_PRAGMA_(GCC diagnostic ignored "-Wold-style-cast") \
+  OCELLUS_PRAGMA_(GCC diagnostic ignored "-Wsign-conversion") \
   OCELLUS_PRAGMA_(GCC diagnostic ignored "-Wuninitialized") \
   OCELLUS_PRAGMA_(GCC diagnostic ignored "-Wmaybe-uninitialized")
 #define OCELLUS_STRICT_FP_END OCELLUS_PRAGMA_(GCC diagnostic pop) OCELLUS_PRAGMA_(GCC pop_options)

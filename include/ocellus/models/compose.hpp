@@ -724,7 +724,7 @@ class tower {
     return f.bytes;
   }();
 
-  explicit tower(const Kernels& kernels = Kernels{}) noexcept : kernels_{kernels} {}
+  explicit tower(const Kernels& set = Kernels{}) noexcept : kernels_{set} {}
 
   /// Finds the weights in a packed file under `prefix`; the file is aligned to 64 bytes and outlives the tower.
   /// Errors: those of packed_file, bad_config, missing_tensor, wrong_shape, unsupported_dtype, unsupported_layout.

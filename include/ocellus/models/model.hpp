@@ -378,10 +378,10 @@ class model {
 
   /// Cosines [n] of one image with n labels to probabilities, by this model's rule; `out` may be `cosines`.
   void probabilities(const float* cosines, float* out, int n) const noexcept {
-    const double scale = config_.logit_scale, bias = config_.logit_bias;
+    const auto scale = static_cast<double>(config_.logit_scale), bias = static_cast<double>(config_.logit_bias);
     if (config_.score == score_kind::sigmoid) {
       for (int j = 0; j < n; j++)
-        out[j] = static_cast<float>(1 / (1 + std::exp(-(scale * cosines[j] + bias))));
+        out[j] = static_cast<float>(1 / (1 + std::exp(-(scale * static_cast<double>(cosines[j]) + bias))));
       return;
     }
     softmax(cosines, out, n, scale);
@@ -390,13 +390,13 @@ class model {
   /// softmax(scale * x); `out` may be `x`.
   static void softmax(const float* x, float* out, int n, double scale) noexcept {
     double most = -1e300, sum = 0;
-    for (int j = 0; j < n; j++) most = scale * x[j] > most ? scale * x[j] : most;
+    for (int j = 0; j < n; j++) most = std::max(most, scale * static_cast<double>(x[j]));
     for (int j = 0; j < n; j++) {
-      const double e = std::exp(scale * x[j] - most);
+      const double e = std::exp(scale * static_cast<double>(x[j]) - most);
       out[j] = static_cast<float>(e);
       sum += e;
     }
-    for (int j = 0; j < n; j++) out[j] = static_cast<float>(out[j] / sum);
+    for (int j = 0; j < n; j++) out[j] = static_cast<float>(static_cast<double>(out[j]) / sum);
   }
 
   /// Images whose pooled rows are carried on together: enough to hide those weights.

@@ -300,7 +300,7 @@ inline void assemble_tokens(const vision_config& v, const vision_weights& w, con
       if (gh != resampled_h || gw != resampled_w) {
         const fp_env guard;
         resample_positions(resampled, c, gh, gw, grid_positions, v.grid_h, v.grid_w, c, v.positions,
-                           v.position_offset, b.positions);
+                           static_cast<double>(v.position_offset), b.positions);
         resampled_h = gh;
         resampled_w = gw;
       }

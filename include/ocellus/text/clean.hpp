@@ -308,10 +308,10 @@ inline void fold_letters(const text32& text, text32& out) noexcept {
       continue;
     }
     if (c < 0xA0) c = tables::c1_references[c - 0x80];
-    if (c >= ligatures[0].from && c <= std::end(ligatures)[-1].from) {
+    if (c >= char32_t{ligatures[0].from} && c <= char32_t{std::end(ligatures)[-1].from}) {
       const auto* at = std::partition_point(std::begin(ligatures), std::end(ligatures),
-                                            [c](const ligature& l) { return l.from < c; });
-      if (at->from == c) {
+                                            [c](const ligature& l) { return char32_t{l.from} < c; });
+      if (char32_t{at->from} == c) {
         for (const char16_t part : at->to) {
           if (part != 0) out.push_back(straight_quote(part));
         }

@@ -30,8 +30,8 @@ namespace detail {
 inline const tables::mojibake_letter* find_letter(char32_t c) noexcept {
   const auto* at =
       std::partition_point(std::begin(tables::mojibake_letters), std::end(tables::mojibake_letters),
-                           [c](const tables::mojibake_letter& l) { return l.letter < c; });
-  return at != std::end(tables::mojibake_letters) && at->letter == c ? at : nullptr;
+                           [c](const tables::mojibake_letter& l) { return char32_t{l.letter} < c; });
+  return at != std::end(tables::mojibake_letters) && char32_t{at->letter} == c ? at : nullptr;
 }
 
 inline tables::kind_set kinds_of(char32_t c) noexcept {

@@ -59,8 +59,8 @@ class spm_unigram {
   /// too_large.
   status encode(std::string_view text, token_sink& out) const noexcept {
     const fp_env guard;  // the library's ties are those of sums rounded to nearest
-    const auto cut = [this](std::string_view run, detail::spm_emit emit) {
-      return text_.is_xlm_roberta() ? segment<double>(run, emit) : segment<float>(run, emit);
+    const auto cut = [this](std::string_view run, detail::spm_emit put) {
+      return text_.is_xlm_roberta() ? segment<double>(run, put) : segment<float>(run, put);
     };
     return text_.encode(text, out, cut);
   }
@@ -79,7 +79,7 @@ class spm_unigram {
   /// before is decided and emitted, and only the score is kept, so that memory and time go to what the sink
   /// can take.
   template <class Score>
-  status segment(std::string_view run, detail::spm_emit emit) const noexcept {
+  status segment(std::string_view run, detail::spm_emit put) const noexcept {
     text_buffer<way<Score>> ways;  // ways[i]: to run[base + i]
     ways.push_back({0, 0});
     std::size_t base = 0;
@@ -87,7 +87,7 @@ class spm_unigram {
     bool was_unknown = false;
     for (std::size_t at = 0; at < run.size(); at += detail::letter_size(run, at)) {
       if (at > base && at >= reach) {
-        if (!emit_best(run.substr(base, at - base), ways, was_unknown, emit)) return status::ok;
+        if (!emit_best(run.substr(base, at - base), ways, was_unknown, put)) return status::ok;
         ways[0] = {ways[at - base].score, 0};
         ways.truncate(1);
         base = at;
@@ -99,7 +99,7 @@ class spm_unigram {
       reach = std::max(reach, at + extend(run.substr(at, window), single, ways.data() + (at - base)));
     }
     if (ways.failed()) return status::out_of_memory;
-    emit_best(run.substr(base), ways, was_unknown, emit);
+    emit_best(run.substr(base), ways, was_unknown, put);
     return status::ok;
   }
 
@@ -123,7 +123,8 @@ class spm_unigram {
       const std::uint32_t id = value & id_mask;
       if (value == double_array::no_value || id >= scores_.size()) continue;
       // The library rates user-defined pieces by their length alone, so that they nearly always win.
-      offer(i, value & spm_user_defined ? 0.1f * static_cast<float>(i - 1) : scores_[id], id);
+      const float score = value & spm_user_defined ? 0.1f * static_cast<float>(i - 1) : scores_[id];
+      offer(i, static_cast<Score>(score), id);
       farthest = i;
       has_single = has_single || i == single;
     }
@@ -136,7 +137,7 @@ class spm_unigram {
   /// place. False: the sink is full.
   template <class Score>
   bool emit_best(std::string_view text, text_buffer<way<Score>>& ways, bool& was_unknown,
-                 detail::spm_emit emit) const noexcept {
+                 detail::spm_emit put) const noexcept {
     std::uint32_t following = 0;
     for (std::size_t at = text.size();;) {
       const std::uint32_t piece = std::exchange(ways[at].piece, following);
@@ -151,8 +152,8 @@ class spm_unigram {
       if (length == 0) break;
       const bool is_unknown = (piece & id_mask) == unknown_id || text_.is_unknown(piece & id_mask);
       if (is_unknown) {
-        if (!text_.unknown(text.substr(at, length), was_unknown, emit)) return false;
-      } else if (!emit(static_cast<std::int32_t>(piece & id_mask))) {
+        if (!text_.unknown(text.substr(at, length), was_unknown, put)) return false;
+      } else if (!put(static_cast<std::int32_t>(piece & id_mask))) {
         return false;
       }
       was_unknown = is_unknown;
@@ -188,7 +189,7 @@ class spm_bpe {
   /// Pushes the content ids of `text` (any bytes) until the sink is full. May return out_of_memory,
   /// too_large.
   status encode(std::string_view text, token_sink& out) const noexcept {
-    const auto cut = [this](std::string_view run, detail::spm_emit emit) { return segment(run, emit); };
+    const auto cut = [this](std::string_view run, detail::spm_emit put) { return segment(run, put); };
     return text_.encode(text, out, cut);
   }
 
@@ -197,7 +198,7 @@ class spm_bpe {
   static constexpr std::uint32_t joined = 0xFFFFFFFF;  // a symbol that became part of its left neighbour
 
   /// Where no piece reaches over the beginning of a word, words can be encoded one by one.
-  status segment(std::string_view run, detail::spm_emit emit) const noexcept {
+  status segment(std::string_view run, detail::spm_emit put) const noexcept {
     text_buffer<std::uint32_t> symbols;
     const bool by_words = text_.info().flags & spm_whole_words;
     bool goes_on = true;
@@ -207,7 +208,7 @@ class spm_bpe {
       read_letters(run.substr(at, end - at), symbols);
       if (symbols.failed() || !merge(symbols)) return status::out_of_memory;
       for (std::size_t i = 0; i < symbols.size() && goes_on; ++i) {
-        if (symbols[i] != joined) goes_on = emit(static_cast<std::int32_t>(symbols[i]));
+        if (symbols[i] != joined) goes_on = put(static_cast<std::int32_t>(symbols[i]));
       }
       at = end;
     }

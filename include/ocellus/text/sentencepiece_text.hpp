@@ -89,8 +89,8 @@ class call_ref<R(Args...)> {
   R (*call_)(void*, Args...);
 };
 
-using spm_emit = call_ref<bool(std::int32_t)>;                             ///< takes an id; false: the sink is full
-using spm_segment = call_ref<status(std::string_view run, spm_emit emit)>;  ///< cuts a run into pieces
+using spm_emit = call_ref<bool(std::int32_t)>;                            ///< takes an id; false: the sink is full
+using spm_segment = call_ref<status(std::string_view run, spm_emit put)>;  ///< cuts a run into pieces
 
 inline constexpr std::string_view spm_blank = "\xE2\x96\x81";  // U+2581
 
@@ -145,16 +145,16 @@ class spm_text {
 
   /// Emits what an unknown letter becomes: its bytes, or one unknown piece for a run of them. `run_goes_on`:
   /// the letter before was unknown too. False: the sink is full.
-  bool unknown(std::string_view letter, bool run_goes_on, spm_emit emit) const noexcept {
-    if (bytes_.empty()) return run_goes_on || emit(unk_);
+  bool unknown(std::string_view letter, bool run_goes_on, spm_emit put) const noexcept {
+    if (bytes_.empty()) return run_goes_on || put(unk_);
     for (const char c : letter) {
-      if (!emit(bytes_[static_cast<unsigned char>(c)])) return false;
+      if (!put(bytes_[static_cast<unsigned char>(c)])) return false;
     }
     return true;
   }
 
-  /// Cleans `text` as the style has it and hands each normalised run to segment(run, emit), which calls
-  /// emit(id) until it returns false; special texts between the runs become ids here.
+  /// Cleans `text` as the style has it and hands each normalised run to segment(run, put), which calls
+  /// put(id) until it returns false; special texts between the runs become ids here.
   status encode(std::string_view text, token_sink& out, spm_segment segment) const noexcept {
     if (style_ == text_style::siglip_hf) return encode_siglip_hf(text, out, segment);
     if (style_ == text_style::xlm_roberta_openclip) return encode_xlm_roberta(text, out, segment);
@@ -171,13 +171,13 @@ class spm_text {
     }
     if (letters.failed() || utf8.failed()) return status::out_of_memory;
     const bool lower_case = style_ != text_style::siglip_openclip && cleaning_ != text_cleaning::none;
-    const auto emit = [&out](std::int32_t id) { return out.push(id); };
+    const auto put = [&out](std::int32_t id) { return out.push(id); };
     return for_each_part({utf8.data(), utf8.size()}, out, [&](std::string_view part) {
       text_buffer<char> clean;
       text_buffer<char> run;
       if (!copy(part, lower_case, clean)) return status::out_of_memory;
       const status s = normalize({clean.data(), clean.size()}, info_.flags & spm_dummy_prefix, run);
-      return s == status::ok ? segment(std::string_view(run.data(), run.size()), emit) : s;
+      return s == status::ok ? segment(std::string_view(run.data(), run.size()), put) : s;
     });
   }
 
@@ -275,8 +275,8 @@ class spm_text {
       run.clear();
       if (const status s = normalize({clean.data(), clean.size()}, false, run); s != status::ok) return s;
       std::size_t pieces = 0;
-      const auto emit = [&](std::int32_t id) { return pieces++ < dropped || out.push(id); };
-      return segment(std::string_view(run.data(), run.size()), emit);
+      const auto put = [&](std::int32_t id) { return pieces++ < dropped || out.push(id); };
+      return segment(std::string_view(run.data(), run.size()), put);
     });
   }
 
@@ -290,7 +290,7 @@ class spm_text {
     cleaning::openclip(cleaning_, text, letters);
     unicode::encode_utf8(letters.span(), utf8);
     if (letters.failed() || utf8.failed()) return status::out_of_memory;
-    const auto emit = [&out](std::int32_t id) { return out.push(id); };
+    const auto put = [&out](std::int32_t id) { return out.push(id); };
     const auto encode_word = [&](std::string_view letters_of_word) {
       word.clear();
       if (!letters_of_word.starts_with(spm_blank)) word.append(spm_blank.data(), spm_blank.size());
@@ -299,7 +299,7 @@ class spm_text {
       const std::string_view rest(word.data(), word.size());
       for (std::size_t at = 0; at < rest.size() && !out.truncated();) {
         const std::size_t end = std::min(rest.find(spm_blank, at + 1), rest.size());
-        if (const status s = segment(rest.substr(at, end - at), emit); s != status::ok) return s;
+        if (const status s = segment(rest.substr(at, end - at), put); s != status::ok) return s;
         at = end;
       }
       return status::ok;
