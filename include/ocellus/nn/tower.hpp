@@ -109,7 +109,7 @@ constexpr block_shape shape_of(const encoder_config& e) noexcept {
 
 /// Whether all that a tower reads of its last block is the class token.
 constexpr bool pools_class_token(const vision_config& v) noexcept {
-  return v.pool == pooling::cls && v.encoder.layers > 0;
+  return v.pool == pooling::cls;
 }
 
 /// Memory of a vision tower for pictures that run through it group by group.
@@ -562,7 +562,7 @@ void text_forward(const runner<Kernels>& run, const model_config& m, const text_
   });
   observe("embed", 0, b.x, rows, c, b.ldx);
   // a pooled token in a shared prefix would be compacted twice: only pooling::first can meet one
-  const bool compacted = t.encoder.layers > 0 && t.pool != pooling::first;
+  const bool compacted = t.pool != pooling::first;
   for (int l = 0; l < t.encoder.layers; l++) {
     const bool last = compacted && l + 1 == t.encoder.layers;
     block(run, s, w.blocks[l], b.blocks, b.x, b.ldx, rows, b.sequences, count, last ? b.pooled : nullptr, observe, l);
