@@ -85,6 +85,22 @@ struct image_batch {
   int patch_stride = 0;
   const int* grids = nullptr;           ///< [B, 2]: patches down and across (NaFlex)
 
+  /// Pictures from preprocess_into for a tower of `v`, each at rgbs[b]: NaFlex's of grids[b] patches, the others
+  /// of the tower's size and one after the other from rgbs[0] on.
+  static image_batch of(const vision_config& v, int count, const std::uint8_t* const* rgbs, const int* grids) noexcept {
+    image_batch batch;
+    batch.count = count;
+    if (v.naflex != 0) {
+      batch.rgbs = rgbs;
+      batch.grids = grids;
+    } else if (count > 0) {
+      batch.rgb = rgbs[0];
+      batch.height = v.image_h;
+      batch.width = v.image_w;
+    }
+    return batch;
+  }
+
   int grid_h(int b, int patch) const noexcept { return grids != nullptr ? grids[2 * b] : height / patch; }
   int grid_w(int b, int patch) const noexcept { return grids != nullptr ? grids[2 * b + 1] : width / patch; }
 
