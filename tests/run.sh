@@ -57,8 +57,8 @@ need() {  # COMMAND...
 firmware() {  # CPU: the demo model's embeddings bit for bit those of this machine
   need arm-none-eabi-g++ qemu-system-arm
   cmake --preset release
-  cmake --build --preset release -j"$jobs" --target ocellus-convert
-  cmake --preset "$1" -DOCELLUS_CONVERT="$PWD/build/ocellus-convert"
+  cmake --build --preset release -j"$jobs" --target ocellus-convert make_frames
+  cmake --preset "$1" -DOCELLUS_HOST="$PWD/build"
   cmake --build --preset "$1" -j"$jobs"
   ctest --preset "$1" --verbose
 }
