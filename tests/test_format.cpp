@@ -244,6 +244,12 @@ TEST_CASE("a forged header with a right checksum is checked field by field") {
   CHECK(forge([](header&, sections s) { s[0].offset = ~std::uint64_t{63}; }) == status::bad_offset);
   CHECK(forge([](header&, sections s) { s[1].bytes = ~std::uint64_t{0}; }) == status::bad_offset);
   CHECK(forge([](header& h, sections) { h.file_bytes -= 64; }) == status::bad_header);
+  CHECK(forge([](header& h, sections) { h.section_count = 257, h.sections_offset = 0; }) == status::bad_header);
+  CHECK(forge([](header& h, sections) { h.sections_offset -= 4; }) == status::bad_offset);
+  CHECK(forge([](header& h, sections s) {
+          for (std::uint32_t i = 0; i < h.section_count; i++)
+            if (s[i].kind == static_cast<std::uint32_t>(format::section::tensor_table)) s[i].bytes -= 8;
+        }) == status::bad_header);
 }
 
 TEST_CASE("a flipped bit in the configuration or the tensor table is refused on opening") {
@@ -285,6 +291,21 @@ TEST_CASE("a forged tensor table is refused") {
   CHECK(forge([](table t) { t[0].dims[1]++; }) == status::wrong_shape);
   CHECK(forge([](table t) { t[0].offset += 4; }) == status::bad_alignment);
   CHECK(forge([](table t) { t[0].offset = std::uint64_t{1} << 60; }) == status::bad_offset);
+  CHECK(forge([](table t) { t[0].name[0] = 0; }) == status::bad_name);
+  CHECK(forge([](table t) { t[0].dims[3] = 1; }) == status::wrong_shape);
+  CHECK(forge([](table t) {  // as many bytes as 64 bits say
+          t[0].rank = 4, t[0].bytes = 0;
+          for (std::uint32_t& d : t[0].dims) d = packed_file::max_dim;
+        }) == status::wrong_shape);
+  constexpr int matrix = 4, rows = 8;  // those in s8, by name
+  CHECK(forge([](table t) { t[matrix].rank = 1, t[matrix].dims[1] = 0, t[matrix].bytes = 0; }) == status::wrong_shape);
+  CHECK(forge([](table t) { t[matrix].sums += 2; }) == status::bad_alignment);
+  CHECK(forge([](table t) { t[matrix].scales += 2; }) == status::bad_alignment);
+  CHECK(forge([&](table t) { t[matrix].sums = good.size() / 4 * 4; }) == status::bad_offset);
+  CHECK(forge([&](table t) { t[matrix].scales = good.size() / 4 * 4; }) == status::bad_offset);
+  CHECK(forge([](table t) { t[matrix].sums = 0; }) == status::bad_header);
+  CHECK(forge([](table t) { t[matrix].scales = 0; }) == status::bad_header);
+  CHECK(forge([](table t) { t[rows].scales = 0; }) == status::bad_header);
 }
 
 TEST_CASE("a writer that is dropped or cannot write leaves nothing behind") {

@@ -213,14 +213,21 @@ TEST_CASE("preprocess_shape_of: sizes, crops and NaFlex grids") {
   CHECK(window(227, 224).x == 1);
   c.crop_h = c.crop_w = 300;
   CHECK(preprocess_shape_of(c, 100, 100).error() == status::invalid_argument);
+  c.crop_w = 100;
+  CHECK(preprocess_shape_of(c, 100, 100).error() == status::invalid_argument);
+  c.crop_w = 300, c.crop_h = 100;
+  CHECK(preprocess_shape_of(c, 100, 100).error() == status::invalid_argument);
   CHECK(preprocess_shape_of(c, 0, 100).error() == status::invalid_argument);
   c.crop_h = c.crop_w = 0;
   CHECK(preprocess_shape_of(c, 1, 1 << 30).error() == status::image_too_large);
+  c.resize = resize_mode::none;
+  CHECK(preprocess_shape_of(c, 10000, 10000));  // a picture that stays as it is may be large
   c.resize = resize_mode::naflex;
   const auto grid = preprocess_shape_of(c, 1000, 3);
   REQUIRE(grid);
   CHECK(grid->grid_h == 1);
   CHECK(grid->grid_w == 256);
+  CHECK(preprocess_shape_of(c, 1162, 957)->grid_h == 15);  // a bisection that ends earlier gives 14
   c.max_patches = 0;
   CHECK(preprocess_shape_of(c, 10, 10).error() == status::invalid_argument);
 }
