@@ -348,6 +348,21 @@ TEST_CASE("BMP: without an offset the pixels lie behind header and palette; none
   CHECK(decode_image(bytes_of(file(53, rest))).error() == status::bad_image);
 }
 
+TEST_CASE("PNM: samples of other depths are scaled as Pillow does it, halves to the even number") {
+  const auto first = [](const std::string& file) {
+    const result<image> picture = decode_image(bytes_of(file));
+    REQUIRE_MESSAGE(picture, file);
+    return static_cast<int>(picture->pixels()[0]);
+  };
+  CHECK(first("P2 1 1 6 1") == 42);    // 42.5
+  CHECK(first("P2 1 1 6 5") == 212);   // 212.5
+  CHECK(first("P2 1 1 2 1") == 128);   // 127.5
+  CHECK(first("P2 1 1 1000 998") == 255);      // grey: the high byte of 65403.93
+  CHECK(first("P3 1 1 1000 998 0 0") == 254);  // 254.49
+  for (const char* file : {"P2 1 1 6 7", "P2 1 1 6 00000000001", "P2 1 1 0 0", "P1 1 1 2"})
+    CHECK(decode_image(bytes_of(file)).error() == status::bad_image);
+}
+
 TEST_CASE("GIF: colours beyond the palette are black, beyond the grey ramp grey") {
   using namespace std::string_literals;
   // One picture of three pixels with the indices 1, 2, 3: LZW of 2 bits literal size, codes of 3 bits.
