@@ -16,12 +16,11 @@ import os
 import platform
 import re
 import resource
-import subprocess
 import sys
 import tempfile
 import time
 
-ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
+from callgrind import ROOT, run
 
 
 def compile_program(compiler, folder, *options):
@@ -32,8 +31,8 @@ def compile_program(compiler, folder, *options):
     with open(path + ".cpp", "w") as f:
         f.write(source)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([compiler, "-std=c++20", "-O2", "-s", "-I" + os.path.join(ROOT, "include"), "-I" + os.path.join(ROOT, "kernels"),
-                    path + ".cpp", "-o", path, *options], check=True)
+    run(compiler, "-std=c++20", "-O2", "-s", "-I" + os.path.join(ROOT, "include"), "-I" + os.path.join(ROOT, "kernels"),
+        path + ".cpp", "-o", path, *options)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return path, round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1)
 
@@ -47,9 +46,9 @@ def starts(build, model, tower):
     best = 1e9
     for _ in range(20):
         start = time.perf_counter()
-        out = subprocess.run([os.path.join(build, "embed-once"), model, tower], check=True, capture_output=True, text=True)
+        out = run(os.path.join(build, "embed-once"), model, tower)
         best = min(best, (time.perf_counter() - start) * 1e3)
-    return best, json.loads(out.stdout)
+    return best, json.loads(out)
 
 
 def main():
@@ -58,7 +57,7 @@ def main():
     parser.add_argument("--compiler", default="g++")
     args = parser.parse_args()
     results = {"date": time.strftime("%Y-%m-%d"), "machine": platform.machine(),
-               "compiler": subprocess.run([args.compiler, "--version"], capture_output=True, text=True).stdout.splitlines()[0],
+               "compiler": run(args.compiler, "--version").splitlines()[0],
                "load_average": round(os.getloadavg()[0], 1), "models": []}
     with open("/proc/cpuinfo") as f:
         found = re.search(r"model name\s*: (.*)", f.read())
@@ -68,10 +67,10 @@ def main():
         results["program_bytes"] = os.path.getsize(program)
         results["compile_declarations_s"] = compile_program(args.compiler, folder, "-DOCELLUS_DECLARE_ONLY", "-c")[1]
         checkpoint = os.path.join(folder, "clip-vit-b32")
-        subprocess.run([sys.executable, os.path.join(ROOT, "bench", "make_checkpoint.py"), "clip-vit-b32", checkpoint], check=True)
+        run(sys.executable, os.path.join(ROOT, "bench", "make_checkpoint.py"), "clip-vit-b32", checkpoint)
         for dtype in ("s8", "f16", "f32"):
             model = os.path.join(folder, f"vit-b-32-{dtype}.oc")
-            subprocess.run([os.path.join(args.build, "ocellus-convert"), "-q", checkpoint, "-o", model, "--dtype", dtype], check=True)
+            run(os.path.join(args.build, "ocellus-convert"), "-q", checkpoint, "-o", model, "--dtype", dtype)
             for tower in ("image", "text"):
                 ms, memory = starts(args.build, model, tower)
                 results["models"].append({
@@ -99,5 +98,3 @@ if __name__ == "__main__":
         sys.exit(main())
     except OSError as e:
         sys.exit(f"sizes.py: {e.filename}: {e.strerror}")
-    except subprocess.CalledProcessError as e:
-        sys.exit(f"sizes.py: failed: {' '.join(e.cmd)}")

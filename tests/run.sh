@@ -47,44 +47,27 @@ step_fuzz() {  # each fuzzer over its seeds and for a few seconds more
   ctest --preset asan --tests-regex '^fuzz_'
 }
 
-need() {  # COMMAND...
-  local command
-  for command in "$@"; do
-    command -v "$command" >/dev/null || { echo "skipped: no $command (tools/install_deps.sh)"; exit 77; }
-  done
-}
-
 firmware() {  # CPU: the demo model's embeddings bit for bit those of this machine
-  need arm-none-eabi-g++ qemu-system-arm
+  local command
+  for command in arm-none-eabi-g++ qemu-system-arm; do
+    command -v "$command" >/dev/null || { echo "skipped: no $command (tools/install_deps.sh cross)"; exit 77; }
+  done
   cmake --preset release
-  cmake --build --preset release -j"$jobs" --target ocellus-convert
-  cmake --preset "$1" -DOCELLUS_CONVERT="$PWD/build/ocellus-convert"
+  cmake --build --preset release -j"$jobs" --target ocellus-convert make_frames
+  cmake --preset "$1" -DOCELLUS_HOST="$PWD/build"
   cmake --build --preset "$1" -j"$jobs"
   ctest --preset "$1" --verbose
-}
-
-cross() {  # TARGET COMMAND...: every kernel set against scalar, the demo model's embeddings against this machine's
-  local target=$1
-  shift
-  need "$@"
-  grep -q "\"configurePreset\": \"$target\"" CMakePresets.json || { echo "skipped: no preset $target"; exit 77; }
-  tests/cross/run.sh "$target"
 }
 
 step_cortex-m55() { firmware cortex-m55; }
 step_cortex-m7() { firmware cortex-m7; }
 step_cortex-m4() { firmware cortex-m4; }
-step_aarch64() { cross aarch64 aarch64-linux-gnu-g++ qemu-aarch64; }
-step_armv7() { cross armv7 arm-linux-gnueabihf-g++ qemu-arm; }
-step_riscv64() { cross riscv64 qemu-riscv64; }
-step_windows() {  # the library and the programs, in Wine
-  [ -x /usr/lib/wine/wine64 ] || { echo "skipped: no Wine (tools/install_deps.sh cross)"; exit 77; }
-  cross windows clang++-19 x86_64-w64-mingw32-windres
-}
-step_wasm() {  # the modules of the web page in node, and the page in headless Chromium where it is installed
-  [ -d /usr/include/wasm32-wasi ] || { echo "skipped: no library for WebAssembly (tools/install_deps.sh web)"; exit 77; }
-  cross wasm clang++-19 node
-}
+# every kernel set against scalar, the demo model's embeddings against this machine's
+step_aarch64() { tests/cross/run.sh aarch64; }
+step_armv7() { tests/cross/run.sh armv7; }
+step_riscv64() { tests/cross/run.sh riscv64; }
+step_windows() { tests/cross/run.sh windows; }  # the programs too, in Wine
+step_wasm() { tests/cross/run.sh wasm; }  # the web page too, in node and where it is installed in headless Chromium
 
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
@@ -92,6 +75,9 @@ passed=0 failed=0 table=""
 for step in "$@"; do
   printf '\n=== %s\n' "$step"
   started=$SECONDS
+  # make begins with no target before those that it links are complete: one core would compile the kernels, one file, and
+  # the others wait
+  if command -v ninja >/dev/null; then export CMAKE_GENERATOR=Ninja; fi
   case $step in
     install | release | quickstart | fastmath | asan | fuzz) late= ;;
     *) [ "$SECONDS" -lt "${OCELLUS_TIME_LIMIT:-999999}" ] && late= || late=1 ;;

@@ -211,6 +211,23 @@ TEST_CASE("safetensors: every type that we read arrives as f32 or as integers") 
   CHECK(file->find("y") == nullptr);
 }
 
+TEST_CASE("safetensors: a header that its data does not bear out is refused, and how is told") {
+  const auto refused = [](const std::string& tensors, std::size_t bytes, std::string_view what) {
+    const std::string got = why(make_safetensors("{" + tensors + "}", std::string(bytes, '\0')));
+    CHECK_MESSAGE(got.find(what) != std::string::npos, got);
+  };
+  const auto tensor = [](const std::string& name, int shape, int begin, int end) {
+    return "\"" + name + "\":{\"dtype\":\"F32\",\"shape\":[" + std::to_string(shape) + "],\"data_offsets\":[" +
+           std::to_string(begin) + "," + std::to_string(end) + "]}";
+  };
+  refused(tensor("a", 1, 8, 4), 8, "lie outside of the file");
+  refused(tensor("a", 1, 0, 8), 8, "disagree");
+  refused(tensor("a", 1, 0, 4) + "," + tensor("b", 1, 8, 12), 12, "leaves a hole or overlaps");
+  refused(tensor("a", 2, 0, 8) + "," + tensor("b", 1, 4, 8), 8, "leaves a hole or overlaps");
+  refused(tensor("a", 1, 0, 4), 8, "bytes after the last tensor");
+  refused(tensor("a", 1, 0, 4) + "," + tensor("a", 1, 4, 8), 8, "twice");
+}
+
 TEST_CASE("safetensors: every half-precision number widens exactly") {
   std::string data;
   for (std::uint32_t h = 0; h < 65536; ++h) data += little(h, 2);
@@ -430,6 +447,48 @@ TEST_CASE("zip: overlaps, names twice, disagreement, wrong checksums and cut fil
   const std::size_t second = twice.rfind("PK\x01\x02");
   twice.replace(second + 42, 4, little(0, 4));
   CHECK(why(twice) != "opened");
+  // An entry with its header inside of another's data.
+  const std::string inner = make_zip({{"b", "yyyy"}}).substr(0, 30 + 1 + 4);
+  std::string nested = make_zip({{"a", "xx" + inner}, {"b", "yyyy"}});
+  nested.replace(nested.rfind("PK\x01\x02") + 42, 4, little(30 + 1 + 2, 4));
+  CHECK(why(nested).find("overlaps another entry") != std::string::npos);
+  // An entry longer than what lies before the directory.
+  std::string longer = make_zip({{"a", "xxxx"}});
+  for (const std::size_t sizes : {std::size_t{18}, longer.find("PK\x01\x02") + 20})
+    longer.replace(sizes, 8, little(14, 4) + little(14, 4));
+  CHECK(why(longer).find("runs into the directory") != std::string::npos);
+  std::string other = good;
+  other[14] = static_cast<char>(other[14] ^ 1);  // the checksum in the local header alone
+  CHECK(why(other).find("disagrees") != std::string::npos);
+  std::string more = good;
+  more.replace(more.rfind("PK\x05\x06") + 8, 4, "\xff\xff\xff\xff");
+  CHECK(why(more).find("fewer entries") != std::string::npos);
+  more = make_zip({{std::string(50, 'n'), ""}});
+  more.replace(more.rfind("PK\x05\x06") + 8, 4, little(2, 2) + little(2, 2));
+  CHECK(why(more).find("another number of entries") != std::string::npos);
+}
+
+TEST_CASE("zip: compressed entries unpack to what they announce, or are refused") {
+  const std::string data = "twelve bytes";
+  const auto read = [&](std::size_t announced) {
+    const std::string block = "\x01" + little(data.size(), 2) + little(~data.size(), 2) + data;  // of deflate, as it is
+    std::string zip = make_zip({{"a", block}});
+    const auto crc = crc32(0, reinterpret_cast<const Bytef*>(data.data()), static_cast<uInt>(data.size()));
+    for (const std::size_t method : {std::size_t{8}, zip.find("PK\x01\x02") + 10}) {
+      zip.replace(method, 2, little(8, 2));
+      zip.replace(method + 6, 4, little(crc, 4));
+      zip.replace(method + 14, 4, little(announced, 4));
+    }
+    const auto archive = zip_archive::open(byte_source(std::as_bytes(std::span(zip))));
+    if (!archive) return archive.failure().what;
+    const auto bytes = archive->read_all(archive->entries().front(), 1 << 20);
+    if (!bytes) return bytes.failure().what;
+    return std::string(reinterpret_cast<const char*>(bytes->data()), bytes->size());
+  };
+  CHECK(read(12) == data);
+  CHECK(read(13).find("to less than it announces") != std::string::npos);
+  CHECK(read(11).find("to more than it announces") != std::string::npos);
+  CHECK(read(18 * 1032).find("impossible size") != std::string::npos);
 }
 
 TEST_CASE("npz: Fortran order, bfloat16, big-endian and the forms of the header") {

@@ -6,6 +6,8 @@
 #include <ocellus/format/mmap.hpp>
 #include <ocellus/format/reader.hpp>
 #include <ocellus/models/config.hpp>
+#include <ocellus/models/presets.hpp>
+#include <ocellus/models/weights.hpp>
 
 #include <doctest/doctest.h>
 
@@ -15,6 +17,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 #include <memory>
 #include <random>
 #include <string>
@@ -244,6 +247,12 @@ TEST_CASE("a forged header with a right checksum is checked field by field") {
   CHECK(forge([](header&, sections s) { s[0].offset = ~std::uint64_t{63}; }) == status::bad_offset);
   CHECK(forge([](header&, sections s) { s[1].bytes = ~std::uint64_t{0}; }) == status::bad_offset);
   CHECK(forge([](header& h, sections) { h.file_bytes -= 64; }) == status::bad_header);
+  CHECK(forge([](header& h, sections) { h.section_count = 257, h.sections_offset = 0; }) == status::bad_header);
+  CHECK(forge([](header& h, sections) { h.sections_offset -= 4; }) == status::bad_offset);
+  CHECK(forge([](header& h, sections s) {
+          for (std::uint32_t i = 0; i < h.section_count; i++)
+            if (s[i].kind == static_cast<std::uint32_t>(format::section::tensor_table)) s[i].bytes -= 8;
+        }) == status::bad_header);
 }
 
 TEST_CASE("a flipped bit in the configuration or the tensor table is refused on opening") {
@@ -285,6 +294,93 @@ TEST_CASE("a forged tensor table is refused") {
   CHECK(forge([](table t) { t[0].dims[1]++; }) == status::wrong_shape);
   CHECK(forge([](table t) { t[0].offset += 4; }) == status::bad_alignment);
   CHECK(forge([](table t) { t[0].offset = std::uint64_t{1} << 60; }) == status::bad_offset);
+  CHECK(forge([](table t) { t[0].name[0] = 0; }) == status::bad_name);
+  CHECK(forge([](table t) { t[0].dims[3] = 1; }) == status::wrong_shape);
+  CHECK(forge([](table t) {  // as many bytes as 64 bits say
+          t[0].rank = 4, t[0].bytes = 0;
+          for (std::uint32_t& d : t[0].dims) d = packed_file::max_dim;
+        }) == status::wrong_shape);
+  constexpr int matrix = 4, rows = 8;  // those in s8, by name
+  CHECK(forge([](table t) { t[matrix].rank = 1, t[matrix].dims[1] = 0, t[matrix].bytes = 0; }) == status::wrong_shape);
+  CHECK(forge([](table t) { t[matrix].sums += 2; }) == status::bad_alignment);
+  CHECK(forge([](table t) { t[matrix].scales += 2; }) == status::bad_alignment);
+  CHECK(forge([&](table t) { t[matrix].sums = good.size() / 4 * 4; }) == status::bad_offset);
+  CHECK(forge([&](table t) { t[matrix].scales = good.size() / 4 * 4; }) == status::bad_offset);
+  CHECK(forge([](table t) { t[matrix].sums = 0; }) == status::bad_header);
+  CHECK(forge([](table t) { t[matrix].scales = 0; }) == status::bad_header);
+  CHECK(forge([](table t) { t[rows].scales = 0; }) == status::bad_header);
+}
+
+TEST_CASE("a configuration is valid only if its fields make sense together") {
+  constexpr model_config good =
+      clip_model(vit{}.image(64).patch(8).width(128).layers(3).heads(2).embed(64),
+                 text_transformer{}.vocab(772).context(32).width(128).layers(3).heads(2));
+  const auto valid_with = [&](auto change) {
+    model_config m = good;
+    change(m);
+    return valid(m);
+  };
+  using model = model_config;
+  CHECK(valid(good));
+  CHECK(valid_with([](model& m) { m.vision.kind = vision_kind::none; }));
+  CHECK(valid_with([](model& m) { m.text.present = 0; }));
+  CHECK_FALSE(valid_with([](model& m) { m.vision.kind = vision_kind::none, m.text.present = 0; }));
+  CHECK_FALSE(valid_with([](model& m) { m.vision.encoder.layers = 0; }));
+  CHECK_FALSE(valid_with([](model& m) { m.text.encoder.layers = 257; }));
+  CHECK_FALSE(valid_with([](model& m) { m.vision.encoder.heads = 0; }));
+  CHECK_FALSE(valid_with([](model& m) { m.vision.encoder.eps = 1; }));
+  CHECK_FALSE(valid_with([](model& m) { m.vision.encoder.act = static_cast<activation>(6); }));
+  CHECK(valid_with([](model& m) { m.vision.encoder.rope = 1; }));
+  CHECK_FALSE(valid_with([](model& m) { m.vision.encoder.rope = 1, m.vision.encoder.head_width = 33; }));
+  CHECK_FALSE(valid_with([](model& m) { m.text.encoder.rope = 1; }));
+  CHECK(valid_with([](model& m) { m.vision.encoder.post_norm = 1; }));
+  CHECK_FALSE(valid_with([](model& m) { m.vision.encoder.post_norm = 1, m.vision.encoder.head_width = 21; }));
+  CHECK_FALSE(valid_with([](model& m) { m.vision.class_token = 0; }));
+  const auto map = [](model& m) { m.vision.pool = pooling::map, m.vision.map_heads = 2, m.vision.map_mlp = 128; };
+  CHECK(valid_with(map));
+  CHECK_FALSE(valid_with([&](model& m) { map(m), m.vision.map_heads = 3; }));
+  CHECK_FALSE(valid_with([&](model& m) { map(m), m.vision.final_norm = 0; }));
+  CHECK_FALSE(valid_with([](model& m) { m.vision.grid_h = 4; }));
+  CHECK_FALSE(valid_with([](model& m) { m.vision.conv_stem = 1, m.vision.stem_width = 16; }));  // patches of 8
+  const auto naflex = [](model& m) {
+    m.vision.naflex = 1, m.preprocess.resize = resize_mode::naflex, m.preprocess.patch = m.vision.patch;
+  };
+  CHECK(valid_with(naflex));
+  CHECK_FALSE(valid_with([&](model& m) { naflex(m), m.preprocess.resize = resize_mode::squash; }));
+  CHECK_FALSE(valid_with([&](model& m) { naflex(m), m.preprocess.patch = 16; }));
+  CHECK_FALSE(valid_with([](model& m) { m.vision.embed = 0; }));
+  CHECK_FALSE(valid_with([](model& m) { m.text.vocab = 0; }));
+  CHECK_FALSE(valid_with([](model& m) { m.text.context = 8193; }));
+  CHECK_FALSE(valid_with([](model& m) { m.score = static_cast<score_kind>(3); }));
+  CHECK_FALSE(valid_with([](model& m) { m.preprocess.size_h = 0; }));
+  CHECK_FALSE(valid_with([](model& m) { m.preprocess.std[1] = 0; }));
+  CHECK_FALSE(valid_with([](model& m) { m.preprocess.std[1] = 1e6f; }));
+  CHECK_FALSE(valid_with([](model& m) { m.preprocess.mean[2] = std::numeric_limits<float>::quiet_NaN(); }));
+}
+
+TEST_CASE("matrices in s8 are at most as deep as s32 sums allow") {
+  constexpr int most = 32768;  // ops/gemm.hpp
+  const fs::path path = scratch("deep.oc");
+  packed_writer out;
+  REQUIRE(out.open(path));
+  const std::vector<float> zeros(most + 4);
+  for (const dtype type : {dtype::s8, dtype::f16})
+    for (const int k : {most, most + 4})
+      REQUIRE(out.add_matrix(std::string(to_string(type)) + std::to_string(k) + ".weight", type, 1, k, zeros.data()));
+  REQUIRE(out.finish(1));
+  const aligned_bytes bytes(read_all(path));
+  fs::remove(path);
+  const auto file = packed_file::open(bytes.all());
+  REQUIRE(file);
+  const auto error = [&](dtype type, int k) {
+    detail::weight_binder binder(*file);
+    binder.linear(std::string(to_string(type)) + std::to_string(k), 1, k);
+    return binder.error;
+  };
+  CHECK(error(dtype::s8, most) == status::ok);
+  CHECK(error(dtype::s8, most + 4) == status::wrong_shape);
+  CHECK(error(dtype::f16, most + 4) == status::ok);
+  CHECK(error(dtype::f16, most + 8) == status::missing_tensor);
 }
 
 TEST_CASE("a writer that is dropped or cannot write leaves nothing behind") {

@@ -213,14 +213,21 @@ TEST_CASE("preprocess_shape_of: sizes, crops and NaFlex grids") {
   CHECK(window(227, 224).x == 1);
   c.crop_h = c.crop_w = 300;
   CHECK(preprocess_shape_of(c, 100, 100).error() == status::invalid_argument);
+  c.crop_w = 100;
+  CHECK(preprocess_shape_of(c, 100, 100).error() == status::invalid_argument);
+  c.crop_w = 300, c.crop_h = 100;
+  CHECK(preprocess_shape_of(c, 100, 100).error() == status::invalid_argument);
   CHECK(preprocess_shape_of(c, 0, 100).error() == status::invalid_argument);
   c.crop_h = c.crop_w = 0;
   CHECK(preprocess_shape_of(c, 1, 1 << 30).error() == status::image_too_large);
+  c.resize = resize_mode::none;
+  CHECK(preprocess_shape_of(c, 10000, 10000));  // a picture that stays as it is may be large
   c.resize = resize_mode::naflex;
   const auto grid = preprocess_shape_of(c, 1000, 3);
   REQUIRE(grid);
   CHECK(grid->grid_h == 1);
   CHECK(grid->grid_w == 256);
+  CHECK(preprocess_shape_of(c, 1162, 957)->grid_h == 15);  // a bisection that ends earlier gives 14
   c.max_patches = 0;
   CHECK(preprocess_shape_of(c, 10, 10).error() == status::invalid_argument);
 }
@@ -339,6 +346,21 @@ TEST_CASE("BMP: without an offset the pixels lie behind header and palette; none
   }
   CHECK(decode_image(bytes_of(file(14, rest))).error() == status::bad_image);
   CHECK(decode_image(bytes_of(file(53, rest))).error() == status::bad_image);
+}
+
+TEST_CASE("PNM: samples of other depths are scaled as Pillow does it, halves to the even number") {
+  const auto first = [](const std::string& file) {
+    const result<image> picture = decode_image(bytes_of(file));
+    REQUIRE_MESSAGE(picture, file);
+    return static_cast<int>(picture->pixels()[0]);
+  };
+  CHECK(first("P2 1 1 6 1") == 42);    // 42.5
+  CHECK(first("P2 1 1 6 5") == 212);   // 212.5
+  CHECK(first("P2 1 1 2 1") == 128);   // 127.5
+  CHECK(first("P2 1 1 1000 998") == 255);      // grey: the high byte of 65403.93
+  CHECK(first("P3 1 1 1000 998 0 0") == 254);  // 254.49
+  for (const char* file : {"P2 1 1 6 7", "P2 1 1 6 00000000001", "P2 1 1 0 0", "P1 1 1 2"})
+    CHECK(decode_image(bytes_of(file)).error() == status::bad_image);
 }
 
 TEST_CASE("GIF: colours beyond the palette are black, beyond the grey ramp grey") {

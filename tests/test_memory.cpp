@@ -121,7 +121,11 @@ TEST_CASE("memory: a call whose allocation fails says so, and keeps nothing") {
     CHECK(starve(text.substr(0, 20), [&](std::vector<float>& a) { return keep(m->encode_text({text}), a); }) >= 6);
   const result<embeddings> image = m->encode_images(views), texts = m->encode_text({"a", "b"});
   REQUIRE((image && texts));
-  CHECK(starve("scores", [&](std::vector<float>&) { return m->scores(*image, *texts).error(); }) == 1);
+  CHECK(starve("scores", [&](std::vector<float>& answer) {
+          const result<array<float>> p = m->scores(*image, *texts);
+          if (p) answer.assign(p->begin(), p->end());  // memory that nobody reads a compiler need not allocate
+          return p.error();
+        }) == 1);
 }
 
 }  // namespace

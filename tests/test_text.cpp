@@ -105,7 +105,8 @@ blob tiny_blob(text_style style = text_style::clip_openclip, int context = 8) {
   auto vocabulary = convert::parse_merge_list(tiny_merges, std::nullopt);
   REQUIRE(vocabulary);
   if (style == text_style::clip_hf) {
-    vocabulary->added = {{"<|startoftext|>", tiny_sot, true}, {"<|endoftext|>", tiny_eot, false}};
+    vocabulary->added = {{"<|startoftext|>", tiny_sot, true}, {"<|endoftext|>", tiny_eot, false},
+                         {"<|end", 1, false}, {"<|endoftext|><|", 2, false}};
   }
   tokenizer_options options;
   options.style = style;
@@ -332,6 +333,7 @@ TEST_CASE("text: words, contractions, digits and special tokens of a tiny vocabu
   CHECK(content_of(*t, "12") == std::vector<std::int32_t>{'1' - '!' + 256, '2' - '!' + 256});
   CHECK(content_of(*t, "cat!<end_of_text>dog").size() > 4);  // no word begins at "<"
   CHECK(content_of(*t, "cat<END_of_text>dog") == std::vector<std::int32_t>{513, tiny_eot, 515});
+  CHECK(content_of(*t, "ca\x7Ft") == std::vector<std::int32_t>{513});  // ftfy removes it
   CHECK(content_of(*t, "cat\u0345dog") == std::vector<std::int32_t>{513, 515});  // as Python's regex has it
   CHECK(content_of(*t, "cat'\u017F") ==
         std::vector<std::int32_t>{513, 6, 0xC5 - 0xAE + 106, 0xBF - 0xAE + 106 + 256});
@@ -347,6 +349,9 @@ TEST_CASE("text: transformers finds its special tokens anywhere in the text") {
   CHECK(content_of(*t, "<|STARTOFTEXT|>") == std::vector<std::int32_t>{tiny_sot});
   CHECK(content_of(*t, "<|ENDOFTEXT|>").size() > 1);
   CHECK(content_of(*t, "cat<end_of_text>dog").size() > 4);
+  // of several that begin there the longest
+  CHECK(content_of(*t, "<|end<|endoftext|>") == std::vector<std::int32_t>{1, tiny_eot});
+  CHECK(content_of(*t, "<|endoftext|><|endoftext|>").front() == 2);
 }
 
 TEST_CASE("text: truncation keeps the end of text, padding fills the rest") {
@@ -506,6 +511,28 @@ TEST_CASE("text: a merge table without free slots is refused") {
     std::memcpy(bytes.data() + merges.offset + i, &full, sizeof full);
   }
   CHECK(tokenizer::open(bytes).error() == status::bad_tokenizer);
+}
+
+TEST_CASE("text: special texts outside of their section or the vocabulary are refused") {
+  const blob good = tiny_blob();
+  tokenizer_header h;
+  std::memcpy(&h, good.data(), sizeof h);
+  const auto with = [&](auto change) {
+    blob bad = good;
+    std::byte* const at = bad.data() + h.sections[clip_bpe::section_specials].offset;
+    clip_special s;
+    std::memcpy(&s, at, sizeof s);
+    change(s);
+    std::memcpy(at, &s, sizeof s);
+    return tokenizer::open(bad).error();
+  };
+  CHECK(with([](clip_special& s) { s.id = 521; }) == status::ok);
+  CHECK(with([](clip_special& s) { s.id = 522; }) == status::bad_tokenizer);
+  CHECK(with([](clip_special& s) { s.id = -1; }) == status::bad_tokenizer);
+  CHECK(with([](clip_special& s) { s.size = 0; }) == status::bad_tokenizer);
+  CHECK(with([](clip_special& s) { s.size = 200; }) == status::bad_tokenizer);
+  CHECK(with([](clip_special& s) { s.offset = 1u << 30; }) == status::bad_tokenizer);
+  CHECK(with([](clip_special& s) { s.match = 3; }) == status::bad_tokenizer);
 }
 
 TEST_CASE("text: malformed vocabularies give one line that names the file") {

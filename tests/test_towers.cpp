@@ -364,6 +364,9 @@ TEST_CASE("towers: a configuration that its tensors do not bear out is refused, 
       {"more hidden values than any layer has", [](model_config& m, float) { m.vision.encoder.mlp = 1 << 17; },
        status::wrong_shape},
       {"more heads than any layer has", [](model_config& m, float) { m.text.encoder.heads = 256; }, status::wrong_shape},
+      {"heads so wide that a layer has no whole number", [](model_config& m, float) {
+         m.text.encoder.head_width *= m.text.encoder.heads, m.text.encoder.heads = 1;
+       }, status::wrong_shape},
   };
   const converted_file file(own_case("tinyclip"), dtype::f32);
   REQUIRE_MESSAGE(file.error == "", file.error);

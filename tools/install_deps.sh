@@ -6,7 +6,7 @@
 set -euo pipefail
 
 build=(g++ make cmake zlib1g-dev nlohmann-json3-dev libcli11-dev libstb-dev)
-test=(doctest-dev libeigen3-dev libhwy-dev libxsimd-dev clang libclang-rt-dev python3 git)
+test=(doctest-dev libeigen3-dev libhwy-dev libxsimd-dev clang libclang-rt-dev ninja-build python3 git)
 bench=(libbenchmark-dev libeigen3-dev libhwy-dev libxsimd-dev valgrind python3 python3-numpy)
 cross=(g++-aarch64-linux-gnu libc6-dev-arm64-cross g++-arm-linux-gnueabihf libc6-dev-armhf-cross
   g++-riscv64-linux-gnu libc6-dev-riscv64-cross g++-powerpc64le-linux-gnu libc6-dev-ppc64el-cross clang-19 libhwy-dev

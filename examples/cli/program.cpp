@@ -248,16 +248,9 @@ void encode_chunk(const model& model, const picture_chunk& chunk, float* feature
       if (v.naflex == 0) pixels.insert(pixels.end(), p.pixels(), p.pixels() + p.stride() * p.height());
       grids.insert(grids.end(), {chunk.grids[2 * i], chunk.grids[2 * i + 1]});
     }
-    nn::image_batch in;
-    in.count = static_cast<int>(count);
-    if (v.naflex != 0) {
-      in.rgbs = pictures.data();
-      in.grids = grids.data();
-    } else {
-      in.rgb = pixels.data();
-      in.height = v.image_h;
-      in.width = v.image_w;
-    }
+    const std::uint8_t* const together = pixels.data();
+    const nn::image_batch in = nn::image_batch::of(v, static_cast<int>(count), v.naflex != 0 ? pictures.data() : &together,
+                                                   grids.data());
     std::vector<float> packed(count * width), packed_logits(logits == nullptr ? 0 : count * classes);
     const status s =
         model.encode_batch(in, packed.data(), work, threads, logits == nullptr ? nullptr : packed_logits.data());

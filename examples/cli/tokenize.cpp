@@ -82,7 +82,7 @@ void add_tokenize(CLI::App& app) {
                 "xlm-roberta-openclip");
   c->add_option("--context", o->context, "Ids per text (default: the model's)")->check(CLI::Range(2, 8192));
   c->add_option("--text", o->texts, "Texts");
-  c->add_option("--texts", o->texts_file, "File with one text a line, or .jsonl with {\"text\": ...} a line");
+  c->add_option("--texts", o->texts_file, "File with one text a line, or .jsonl with {\"text\": ...} a line; -: standard input");
   c->callback([o] { tokenize(*o); });
 }
 

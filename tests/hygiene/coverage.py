@@ -312,6 +312,7 @@ def table():
         "|---|---|",
         "| **tile**, **vec** | hand-written: the operation runs on tiles of matrix products or on sixteen lanes (`vec`) of the set's own header; "
         "a product with **vec** alone has a generic tile, and its epilogue by hand |",
+        "| **own** | hand-written as a whole |",
         "| **passes** | hand-written passes of resizing |",
         "| = avx2 | inherited: the code of that set, some of it compiled again for this one |",
         "| portable | the generic C++ of `generic/`, compiled with this set's flags |",

@@ -71,7 +71,7 @@ WRONG = [  # sentence, model
 
     ("the image tower of a compile-time model is a ViT", image(set_to("m.vision.kind = vision_kind::resnet"))),
     ("the image is smaller than a patch", image("eye.image(4)")),
-    ("the image tower has no width", image("eye.width(0)")),
+    ("the image tower has no width or no layers", image("eye.width(0)")),
     ("the image tower's width is no multiple of its number of heads", image("eye.heads(3)")),
     ("pooling by the class token needs a class token", image("eye.class_token(false)")),
     ("the image tower's width is no multiple of the MAP head's number of heads",
@@ -84,7 +84,7 @@ WRONG = [  # sentence, model
     ("weights are f32, f16, bf16 or s8", image("eye", "static_cast<dtype>(9)")),
 
     ("the model has no text tower", text("eye")),
-    ("the text tower has no width", text("clip_model(eye, reader.width(0))")),
+    ("the text tower has no width or no layers", text("clip_model(eye, reader.layers(0))")),
     ("the text tower's width is no multiple of its number of heads", text("clip_model(eye, reader.heads(3))")),
     ("the text tower has no vocabulary or no context", text("clip_model(eye, reader.vocab(0))")),
     ("the configuration makes no sense (models/config.hpp: valid)", text("clip_model(eye, reader.mlp(-1))")),

@@ -129,22 +129,7 @@ struct runner {
   workspace work{};
 
   status image(const ocellus::image& picture, float* out, stage_function& f) {
-    const vision_config& v = m.config().vision;
-    nn::image_batch in;
-    in.count = 1;
-    const std::uint8_t* const pixels = picture.pixels();
-    int grid[2];
-    if (v.naflex != 0) {
-      grid[0] = picture.height() / v.patch;
-      grid[1] = picture.width() / v.patch;
-      in.rgbs = &pixels;
-      in.grids = grid;
-    } else {
-      in.rgb = pixels;
-      in.height = picture.height();
-      in.width = picture.width();
-    }
-    return m.encode_batch(in, out, work, pool.executor(), nullptr, {&call_stage, &f});
+    return m.encode_preprocessed(picture, out, work, pool.executor(), {&call_stage, &f});
   }
 
   status text(const std::string& prompt, float* out, stage_function& f) {

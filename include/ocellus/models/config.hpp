@@ -142,8 +142,8 @@ static_assert(sizeof(model_config) == 8 + 168 + 108 + 52 + 12 + 32);
 /// (nn::attention_pool), for which files have the keys' weights transposed.
 constexpr bool pools_in_last_block(const vision_config& v) noexcept {
   const encoder_config& e = v.encoder;
-  return v.kind == vision_kind::vit && v.pool == pooling::cls && e.layers > 0 && e.causal == 0 && e.rope == 0 &&
-         e.qk_norm == 0 && e.post_norm == 0 && e.uneven == 0 && e.width % 16 == 0 && e.heads * e.head_width % 16 == 0;
+  return v.kind == vision_kind::vit && v.pool == pooling::cls && e.causal == 0 && e.rope == 0 && e.qk_norm == 0 &&
+         e.post_norm == 0 && e.uneven == 0 && e.width % 16 == 0 && e.heads * e.head_width % 16 == 0;
 }
 
 namespace detail {

@@ -245,30 +245,25 @@ class model {
   /// than the model's, or no whole patches), those of encode_batch.
   result<embeddings> encode_preprocessed(const image& picture, const executor& threads = {}) const noexcept {
     if (!has_vision()) return status::no_vision_tower;
-    const vision_config& v = config_.vision;
-    const std::uint8_t* const pixels = picture.pixels();
-    int grid[2];
-    nn::image_batch in;
-    in.count = 1;
-    if (v.naflex != 0) {
-      if (picture.height() % v.patch != 0 || picture.width() % v.patch != 0) return status::wrong_shape;
-      grid[0] = picture.height() / v.patch;
-      grid[1] = picture.width() / v.patch;
-      in.rgbs = &pixels;
-      in.grids = grid;
-    } else {
-      if (picture.height() != v.image_h || picture.width() != v.image_w) return status::wrong_shape;
-      in.rgb = pixels;
-      in.height = v.image_h;
-      in.width = v.image_w;
-    }
     result<embeddings> e = embeddings::make(1, embed(), file_.embedding_space());
     workspace work;
     if (!e) return e;
-    const status s = encode_batch(in, e->data(), work, threads);
+    const status s = encode_preprocessed(picture, e->data(), work, threads);
     if (s != status::ok) return s;
     normalize(e->data(), 1, e->width());
     return e;
+  }
+
+  /// The features of such a picture into `out` [E], before normalisation.
+  status encode_preprocessed(const image& picture, float* out, workspace& work, const executor& threads = {},
+                             const nn::stage_observer& observe = {}) const noexcept {
+    if (!has_vision()) return status::no_vision_tower;
+    const vision_config& v = config_.vision;
+    const int h = picture.height(), w = picture.width(), patch = v.naflex != 0 ? v.patch : 1;
+    if (v.naflex != 0 ? h % patch != 0 || w % patch != 0 : h != v.image_h || w != v.image_w) return status::wrong_shape;
+    const std::uint8_t* const pixels = picture.pixels();
+    const int grid[2] = {h / patch, w / patch};
+    return encode_batch(nn::image_batch::of(v, 1, &pixels, grid), out, work, threads, nullptr, observe);
   }
 
   /// The features of several pictures of any sizes into `out` [n, E], before normalisation; `logits` as
@@ -303,17 +298,8 @@ class model {
       const status done = preprocess_into((*rgb)[i], pictures[i], p, *s, kernels_.resample, threads);
       if (done != status::ok) return done;
     }
-    nn::image_batch in;
-    in.count = static_cast<int>(n);
-    if (config_.vision.naflex != 0) {
-      in.rgbs = rgb->data();
-      in.grids = grids->data();
-    } else {
-      in.rgb = pixels->data();
-      in.height = config_.vision.image_h;
-      in.width = config_.vision.image_w;
-    }
-    return encode_batch(in, out, work, threads, logits);
+    return encode_batch(nn::image_batch::of(config_.vision, static_cast<int>(n), rgb->data(), grids->data()), out, work,
+                        threads, logits);
   }
 
   /// Texts in UTF-8; those beyond the context are cut as the reference does, which tokenizer::encode tells. Errors:

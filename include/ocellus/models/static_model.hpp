@@ -232,7 +232,7 @@ class vision_tower {
   static_assert(v.kind == vision_kind::vit, "the image tower of a compile-time model is a ViT");
   static_assert(v.patch > 0 && v.image_h >= v.patch && v.image_w >= v.patch,
                 "the image is smaller than a patch");
-  static_assert(v.encoder.width > 0 && v.encoder.layers >= 0, "the image tower has no width");
+  static_assert(v.encoder.width > 0 && v.encoder.layers > 0, "the image tower has no width or no layers");
   static_assert(v.encoder.head_width > 0, "the image tower's width is no multiple of its number of heads");
   static_assert(v.pool != pooling::cls || v.class_token != 0, "pooling by the class token needs a class token");
   static_assert(v.pool != pooling::map || (v.map_heads > 0 && v.encoder.width % v.map_heads == 0),
@@ -344,7 +344,7 @@ template <const model_config& Config, class Kernels, dtype Weights = dtype::s8>
 class text_tower {
   static constexpr const text_config& t = Config.text;
   static_assert(t.present != 0, "the model has no text tower");
-  static_assert(t.encoder.width > 0 && t.encoder.layers >= 0, "the text tower has no width");
+  static_assert(t.encoder.width > 0 && t.encoder.layers > 0, "the text tower has no width or no layers");
   static_assert(t.encoder.head_width > 0, "the text tower's width is no multiple of its number of heads");
   static_assert(t.vocab > 0 && t.context > 0, "the text tower has no vocabulary or no context");
   static_assert(valid(Config), "the configuration makes no sense (models/config.hpp: valid)");

@@ -85,6 +85,22 @@ struct image_batch {
   int patch_stride = 0;
   const int* grids = nullptr;           ///< [B, 2]: patches down and across (NaFlex)
 
+  /// Pictures from preprocess_into for a tower of `v`, each at rgbs[b]: NaFlex's of grids[b] patches, the others
+  /// of the tower's size and one after the other from rgbs[0] on.
+  static image_batch of(const vision_config& v, int count, const std::uint8_t* const* rgbs, const int* grids) noexcept {
+    image_batch batch;
+    batch.count = count;
+    if (v.naflex != 0) {
+      batch.rgbs = rgbs;
+      batch.grids = grids;
+    } else if (count > 0) {
+      batch.rgb = rgbs[0];
+      batch.height = v.image_h;
+      batch.width = v.image_w;
+    }
+    return batch;
+  }
+
   int grid_h(int b, int patch) const noexcept { return grids != nullptr ? grids[2 * b] : height / patch; }
   int grid_w(int b, int patch) const noexcept { return grids != nullptr ? grids[2 * b + 1] : width / patch; }
 
@@ -109,7 +125,7 @@ constexpr block_shape shape_of(const encoder_config& e) noexcept {
 
 /// Whether all that a tower reads of its last block is the class token.
 constexpr bool pools_class_token(const vision_config& v) noexcept {
-  return v.pool == pooling::cls && v.encoder.layers > 0;
+  return v.pool == pooling::cls;
 }
 
 /// Memory of a vision tower for pictures that run through it group by group.
@@ -562,7 +578,7 @@ void text_forward(const runner<Kernels>& run, const model_config& m, const text_
   });
   observe("embed", 0, b.x, rows, c, b.ldx);
   // a pooled token in a shared prefix would be compacted twice: only pooling::first can meet one
-  const bool compacted = t.encoder.layers > 0 && t.pool != pooling::first;
+  const bool compacted = t.pool != pooling::first;
   for (int l = 0; l < t.encoder.layers; l++) {
     const bool last = compacted && l + 1 == t.encoder.layers;
     block(run, s, w.blocks[l], b.blocks, b.x, b.ldx, rows, b.sequences, count, last ? b.pooled : nullptr, observe, l);

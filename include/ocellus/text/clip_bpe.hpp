@@ -137,12 +137,13 @@ class clip_bpe {
     const std::size_t n = merges_.size();
     if (n < 2 || (n & (n - 1)) != 0 || n > (std::size_t{1} << 26)) return false;
     merge_bits_ = std::countr_zero(n);
-    // Free slots end a search: without one it would never end, with few it would be slow.
+    // Free slots end a search: without one it would never end, with few it would be slow. Once around and on: a run may
+    // go over the end.
     std::size_t run = 0;
     for (std::size_t i = 0; i < n + longest_run; ++i) {
       const clip_merge& m = merges_[i & (n - 1)];
       run = m.left == no_symbol ? 0 : run + 1;
-      if (run > longest_run || run == n) return false;
+      if (run > longest_run) return false;
       if (m.left != no_symbol && (m.left >= vocab || m.right >= vocab || m.merged >= vocab)) return false;
     }
     return true;
