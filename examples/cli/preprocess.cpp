@@ -96,7 +96,7 @@ void add_preprocess(CLI::App& app) {
               "Turn the picture by its EXIF orientation first (the references do not)");
   c->add_option("-o,--output", o->out, "Where to write the picture (.png)")->required();
   o->add_to(*c);
-  c->remove_option(c->get_option("--threads"));  // a picture is prepared on one thread, as its rows come
+  c->get_option("--threads")->description("Taken as everywhere; a picture is prepared on one thread, as its rows come");
   c->callback([o] { run(*o); });
 }
 

@@ -104,12 +104,15 @@ def unicode_header():
                      if len(d := decompositions[c]) == 2 and unicodedata.normalize("NFC", chr(d[0]) + chr(d[1])) == chr(c))
     firsts = [decompositions[c][0] for c in keys]
     seconds = [decompositions[c][1] if len(decompositions[c]) == 2 else 0 for c in keys]
-    assert max(seconds) < 0x20000
+    planes = [c >> 16 for c in keys]
+    assert max(planes) == 2 and all(s >> 16 == (p == 1 and s != 0) for p, s in zip(planes, seconds))
+    far_firsts = [i for i, (p, f) in enumerate(zip(planes, firsts)) if f >> 16 != (p == 1)]
+    assert all(firsts[i] >> 16 == 2 for i in far_firsts)
 
     width = {c: w for c in range(0xFF01, 0xFFF0) if (w := unicodedata.normalize("NFKC", chr(c))) != chr(c)}
     assert width.pop(0xFFE3) == " \u0304", "the one form that becomes two letters; unicode.hpp knows it"
     assert all(len(w) == 1 and ord(w) < 0x10000 for w in width.values())
-    size += len(records) * 8 + len(keys) * 12 + len(compose) * 2 + (0xFFF0 - 0xFF01) * 2
+    size += len(records) * 8 + len(keys) * 6 + len(far_firsts) * 2 + len(compose) * 2 + (0xFFF0 - 0xFF01) * 2
 
     record_rows = ",\n".join(f"    {{0x{f:02x}, {ccc}, {delta}}}" for f, ccc, delta in records)
     return f"""// Made by tools/unicode/make_tables.py from Python {sys.version.split()[0]}, Unicode {unicodedata.unidata_version}; do not edit.
@@ -148,9 +151,11 @@ inline constexpr unsigned middle_bits = {b2.bit_length() - 1};
 {array("std::uint8_t", "top", top)}
 {array("std::uint16_t" if wide == 2 else "std::uint8_t", "middle", middle)}
 {array("std::uint8_t", "leaves", leaves)}
-{array("std::uint32_t", "decomposed", keys, "0x{:x}", "Code points with a canonical decomposition, ascending; Hangul syllables are computed.")}
-{array("std::uint32_t", "decomposed_first", firsts, "0x{:x}", "First code point of each decomposition (one step).")}
-{array("std::uint32_t", "decomposed_second", seconds, "0x{:x}", "Second code point, 0 if there is none.")}
+{array("std::uint16_t", "decomposed_low", [c & 0xFFFF for c in keys], "0x{:x}", "Code points with a canonical decomposition, ascending, without their planes; Hangul syllables are computed.")}
+inline constexpr int decomposed_plane1 = {planes.index(1)}, decomposed_plane2 = {planes.index(2)};  ///< the first ones of planes 1 and 2
+{array("std::uint16_t", "first_low", [c & 0xFFFF for c in firsts], "0x{:x}", "First code point of each decomposition (one step), without its plane: 1 if the whole is of plane 1, else 0.")}
+{array("std::uint16_t", "far_firsts", far_firsts, "{}", "But 2 for these.")}
+{array("std::uint16_t", "second_low", [c & 0xFFFF for c in seconds], "0x{:x}", "Second code point, 0 if there is none, without its plane: 1 if the whole is of plane 1, else 0.")}
 {array("std::uint16_t", "compositions", [i for _, i in compose], "{}", "Indices of the decompositions that compose again, ordered by (first, second).")}
 {array("std::uint16_t", "widths", [ord(width.get(c, chr(c))) for c in range(0xFF01, 0xFFF0)], "0x{:x}", "NFKC of U+FF01..U+FFEF, the half-width and full-width forms.")}
 }}  // namespace unicode::tables

@@ -155,6 +155,22 @@ namespace detail {
 inline constexpr char32_t s_base = 0xAC00, l_base = 0x1100, v_base = 0x1161, t_base = 0x11A7;
 inline constexpr unsigned l_count = 19, v_count = 21, t_count = 28, s_count = l_count * v_count * t_count;
 
+/// The tables of decompositions hold sixteen bits of each code point; these add its plane.
+inline constexpr int decompositions = static_cast<int>(std::size(tables::decomposed_low));
+inline char32_t plane_of(int i) noexcept {
+  return i < tables::decomposed_plane1 ? 0 : i < tables::decomposed_plane2 ? 0x10000 : 0x20000;
+}
+/// The code point of decomposition i, its first part, and its second one or 0.
+inline char32_t decomposed(int i) noexcept { return plane_of(i) | tables::decomposed_low[i]; }
+inline char32_t decomposed_first(int i) noexcept {
+  const bool far = std::binary_search(std::begin(tables::far_firsts), std::end(tables::far_firsts), i);
+  return (far ? 0x20000 : plane_of(i) & 0x10000) | tables::first_low[i];
+}
+inline char32_t decomposed_second(int i) noexcept {
+  const char32_t low = tables::second_low[i];
+  return low == 0 ? 0 : (plane_of(i) & 0x10000) | low;
+}
+
 /// Appends the full canonical decomposition of c.
 inline void decompose(char32_t c, text32& out) noexcept {
   if (c - s_base < s_count) {
@@ -168,11 +184,12 @@ inline void decompose(char32_t c, text32& out) noexcept {
   char32_t tail[8];
   int tails = 0;
   for (;;) {
-    const auto* at = std::lower_bound(std::begin(tables::decomposed), std::end(tables::decomposed), c);
-    if (at == std::end(tables::decomposed) || *at != c || tails == 8) break;
-    const auto i = at - std::begin(tables::decomposed);
-    c = tables::decomposed_first[i];
-    if (tables::decomposed_second[i] != 0) tail[tails++] = tables::decomposed_second[i];
+    int i = 0;
+    for (int step = 2048; step > 0; step /= 2)  // the last one up to c
+      if (i + step < decompositions && decomposed(i + step) <= c) i += step;
+    if (decomposed(i) != c || tails == 8) break;
+    c = decomposed_first(i);
+    if (const char32_t second = decomposed_second(i); second != 0) tail[tails++] = second;
   }
   out.push_back(c);
   while (tails > 0) out.push_back(tail[--tails]);
@@ -189,12 +206,10 @@ inline char32_t compose(char32_t first, char32_t second) noexcept {
   }
   const auto* at = std::partition_point(
       std::begin(tables::compositions), std::end(tables::compositions), [first, second](std::uint16_t i) {
-        return tables::decomposed_first[i] != first ? tables::decomposed_first[i] < first
-                                                    : tables::decomposed_second[i] < second;
+        return decomposed_first(i) != first ? decomposed_first(i) < first : decomposed_second(i) < second;
       });
   if (at == std::end(tables::compositions)) return 0;
-  const bool found = tables::decomposed_first[*at] == first && tables::decomposed_second[*at] == second;
-  return found ? tables::decomposed[*at] : 0;
+  return decomposed_first(*at) == first && decomposed_second(*at) == second ? decomposed(*at) : 0;
 }
 
 /// The combining class of c; 0 in the runs of `letters`. Rare enough to be called rather than copied.
