@@ -163,8 +163,8 @@ inline char32_t plane_of(int i) noexcept {
 /// The code point of decomposition i, its first part, and its second one or 0.
 inline char32_t decomposed(int i) noexcept { return plane_of(i) | tables::decomposed_low[i]; }
 inline char32_t decomposed_first(int i) noexcept {
-  const bool far = std::binary_search(std::begin(tables::far_firsts), std::end(tables::far_firsts), i);
-  return (far ? 0x20000 : plane_of(i) & 0x10000) | tables::first_low[i];
+  const bool plane2 = std::binary_search(std::begin(tables::far_firsts), std::end(tables::far_firsts), i);
+  return (plane2 ? 0x20000 : plane_of(i) & 0x10000) | tables::first_low[i];
 }
 inline char32_t decomposed_second(int i) noexcept {
   const char32_t low = tables::second_low[i];
