@@ -433,8 +433,8 @@ static void layer_norm_u8(const layer_norm_args& a) noexcept {
 }
 
 /// Winograd's F(2 x 2, 3 x 3) [Winograd 1980; Lavin 2015]: B^T d B of 4 x 4 pixels d, from[0..16) row by row, each of c
-/// values; element i goes to `to + i * step`. Whole sixteens are read and written.
-static void winograd_input(const float* const* from, float* to, std::ptrdiff_t step, int c) noexcept {
+/// values; element i goes to `to + i * stride`. Whole sixteens are read and written.
+static void winograd_input(const float* const* from, float* to, std::ptrdiff_t stride, int c) noexcept {
   for (int i = 0; i < c; i += 16) {
     vec t[16];
     unroll<4>([&](int j) OCELLUS_LAMBDA {
@@ -446,25 +446,25 @@ static void winograd_input(const float* const* from, float* to, std::ptrdiff_t s
       t[12 + j] = d1 - d3;
     });
     unroll<4>([&](int j) OCELLUS_LAMBDA {
-      const vec *d = t + 4 * j;
-      float* const row = to + 4 * j * step + i;
+      const vec* d = t + 4 * j;
+      float* const row = to + 4 * j * stride + i;
       (d[0] - d[2]).store(row);
-      (d[1] + d[2]).store(row + step);
-      (d[2] - d[1]).store(row + 2 * step);
-      (d[1] - d[3]).store(row + 3 * step);
+      (d[1] + d[2]).store(row + stride);
+      (d[2] - d[1]).store(row + 2 * stride);
+      (d[1] - d[3]).store(row + 3 * stride);
     });
   }
 }
 
-/// relu(A^T m A + bias) of 4 x 4 products m, element i at `from + i * step`, each of c values: 2 x 2 pixels.
-static void winograd_output(const float* from, std::ptrdiff_t step, const float* bias, float* const* to,
+/// relu(A^T m A + bias) of 4 x 4 products m, element i at `from + i * stride`, each of c values: 2 x 2 pixels.
+static void winograd_output(const float* from, std::ptrdiff_t stride, const float* bias, float* const* to,
                             int c) noexcept {
   for (int i = 0; i < c; i += 16) {
     vec t[8];
     unroll<4>([&](int j) OCELLUS_LAMBDA {
-      const float* const column = from + j * step + i;
-      const vec m0 = vec::load(column), m1 = vec::load(column + 4 * step);
-      const vec m2 = vec::load(column + 8 * step), m3 = vec::load(column + 12 * step);
+      const float* const column = from + j * stride + i;
+      const vec m0 = vec::load(column), m1 = vec::load(column + 4 * stride);
+      const vec m2 = vec::load(column + 8 * stride), m3 = vec::load(column + 12 * stride);
       t[j] = (m0 + m1) + m2;
       t[4 + j] = (m1 - m2) - m3;
     });
