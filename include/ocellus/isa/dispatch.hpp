@@ -75,6 +75,7 @@ struct kernel_table {
   void (*gate_rows)(float*, std::ptrdiff_t, const float*, std::ptrdiff_t, int, int,
                     activation) noexcept = nullptr;
   void (*rotate_rows)(float*, std::ptrdiff_t, const float*, int, int, int) noexcept = nullptr;
+  void (*depthwise_rows)(const depthwise_args&) noexcept = nullptr;
   void (*l2_normalize)(float*, const float*, int) noexcept = nullptr;
   void (*dot_rows_f32)(const dot_rows_args&) noexcept = nullptr;
   void (*dot_rows_f16)(const dot_rows_args&) noexcept = nullptr;
@@ -160,6 +161,7 @@ constexpr kernel_table make_table() noexcept {
           &Set::activate_rows,
           &Set::gate_rows,
           &Set::rotate_rows,
+          &Set::depthwise_rows,
           &Set::l2_normalize,
           &Set::dot_rows_f32,
           &Set::dot_rows_f16,
