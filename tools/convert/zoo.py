@@ -106,6 +106,8 @@ def randomise(model):
             noise = torch.randn(p.shape, generator=generator)
             if name.endswith("logit_scale"):
                 p.fill_(2.0)
+            elif name.endswith(".gamma") and p.ndim == 3:  # a FastViT's LayerScale: with 1 its maps grow from block to block
+                p.copy_(0.1 + 0.05 * noise)
             elif p.ndim < 2:
                 p.copy_(1 + 0.1 * noise if re.search(r"(norm\w*|ln_\w+|bn\d?|identity|downsample\.1)\.weight$", name) else 0.1 * noise)
             else:
