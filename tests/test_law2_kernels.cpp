@@ -572,6 +572,61 @@ TEST_CASE("convolutions: rows of pieces are quantised as one row is, and Winogra
   }
 }
 
+OCELLUS_STRICT_FP_BEGIN
+/// One value of a depthwise convolution, as ops/rowwise.hpp defines it.
+float depthwise_value(const depthwise_args& a, int pixel, int c) {
+  const int width = (a.w - 1) / a.stride + 1;
+  float s = a.bias[c];
+  for (int k = 0; k < a.side * a.side; k++) {
+    const int iy = pixel / width * a.stride + k / a.side - a.side / 2;
+    const int ix = pixel % width * a.stride + k % a.side - a.side / 2;
+    if (iy >= 0 && iy < a.h && ix >= 0 && ix < a.w)
+      s = s + strict_product(a.x[(iy * a.w + ix) * a.ldx + c], a.weights[k * a.ldw + c]);
+  }
+  return s;
+}
+OCELLUS_STRICT_FP_END
+
+TEST_CASE("depthwise convolutions: every set has the bits of the definition, at edges too") {
+  const fp_env strict;
+  rng random(12);
+  for (const int c : {16, 48, 64, 80, 144})
+    for (const int side : {3, 7})
+      for (const int stride : {1, 2}) {
+        depthwise_args a;
+        a.h = side == 3 ? 5 : 9;
+        a.w = c == 48 ? 2 : 12;
+        a.c = c;
+        a.ldx = c + 3;
+        a.ldw = 2 * c;
+        a.ldy = c + 5;
+        a.side = side;
+        a.stride = stride;
+        a.end = ((a.h - 1) / stride + 1) * ((a.w - 1) / stride + 1);
+        a.begin = a.end / 3;
+        std::vector<float> x(static_cast<std::size_t>((a.h * a.w - 1) * a.ldx + c)),
+            filter(static_cast<std::size_t>((side * side - 1) * a.ldw + c)), bias(static_cast<std::size_t>(c));
+        fill_normal(x, random);
+        fill_normal(filter, random);
+        fill_normal(bias, random);
+        a.x = x.data();
+        a.weights = filter.data();
+        a.bias = bias.data();
+        std::vector<float> expected(static_cast<std::size_t>((a.end - a.begin) * a.ldy), canary);
+        for (int i = a.begin; i < a.end; i++)
+          for (int j = 0; j < c; j++)
+            expected[static_cast<std::size_t>((i - a.begin) * a.ldy + j)] = depthwise_value(a, i, j);
+        for (const kernel_set& set : kernel_sets()) {
+          if (!set.available) continue;
+          INFO(set.name << " C=" << c << " side " << side << " stride " << stride);
+          std::vector<float> y(expected.size(), canary);
+          a.y = y.data();
+          set.table.depthwise_rows(a);
+          CHECK(first_difference(y.data(), expected.data(), y.size()) < 0);
+        }
+      }
+}
+
 TEST_CASE("similarity: every set scores stored embeddings with the scalar set's bits, in f32, f16 and s8") {
   const fp_env strict;
   rng random(8);

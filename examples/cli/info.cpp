@@ -38,6 +38,10 @@ std::string text_of(const json& j) {
   return j.is_string() ? j.get<std::string>() : j.dump(-1, ' ', false, json::error_handler_t::replace);
 }
 
+const char* kind_of(const vision_config& v) {
+  return v.kind == vision_kind::resnet ? "resnet" : v.kind == vision_kind::fastvit ? "fastvit" : "vit";
+}
+
 void info(const options& o) {
   compute_options none;
   const model m = open_model(o.model, none);
@@ -54,7 +58,7 @@ void info(const options& o) {
   j["embedding_space"] = hex(file.embedding_space());
   j["embed"] = m.embed();
   j["image_tower"] = !m.has_vision() ? json(nullptr)
-                                     : json{{"kind", c.vision.kind == vision_kind::resnet ? "resnet" : "vit"},
+                                     : json{{"kind", kind_of(c.vision)},
                                             {"image", {c.vision.image_h, c.vision.image_w}},
                                             {"patch", c.vision.patch},
                                             {"width", c.vision.encoder.width},
@@ -110,7 +114,10 @@ void info(const options& o) {
   std::printf("\n");
   if (m.has_vision())
     std::printf("image tower: %s, %d x %d pixels, patch %d, width %d, %d layers, %d heads -> %d\n",
-                c.vision.kind == vision_kind::resnet ? "ResNet" : "ViT", c.vision.image_w, c.vision.image_h,
+                c.vision.kind == vision_kind::resnet    ? "ResNet"
+                : c.vision.kind == vision_kind::fastvit ? "FastViT"
+                                                        : "ViT",
+                c.vision.image_w, c.vision.image_h,
                 c.vision.patch, c.vision.encoder.width, c.vision.encoder.layers, c.vision.encoder.heads,
                 c.vision.embed);
   if (m.has_text())

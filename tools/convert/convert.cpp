@@ -40,6 +40,11 @@ std::string describe(const model_config& m) {
   if (v.kind == vision_kind::resnet)
     out = "ResNet " + n(v.resnet_layers[0]) + "-" + n(v.resnet_layers[1]) + "-" + n(v.resnet_layers[2]) + "-" +
           n(v.resnet_layers[3]) + " x " + n(v.resnet_width) + " at " + n(v.image_h);
+  if (v.kind == vision_kind::fastvit) {
+    out = "FastViT ";
+    for (int s = 0; s < stages_of(v); s++) out += (s == 0 ? "" : "-") + n(stage_layers(v, s));
+    out += " x " + n(v.resnet_width) + " at " + n(v.image_h) + (v.image_h == v.image_w ? "" : " x " + n(v.image_w));
+  }
   if (v.classes > 0) out += ", " + n(v.classes) + " classes";
   if (t.present != 0)
     out += (out.empty() ? "text " : "; text ") + n(t.encoder.layers) + " x " + n(t.encoder.width) + ", context " +

@@ -199,7 +199,7 @@ class config_printer {
 
   void vision(const vision_config& v, const vision_config& v0) {
     at_ = "m.vision.";
-    name("kind", v.kind, v0.kind, {"ocellus::vision_kind", {"none", "vit", "resnet"}});
+    name("kind", v.kind, v0.kind, {"ocellus::vision_kind", {"none", "vit", "resnet", "fastvit"}});
     name("pool", v.pool, v0.pool, pooling_names);
     set("class_token", v.class_token, v0.class_token);
     set("pre_norm", v.pre_norm, v0.pre_norm);
@@ -226,6 +226,9 @@ class config_printer {
     for (int i = 0; i < 4; i++)
       set("resnet_layers[" + std::to_string(i) + "]", v.resnet_layers[i], v0.resnet_layers[i]);
     set("resnet_width", v.resnet_width, v0.resnet_width);
+    set("fifth_layers", v.fifth_layers, v0.fifth_layers);
+    set("attention_stage", v.attention_stage, v0.attention_stage);
+    set("squeeze", v.squeeze, v0.squeeze);
     set("final_eps", v.final_eps, v0.final_eps);
     at_ = "m.vision.encoder.";
     encoder(v.encoder, v0.encoder);

@@ -144,12 +144,24 @@ void read_timm_tower(plan& p, const settings& s) {
     return s.fail("timm_pool", "is \"" + printable(pool) + "\": ocellus knows token, avg and map");
   std::tie(o.image_h, o.image_w) = s.size("image_size", 224, 1, 8192);
   o.image_origin = s.origin("image_size");
-  if (const timm_model known = find_timm_model(o.name); !known.supported)
+  if (const timm_model known = find_timm_model(o.name); !known.supported && !is_fastvit(o.name))
     return p.fail(o.name_origin + ": " + known.why);
   const settings kwargs = s.child("timm_model_kwargs", "timm.create_model");
   for (const std::string& key : kwargs.others({"dynamic_img_size", "drop_rate", "pos_drop_rate", "patch_drop_rate",
                                                "proj_drop_rate", "attn_drop_rate", "drop_path_rate"}))
     return kwargs.fail(printable(key, 60).c_str(), "is set, which ocellus does not do");
+  if (is_fastvit(o.name)) {
+    if (pool != "avg") return s.fail("timm_pool", "is \"" + printable(pool) + "\": of a FastViT ocellus knows avg");
+    if (!proj.empty() && proj != "linear")
+      return s.fail("timm_proj", "is \"" + printable(proj) + "\": of a FastViT ocellus knows linear and null");
+    v.image_h = o.image_h;
+    v.image_w = o.image_w;
+    p.note_switch("vision.image_size", std::to_string(v.image_h) + (v.image_h == v.image_w ? "" : " x " + std::to_string(v.image_w)),
+                  o.image_origin);
+    s.note("vision.proj", proj.empty() ? "the trunk's head" : printable(proj), "timm_proj");
+    const std::string head = proj.empty() ? "visual.trunk.head.fc" : "visual.head.proj";
+    return add_fastvit_trunk(p, o.prefix, o.name, o.name_origin, head, p.has(head + ".bias"));
+  }
   add_timm_trunk(p, o);
   if (!p.ok()) return;
   s.note("vision.proj", proj.empty() ? "the trunk's head" : printable(proj), "timm_proj");

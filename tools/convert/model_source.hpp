@@ -22,6 +22,10 @@
 //     vision.stages.S.B.conv1/conv2/conv3/down.weight, .bias; files of floats have stem.1, stem.2 and conv2 as
 //     [16 * out, in], transformed for Winograd's products, where both are multiples of 16; vision.attnpool.positions [tokens, C],
 //     vision.attnpool.q/.kv/.proj (weight and bias)
+//   FastViT: vision.stem.0, .stem_proj and vision.stages.S.down_proj, .squeeze.fc1/fc2 (weight and bias each; squeeze of
+//     some stages and vision.squeeze, of the end); depthwise convolutions of side K, weight [K*K, C] and bias: vision.stem_conv,
+//     .last, vision.stages.S.down, .positions, .blocks.N.mixer, .blocks.N.mlp.conv; .blocks.N.norm, .attn.qkv, .attn.proj,
+//     .mlp.fc1, .mlp.fc2. Channels of down and last are the first filter's of each input channel, then the second's.
 // LayerScale is folded into attn.proj and mlp.fc2, batch norm into its convolution.
 #pragma once
 

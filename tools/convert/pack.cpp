@@ -114,9 +114,10 @@ std::vector<float> raw_pixel_columns(const preprocess_config& pre, int k) {
 
 ocellus::dtype choose_type(const planned_tensor& tensor, const pack_options& options) {
   if (tensor.kind == storage::exact) return ocellus::dtype::f32;
-  // A stem of convolutions sees pixels through 27 or 48 weights per output: nothing to gain, much to lose.
+  // A stem of convolutions sees pixels through 27 or 48 weights per output: nothing to gain, much to lose. Squeezing is
+  // of one row.
   if ((options.type == ocellus::dtype::s8 || options.type == ocellus::dtype::bf16) &&
-      tensor.name.starts_with("vision.stem.0."))
+      (tensor.name.starts_with("vision.stem.0.") || tensor.name.find("squeeze.") != std::string::npos))
     return ocellus::dtype::f32;
   for (const std::string& name : options.keep_f16)
     if (options.type == ocellus::dtype::s8 && tensor.name.starts_with(name)) return ocellus::dtype::f16;

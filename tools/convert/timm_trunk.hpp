@@ -58,4 +58,12 @@ struct timm_options {
 /// caller's.
 void add_timm_trunk(plan& p, const timm_options& options);
 
+/// Whether a registered name is one of MobileCLIP's FastViTs, fastvit_mci0 to 4.
+bool is_fastvit(std::string_view name);
+
+/// The same for one of these (timm_fastvit.cpp), with the projection `proj` of the pooled map; embed and the image's
+/// size are set before. Takes the checkpoint's training form as well as the reparametrised one.
+void add_fastvit_trunk(plan& p, const std::string& prefix, const std::string& name, const std::string& name_origin,
+                       const std::string& proj, bool proj_bias);
+
 }  // namespace ocellus::convert

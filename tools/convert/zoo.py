@@ -91,8 +91,12 @@ def reduced(config):
 
 
 def shallow(create=timm.create_model):
-    """timm.create_model with two blocks."""
-    return lambda name, **kwargs: create(name, **{**kwargs, "depth": 2})
+    """timm.create_model with two blocks, of a FastViT one or two in each stage."""
+    def few(name):
+        if name.startswith("fastvit"):
+            return {"layers": (1, 2, 1, 2, 1) if name in ("fastvit_mci3", "fastvit_mci4") else (1, 2, 1, 2)}
+        return {"depth": 2}
+    return lambda name, **kwargs: create(name, **{**kwargs, **few(name)})
 
 
 def randomise(model):
@@ -102,8 +106,10 @@ def randomise(model):
             noise = torch.randn(p.shape, generator=generator)
             if name.endswith("logit_scale"):
                 p.fill_(2.0)
+            elif name.endswith(".gamma") and p.ndim == 3:  # a FastViT's LayerScale: with 1 its maps grow from block to block
+                p.copy_(0.1 + 0.05 * noise)
             elif p.ndim < 2:
-                p.copy_(1 + 0.1 * noise if re.search(r"(norm\w*|ln_\w+|bn\d|downsample\.1)\.weight$", name) else 0.1 * noise)
+                p.copy_(1 + 0.1 * noise if re.search(r"(norm\w*|ln_\w+|bn\d?|identity|downsample\.1)\.weight$", name) else 0.1 * noise)
             else:
                 p.copy_(noise / max(p[0].numel(), 1) ** 0.5)
         for name, b in model.named_buffers():

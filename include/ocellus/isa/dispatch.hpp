@@ -78,6 +78,7 @@ struct kernel_table {
   void (*rotate_rows)(float*, std::ptrdiff_t, const float*, int, int, int) noexcept = nullptr;
   void (*winograd_input)(const float* const*, float*, std::ptrdiff_t, int) noexcept = nullptr;
   void (*winograd_output)(const float*, std::ptrdiff_t, const float*, float* const*, int) noexcept = nullptr;
+  void (*depthwise_rows)(const depthwise_args&) noexcept = nullptr;
   void (*l2_normalize)(float*, const float*, int) noexcept = nullptr;
   void (*dot_rows_f32)(const dot_rows_args&) noexcept = nullptr;
   void (*dot_rows_f16)(const dot_rows_args&) noexcept = nullptr;
@@ -166,6 +167,7 @@ constexpr kernel_table make_table() noexcept {
           &Set::rotate_rows,
           &Set::winograd_input,
           &Set::winograd_output,
+          &Set::depthwise_rows,
           &Set::l2_normalize,
           &Set::dot_rows_f32,
           &Set::dot_rows_f16,

@@ -28,7 +28,7 @@ enum class pooling : std::uint8_t {
   first = 8,      ///< text: position 0
 };
 
-enum class vision_kind : std::uint8_t { none = 0, vit = 1, resnet = 2 };
+enum class vision_kind : std::uint8_t { none = 0, vit = 1, resnet = 2, fastvit = 3 };
 
 /// How the position table is fitted to another grid of patches.
 enum class position_resize : std::uint8_t {
@@ -84,7 +84,11 @@ struct vision_config {
   /// patches of 16 pixels are embedded in three steps: 4 x 4 pixels, GELU, 2 x 2 of these, GELU, 2 x 2 of these
   /// (MobileCLIP-B; timm's ConvStem with strides 4, 2, 2 and kernels of the same sizes, batch norm folded)
   std::uint8_t conv_stem = 0;
-  std::uint8_t reserved0[2] = {0, 0};
+  /// FastViT: stages whose strided convolution is followed by squeeze-and-excite, bit s for stage s
+  std::uint8_t squeeze = 0;
+  std::uint8_t reserved0[1] = {0};
+  /// FastViT: the last stage's width, heads, hidden values and LayerNorm (pre_norm: its attention has one); each stage
+  /// before is half as wide, and layers counts the blocks of all
   encoder_config encoder;
   std::int32_t image_h = 0, image_w = 0;  ///< pixels of the standard input
   std::int32_t patch = 0;
@@ -96,11 +100,13 @@ struct vision_config {
   std::uint8_t reserved1[3] = {0, 0, 0};
   float position_offset = 0;              ///< DINOv2: 0.1 is added to the grid before the scale is taken
   std::int32_t classes = 0;               ///< rows of a classifier head, 0: none
-  std::int32_t resnet_layers[4] = {0, 0, 0, 0};
-  std::int32_t resnet_width = 0;
+  std::int32_t resnet_layers[4] = {0, 0, 0, 0};  ///< blocks of each stage; FastViT: of the first four
+  std::int32_t resnet_width = 0;          ///< of the stem; FastViT: and of the first stage
   float final_eps = 1e-5f;                ///< of ln_pre, the final norm and the MAP head's norm
   std::int32_t stem_width = 0;            ///< channels of conv_stem's first two steps
-  std::int32_t reserved[6] = {0, 0, 0, 0, 0, 0};
+  std::int32_t fifth_layers = 0;          ///< FastViT: blocks of the fifth stage, 0: there is none
+  std::int32_t attention_stage = 0;       ///< FastViT: the first stage whose blocks have attention
+  std::int32_t reserved[4] = {0, 0, 0, 0};
   bool operator==(const vision_config&) const = default;
 };
 
@@ -159,12 +165,18 @@ constexpr bool valid(const encoder_config& e) noexcept {
 }
 }  // namespace detail
 
+/// A FastViT's stages, 4 or 5, and the blocks of one.
+constexpr int stages_of(const vision_config& v) noexcept { return v.fifth_layers > 0 ? 5 : 4; }
+constexpr int stage_layers(const vision_config& v, int stage) noexcept {
+  return stage < 4 ? v.resnet_layers[stage] : v.fifth_layers;
+}
+
 /// Whether all fields make sense together; a file whose configuration does not is refused (bad_config).
 [[gnu::cold]] constexpr bool valid(const model_config& m) noexcept {
   using detail::in_range;
   const vision_config& v = m.vision;
   const text_config& t = m.text;
-  if (static_cast<int>(v.kind) > 2 || static_cast<int>(v.pool) > 8 || static_cast<int>(t.pool) > 8) return false;
+  if (static_cast<int>(v.kind) > 3 || static_cast<int>(v.pool) > 8 || static_cast<int>(t.pool) > 8) return false;
   if (v.kind == vision_kind::none && t.present == 0) return false;
   if (v.kind == vision_kind::vit) {
     if (!detail::valid(v.encoder) || !in_range(v.patch, 1, 256) || !in_range(v.image_h, v.patch, 8192) ||
@@ -189,6 +201,25 @@ constexpr bool valid(const encoder_config& e) noexcept {
       if (!in_range(n, 1, 64)) return false;
     if (!in_range(v.resnet_width, 1, 512) || !in_range(v.image_h, 32, 4096) || !in_range(v.image_w, 32, 4096) ||
         !in_range(v.encoder.heads, 1, 256))
+      return false;
+  }
+  if (v.kind == vision_kind::fastvit) {
+    if (!in_range(v.fifth_layers, 0, 64)) return false;
+    const int stages = stages_of(v);
+    const encoder_config& e = v.encoder;
+    int blocks = 0;
+    for (int s = 0; s < stages; s++) {
+      if (!in_range(stage_layers(v, s), 1, 64)) return false;
+      blocks += stage_layers(v, s);
+    }
+    if (!detail::valid(e) || !detail::in_range(v.resnet_width, 16, 1024) || v.resnet_width % 16 != 0 ||
+        e.width != v.resnet_width << (stages - 1) ||
+        e.layers != blocks || e.heads * e.head_width != e.width || e.mlp % (1 << (stages - 1)) != 0 ||
+        e.gated != 0 || e.causal != 0 || e.qk_norm != 0 || e.mlp_norm != 0 || e.attn_norm != 0 || e.rope != 0 ||
+        e.post_norm != 0 || e.uneven != 0 || v.pre_norm > 1 || v.squeeze >> stages != 0 ||
+        !in_range(v.attention_stage, 0, stages) ||
+        (v.attention_stage < stages && (v.resnet_width << v.attention_stage) % e.head_width != 0) ||
+        !in_range(v.image_h, 32, 2048) || !in_range(v.image_w, 32, 2048) || v.classes != 0)
       return false;
   }
   if (v.kind != vision_kind::none &&

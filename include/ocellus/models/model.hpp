@@ -20,6 +20,7 @@
 #include <ocellus/isa/dispatch.hpp>
 #include <ocellus/models/config.hpp>
 #include <ocellus/models/weights.hpp>
+#include <ocellus/nn/fastvit.hpp>
 #include <ocellus/nn/resnet.hpp>
 #include <ocellus/nn/tower.hpp>
 #include <ocellus/text/tokenizer.hpp>
@@ -157,7 +158,7 @@ class model {
     if (planes ? in.grids != nullptr : in.grids == nullptr) return status::invalid_argument;
     const fp_env guard;
     const nn::runner<dynamic> run{kernels_, threads};
-    if (v.kind == vision_kind::resnet) return encode_resnet(run, in, out, work, observe);
+    if (v.kind != vision_kind::vit) return encode_maps(run, in, out, work, observe);
     if (const status checked = check_grids(in); checked != status::ok) return checked;
     for (int first = 0, end = 0; first < in.count; first = end) {
       end = std::min(first + batch_images, in.count);
@@ -525,6 +526,14 @@ class model {
       if (!blocks) return blocks.error();
       resnet_blocks_ = std::move(*blocks);
       binder.resnet(v, resnet_blocks_.data(), resnet_);
+    } else if (v.kind == vision_kind::fastvit) {
+      result<array<nn::fastvit_block>> blocks =
+          array<nn::fastvit_block>::make(static_cast<std::size_t>(v.encoder.layers));
+      result<array<nn::fastvit_weights>> weights = array<nn::fastvit_weights>::make(1);
+      if (!blocks || !weights) return status::out_of_memory;
+      fastvit_blocks_ = std::move(*blocks);
+      fastvit_ = std::move(*weights);
+      binder.fastvit(v, fastvit_blocks_.data(), fastvit_[0]);
     }
     if (has_text()) {
       result<array<nn::block_weights>> blocks =
@@ -537,19 +546,27 @@ class model {
     return binder.error;
   }
 
-  status encode_resnet(const nn::runner<dynamic>& run, const nn::image_batch& in, float* out, workspace& work,
-                       const nn::stage_observer& observe) const noexcept {
+  /// Pictures of the towers of feature maps, one after the other.
+  status encode_maps(const nn::runner<dynamic>& run, const nn::image_batch& in, float* out, workspace& work,
+                     const nn::stage_observer& observe) const noexcept {
     const vision_config& v = config_.vision;
     if (in.height != v.image_h || in.width != v.image_w || (in.pixels == nullptr && in.rgb == nullptr))
       return status::wrong_shape;
-    nn::resnet_buffers b;
+    const bool fastvit = v.kind == vision_kind::fastvit;
+    nn::resnet_buffers resnet;
+    nn::fastvit_buffers maps;
     const status placed = lay_out(work, [&](unsigned char* base) {
-      return b.carve(base, v, in.height, in.width, parts_of(run.exec));
+      return fastvit ? maps.carve(base, v, in.height, in.width, parts_of(run.exec))
+                     : resnet.carve(base, v, in.height, in.width, parts_of(run.exec));
     });
     if (placed != status::ok) return placed;
-    for (int i = 0; i < in.count; i++)
-      nn::resnet_forward(run, config_, resnet_, in, i, b, out + static_cast<std::ptrdiff_t>(i) * v.embed,
-                         observe);
+    for (int i = 0; i < in.count; i++, out += v.embed) {
+      if (fastvit) {
+        nn::fastvit_forward(run, config_, fastvit_[0], in, i, maps, out, observe);
+      } else {
+        nn::resnet_forward(run, config_, resnet_, in, i, resnet, out, observe);
+      }
+    }
     return status::ok;
   }
 
@@ -564,6 +581,8 @@ class model {
   nn::vision_weights vision_;
   array<nn::bottleneck_weights> resnet_blocks_;
   nn::resnet_weights resnet_;
+  array<nn::fastvit_block> fastvit_blocks_;
+  array<nn::fastvit_weights> fastvit_;  ///< one or none: not in each model
   nn::text_weights text_;
   std::optional<ocellus::tokenizer> tokenizer_;
 };

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <ocellus/format/reader.hpp>
+#include <ocellus/nn/fastvit.hpp>
 #include <ocellus/nn/resnet.hpp>
 #include <ocellus/nn/tower.hpp>
 
@@ -209,6 +210,67 @@ class weight_binder {
     w.q = linear("vision.attnpool.q", in, in);
     w.kv = linear("vision.attnpool.kv", 2 * in, in);
     w.proj = linear("vision.attnpool.proj", v.embed, in);
+  }
+
+  /// `name`.weight [side * side, c] and `name`.bias [c].
+  [[gnu::cold]] nn::depthwise_weights depthwise(std::string_view name, int c, int side) noexcept {
+    nn::depthwise_weights w;
+    w.weights = values(tensor_name() << name << ".weight", std::int64_t{side} * side * c);
+    w.bias = values(tensor_name() << name << ".bias", c);
+    w.c = c;
+    w.side = side;
+    return w;
+  }
+
+  [[gnu::cold]] nn::squeeze_weights squeeze(std::string_view name, int c) noexcept {
+    nn::squeeze_weights w;
+    const int inner = columns(tensor_name() << name << ".fc2.weight");
+    if (inner < 1 || inner > c) return fail(inner < 1 ? status::missing_tensor : status::wrong_shape), w;
+    w.fc1 = linear(tensor_name() << name << ".fc1", inner, c);
+    w.fc2 = linear(tensor_name() << name << ".fc2", c, inner);
+    return w;
+  }
+
+  /// `blocks_out` has room for the blocks of all stages.
+  [[gnu::cold]] void fastvit(const vision_config& v, nn::fastvit_block* blocks_out, nn::fastvit_weights& w) noexcept {
+    const int stages = stages_of(v);
+    int c = v.resnet_width, mlp = v.encoder.mlp >> (stages - 1), n = 0;
+    w.stem[0] = linear("vision.stem.0", c, 27);
+    w.stem_conv = depthwise("vision.stem_conv", c, 3);
+    w.stem[1] = linear("vision.stem_proj", c, c);
+    for (int s = 0; s < stages; s++, c *= 2, mlp *= 2) {
+      const tensor_name stage = tensor_name() << "vision.stages." << s << ".";
+      const auto part = [&stage](std::string_view rest) { return tensor_name(stage) << rest; };
+      nn::fastvit_stage& out = w.stages[s];
+      out.attends = s >= v.attention_stage;
+      if (s > 0) {
+        out.down = depthwise(part("down"), c, 7);
+        out.down_proj = linear(part("down_proj"), c, c);
+        if ((v.squeeze >> s & 1) != 0) out.squeeze = squeeze(part("squeeze"), c);
+      }
+      if (out.attends) out.positions = depthwise(part("positions"), c, 7);
+      out.blocks = blocks_out + n;
+      out.count = stage_layers(v, s);
+      for (int i = 0; i < out.count && error == status::ok; i++) {
+        const tensor_name block = tensor_name(stage) << "blocks." << i;
+        const auto at = [&block](std::string_view rest) { return tensor_name(block) << rest; };
+        nn::fastvit_block& b = blocks_out[n++];
+        if (out.attends) {
+          if (v.pre_norm != 0) b.norm = norm(at(".norm"), c);
+          b.qkv = linear(at(".attn.qkv"), 3 * c, c);
+          b.proj = linear(at(".attn.proj"), c, c);
+        } else {
+          b.mixer = depthwise(at(".mixer"), c, 3);
+        }
+        b.conv = depthwise(at(".mlp.conv"), c, 7);
+        b.fc1 = linear(at(".mlp.fc1"), mlp, c);
+        b.fc2 = linear(at(".mlp.fc2"), c, mlp);
+      }
+    }
+    // twice the last stage's width, which is where c has come to
+    w.last = depthwise("vision.last", c, 3);
+    w.squeeze = squeeze("vision.squeeze", c);
+    w.proj = linear("vision.proj", v.embed, c);
   }
 
   [[gnu::cold]] void text(const text_config& t, nn::block_weights* blocks_out, nn::text_weights& w) noexcept {

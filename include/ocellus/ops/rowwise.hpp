@@ -51,4 +51,20 @@ struct quantize_pieces_args {
   std::int32_t* zero = nullptr;  ///< [rows]
 };
 
+/// A depthwise convolution of a map of pixels of C values, padded by half of the kernel's side (odd): each value is one
+/// chain of sums, from the bias over the taps in ascending rows, then columns, products and sums rounded separately;
+/// taps outside of the map take no part.
+struct depthwise_args {
+  const float* x = nullptr;  ///< [h * w, C]
+  std::ptrdiff_t ldx = 0;
+  const float* weights = nullptr;  ///< [side * side, C]
+  std::ptrdiff_t ldw = 0;
+  const float* bias = nullptr;  ///< [C]
+  int h = 0, w = 0, c = 0;  ///< c: a multiple of 16
+  int side = 0, stride = 1;
+  int begin = 0, end = 0;  ///< pixels of the result that this call computes; (w - 1) / stride + 1 of them make a row
+  float* y = nullptr;      ///< [end - begin, C]: pixel `begin` first; not x
+  std::ptrdiff_t ldy = 0;
+};
+
 OCELLUS_END

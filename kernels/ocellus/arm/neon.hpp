@@ -173,6 +173,7 @@ struct neon_tiles : scalar {
 
   static constexpr int epilogue_panels = 1;
   static constexpr int norm_rows = 2;
+  static constexpr int depthwise_vecs = 4;
   static constexpr int float_rows = 5;
   static constexpr int s8_rows = 4;
 

@@ -362,6 +362,41 @@ static void rotate_rows(float* x, std::ptrdiff_t ldx, const float* table, int ro
     }
 }
 
+/// depthwise_rows for N vecs of channels from c on: their taps stay in L1 for all pixels.
+template <int N>
+static OCELLUS_NOINLINE void depthwise_vecs_of(const depthwise_args& a, int c) noexcept {
+  const int width = (a.w - 1) / a.stride + 1;
+  int oy = a.begin / width, ox = a.begin % width;
+  float* y = a.y;
+  for (int i = a.begin; i < a.end; i++, y += a.ldy) {
+    const int y0 = oy * a.stride - a.side / 2, x0 = ox * a.stride - a.side / 2;
+    const int top = y0 < 0 ? -y0 : 0, bottom = a.h - y0 < a.side ? a.h - y0 : a.side;
+    const int left = x0 < 0 ? -x0 : 0, right = a.w - x0 < a.side ? a.w - x0 : a.side;
+    if (++ox == width) oy++, ox = 0;
+    vec s[N];
+    unroll<N>([&](int j) OCELLUS_LAMBDA { s[j] = vec::load(a.bias + c + j * 16); });
+    for (int ky = top; ky < bottom; ky++) {
+      const float* x = a.x + (static_cast<std::ptrdiff_t>(y0 + ky) * a.w + x0 + left) * a.ldx;
+      const float* w = a.weights + (ky * a.side + left) * a.ldw;
+      for (int kx = left; kx < right; kx++, x += a.ldx, w += a.ldw)
+        unroll<N>([&](int j) OCELLUS_LAMBDA {
+          s[j] = s[j] + vec::load(x + c + j * 16) * vec::load(w + c + j * 16);
+        });
+    }
+    unroll<N>([&](int j) OCELLUS_LAMBDA { s[j].store(y + c + j * 16); });
+  }
+}
+
+static void depthwise_rows(const depthwise_args& a) noexcept {
+  constexpr int together = depthwise_vecs * 16;
+  if constexpr (depthwise_vecs > 1) {
+    if (a.c < together) return scalar::depthwise_rows(a);  // rare
+  }
+  // the last vecs may be some of those before them once more
+  for (int c = 0; c < a.c; c += together)
+    depthwise_vecs_of<depthwise_vecs>(a, c + together <= a.c ? c : a.c - together);
+}
+
 /// The least and the largest values so far, in row_chains chains.
 struct row_range {
   vec low[2], high[2];

@@ -213,6 +213,7 @@ struct scalar {
   static constexpr int epilogue_rows = 1;    // rows of f32 sums whose activations run side by side
   static constexpr int row_chains = 1;       // vecs that a pass along one row takes side by side
   static constexpr int norm_rows = 1;        // rows that LayerNorm and softmax take side by side
+  static constexpr int depthwise_vecs = 1;   // vecs whose chains of taps run side by side
   static constexpr int dot_streams = 1;      // parts of the rows of a search that are read by turns
   static constexpr int float_depth = 0;  // the f32 tile goes on from sums of so much depth; 0: it takes all of it
 

@@ -163,6 +163,7 @@ struct simd128 : scalar {
 
   static constexpr int epilogue_panels = 1;
   static constexpr int norm_rows = 2;
+  static constexpr int depthwise_vecs = 2;
   static constexpr int float_rows = 4;
   static constexpr int s8_rows = 2;
 

@@ -172,6 +172,7 @@ struct avx2 : scalar {
 
   static constexpr int epilogue_panels = 1;
   static constexpr int norm_rows = 2;
+  static constexpr int depthwise_vecs = 4;
   static constexpr int dot_streams = 4;  // Zen 3 reads f32 and f16 sooner than by one, s8 waits for its conversions
   static constexpr int float_rows = 6;
   static constexpr int float_depth = 768;  // 48 KB of W, from L2; 384 is 2 % slower; undivided, 3072 is 4-9 % slower

@@ -140,6 +140,7 @@ struct avx512 : avx2 {
   static constexpr int epilogue_panels = 2;
   static constexpr int epilogue_rows = 2;
   static constexpr int norm_rows = 4;
+  static constexpr int depthwise_vecs = 4;
   static constexpr int finishing_rows = 10;  // what tiles of evened-out blocks have: 50 rows are five of 10
   static constexpr int row_chains = 2;
   static constexpr int float_rows = 12;
