@@ -184,7 +184,8 @@ def html_header():
             assert known[n] == value
         # ftfy also reads the all-capitals form of a lower-case name, where HTML does not know it
         shout = n == n.lower() and html.unescape("&" + n.upper() + ";") == "&" + n.upper() + ";"
-        flags.append((n in known) | shout << 1)
+        assert ord(value[0]) < 0x20000
+        flags.append((n in known) | shout << 1 | (ord(value[0]) >> 16) << 2)
         if shout and value.upper() != value:
             assert len(value.upper()) <= 3
             upper.append((i, [ord(x) for x in value.upper()] + [0] * (3 - len(value.upper()))))
@@ -207,13 +208,14 @@ inline constexpr int entity_count = {len(names)};
 inline constexpr int longest_entity = {max(map(len, names))};
 inline constexpr std::uint8_t entity_bare = 1;      ///< known without a semicolon too
 inline constexpr std::uint8_t entity_capitals = 2;  ///< ftfy reads it in capitals too
+inline constexpr std::uint8_t entity_plane1 = 4;    ///< its first code point is 0x10000 more than entity_first
 
 /// All names end to end, without "&" and ";".
 OCELLUS_TABLE char entity_names[] =
 {c_string(names)};
 
 {array("std::uint16_t", "entity_offsets", offsets)}
-{array("std::uint32_t", "entity_first", first, "0x{:x}")}
+{array("std::uint16_t", "entity_first", [c & 0xFFFF for c in first], "0x{:x}")}
 {array("std::uint16_t", "entity_second", second, "0x{:x}", "Second code point, 0 if there is none.")}
 {array("std::uint8_t", "entity_flags", flags)}
 struct capital_entity {{

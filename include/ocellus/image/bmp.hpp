@@ -39,7 +39,7 @@ inline status bmp_read_palette(bytes& in, bmp_header& h, std::uint32_t colors, b
   return status::ok;
 }
 
-inline status bmp_read_header(bytes& in, bmp_header& h) noexcept {
+[[gnu::cold]] inline status bmp_read_header(bytes& in, bmp_header& h) noexcept {
   if (in.u8() != 'B' || in.u8() != 'M') return status::bad_image;
   in.skip(8);
   h.pixels = in.u32le();

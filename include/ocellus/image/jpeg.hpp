@@ -96,7 +96,7 @@ class jpeg_decoder {
     }
   }
 
-  status read_segment(int m, std::size_t next) noexcept {
+  [[gnu::cold]] status read_segment(int m, std::size_t next) noexcept {
     if (m == 0xdb) return read_quantisation(next);
     if (m == 0xc4) return read_huffman(next);
     if (m == 0xdd) {
@@ -198,7 +198,7 @@ class jpeg_decoder {
     return status::ok;
   }
 
-  status allocate_planes(const scan& first) noexcept {
+  [[gnu::cold]] status allocate_planes(const scan& first) noexcept {
     one_scan_ = !progressive_ && first.n == components_;
     for (int i = 0; i < components_; i++) {
       jpeg_component& c = component_[i];

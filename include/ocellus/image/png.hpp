@@ -227,7 +227,7 @@ struct png_header {
   std::int64_t row_bytes(int pixels) const noexcept { return (std::int64_t{pixels} * channels() * depth + 7) / 8; }
 };
 
-inline status png_read_header(std::span<const std::uint8_t> file, png_header& h) noexcept {
+[[gnu::cold]] inline status png_read_header(std::span<const std::uint8_t> file, png_header& h) noexcept {
   bytes in(file);
   in.skip(8);
   const std::uint32_t length = in.u32be(), type = in.u32be();

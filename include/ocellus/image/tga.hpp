@@ -27,7 +27,7 @@ struct tga_header {
   bool from_top = false;
 };
 
-inline bool tga_read_header(bytes& in, tga_header& h) noexcept {
+[[gnu::cold]] inline bool tga_read_header(bytes& in, tga_header& h) noexcept {
   h.id_bytes = in.u8();
   const int map = in.u8();
   h.palette = map == 1;

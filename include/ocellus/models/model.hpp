@@ -108,7 +108,7 @@ class model {
 #endif
 
   /// The same from a buffer or from flash, aligned to 64 bytes, which must outlive the model.
-  static result<model> open(std::span<const std::byte> bytes,
+  [[gnu::cold]] static result<model> open(std::span<const std::byte> bytes,
                             const kernel_table& kernels = best_kernels()) noexcept {
     const result<packed_file> file = packed_file::open(bytes);
     if (!file) return file.error();
@@ -507,7 +507,7 @@ class model {
     return dtype::f32;
   }
 
-  status bind() noexcept {
+  [[gnu::cold]] status bind() noexcept {
     detail::weight_binder binder(file_);
     const vision_config& v = config_.vision;
     if (v.kind == vision_kind::vit) {

@@ -99,8 +99,8 @@ struct fastvit_buffers {
   unsigned char* stage = nullptr;
   int threads = 1;
 
-  constexpr std::size_t carve(unsigned char* base, const vision_config& v, int height, int width,
-                              int concurrency) noexcept {
+  [[gnu::cold]] constexpr std::size_t carve(unsigned char* base, const vision_config& v, int height, int width,
+                                            int concurrency) noexcept {
     carver from(base);
     threads = concurrency;
     std::size_t most = 0, most_bytes = 0;
@@ -128,7 +128,7 @@ struct fastvit_buffers {
 
 /// y = act(conv(x) + bias), padded by half of the kernel: rows [first, first + rows) of it, at `out`.
 template <class Kernels>
-void depthwise_part(const runner<Kernels>& run, const depthwise_weights& w, const feature_map& x, int stride, int first,
+[[gnu::cold]] void depthwise_part(const runner<Kernels>& run, const depthwise_weights& w, const feature_map& x, int stride, int first,
                     int rows, float* out, std::ptrdiff_t ldo, activation act) noexcept {
   constexpr int together = 32;  // pixels that are still in L1 when the activation reads them
   run.split(rows, together, [&](int begin, int end) {
@@ -215,7 +215,7 @@ void squeeze(const runner<Kernels>& run, const squeeze_weights& w, const feature
 
 /// x += proj(attention(norm(x))) in place.
 template <class Kernels>
-void fastvit_attention(const runner<Kernels>& run, const vision_config& v, const fastvit_block& k, const feature_map& x,
+[[gnu::cold]] void fastvit_attention(const runner<Kernels>& run, const vision_config& v, const fastvit_block& k, const feature_map& x,
                        const fastvit_stage_buffers& b) noexcept {
   const int n = x.rows();
   if (k.norm) {
@@ -241,7 +241,7 @@ void fastvit_attention(const runner<Kernels>& run, const vision_config& v, const
 
 /// out = x + fc2(act(fc1(conv(x)))), a chunk of rows at a time.
 template <class Kernels>
-feature_map fastvit_mlp(const runner<Kernels>& run, const vision_config& v, const fastvit_block& k,
+[[gnu::cold]] feature_map fastvit_mlp(const runner<Kernels>& run, const vision_config& v, const fastvit_block& k,
                         const feature_map& x, float* out, const fastvit_stage_buffers& b) noexcept {
   const feature_map y{out, x.h, x.w, x.c, x.ld};
   for (int first = 0; first < x.rows(); first += b.chunk) {
@@ -295,7 +295,7 @@ feature_map fastvit_patches(const runner<Kernels>& run, const model_config& m, c
 
 /// Features [E] of one picture of the batch into `out`, before normalisation.
 template <class Kernels>
-void fastvit_forward(const runner<Kernels>& run, const model_config& m, const fastvit_weights& w, const image_batch& in,
+[[gnu::cold]] void fastvit_forward(const runner<Kernels>& run, const model_config& m, const fastvit_weights& w, const image_batch& in,
                      int picture, const fastvit_buffers& buffers, float* out,
                      const stage_observer& observe = {}) noexcept {
   const vision_config& v = m.vision;

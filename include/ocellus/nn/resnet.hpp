@@ -76,8 +76,8 @@ struct resnet_buffers {
     return o;
   }
 
-  constexpr std::size_t carve(unsigned char* base, const vision_config& v, int height, int width,
-                              int threads) noexcept {
+  [[gnu::cold]] constexpr std::size_t carve(unsigned char* base, const vision_config& v, int height, int width,
+                                            int threads) noexcept {
     carver from(base);
     const int w = v.resnet_width;
     const auto floats = [](int count, int c) {
@@ -179,7 +179,7 @@ void gather_patches(const runner<Kernels>& run, dtype type, const feature_map& x
 /// conv3x3 with stride 1 of weights [16 N, C] that the converter transformed: each 2 x 2 outputs take sixteen products
 /// of rows instead of four times nine [Winograd 1980; Lavin 2015: F(2 x 2, 3 x 3)].
 template <class Kernels>
-feature_map conv3x3_winograd(const runner<Kernels>& run, const linear_weights& w, const feature_map& x, float* out,
+[[gnu::cold]] feature_map conv3x3_winograd(const runner<Kernels>& run, const linear_weights& w, const feature_map& x, float* out,
                              const resnet_buffers& b) noexcept {
   const int n = w.n / 16, c = x.c, across = (x.w + 1) / 2, tiles = across * ((x.h + 1) / 2);
   const feature_map y{out, x.h, x.w, n, ld_map(n)};
@@ -222,7 +222,7 @@ feature_map conv3x3_winograd(const runner<Kernels>& run, const linear_weights& w
 
 /// out = relu(conv3x3(x) + bias), padding 1. exact: as operand has it.
 template <class Kernels>
-feature_map conv3x3(const runner<Kernels>& run, const linear_weights& w, const feature_map& x, int stride,
+[[gnu::cold]] feature_map conv3x3(const runner<Kernels>& run, const linear_weights& w, const feature_map& x, int stride,
                     float* out, const resnet_buffers& b, bool exact = false) noexcept {
   if (w.k == x.c) return conv3x3_winograd(run, w, x, out, b);
   feature_map y{out, (x.h - 1) / stride + 1, (x.w - 1) / stride + 1, w.n, ld_map(w.n)};
@@ -239,7 +239,7 @@ feature_map conv3x3(const runner<Kernels>& run, const linear_weights& w, const f
 
 /// out = act(x W^T + bias): a 1 x 1 convolution.
 template <class Kernels>
-feature_map conv1x1(const runner<Kernels>& run, const linear_weights& w, const feature_map& x, float* out,
+[[gnu::cold]] feature_map conv1x1(const runner<Kernels>& run, const linear_weights& w, const feature_map& x, float* out,
                     activation act, const resnet_buffers& b, const float* residual = nullptr) noexcept {
   feature_map y{out, x.h, x.w, w.n, ld_map(w.n)};
   if (w.type != dtype::s8) {
@@ -305,7 +305,7 @@ feature_map resnet_stem(const runner<Kernels>& run, const model_config& m, const
 
 /// One bottleneck block of x, which lies in one of the four maps; the others take turns.
 template <class Kernels>
-feature_map bottleneck(const runner<Kernels>& run, const bottleneck_weights& k, const feature_map& x,
+[[gnu::cold]] feature_map bottleneck(const runner<Kernels>& run, const bottleneck_weights& k, const feature_map& x,
                        const resnet_buffers& b) noexcept {
   float* free[3];
   for (int n = 0, f = 0; n < resnet_buffers::maps; n++)
@@ -374,7 +374,7 @@ void resnet_attention_pool(const runner<Kernels>& run, const vision_config& v, c
 
 /// Features [E] of one picture of the batch into `out`, before normalisation.
 template <class Kernels>
-void resnet_forward(const runner<Kernels>& run, const model_config& m, const resnet_weights& w,
+[[gnu::cold]] void resnet_forward(const runner<Kernels>& run, const model_config& m, const resnet_weights& w,
                     const image_batch& in, int picture, const resnet_buffers& b, float* out,
                     const stage_observer& observe = {}) noexcept {
   std::memset(b.zeros, 0, sizeof(float) * static_cast<std::size_t>(b.zeros_size));

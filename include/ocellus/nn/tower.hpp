@@ -146,7 +146,7 @@ struct vision_buffers {
 
   /// images: all of them; group: most images of a group; rows: most tokens of a group, class and register tokens
   /// counted; most: tokens of the longest image; form: as block_buffers has it.
-  constexpr std::size_t carve(unsigned char* base, const vision_config& v, int images, int group, int rows, int most,
+  [[gnu::cold]] constexpr std::size_t carve(unsigned char* base, const vision_config& v, int images, int group, int rows, int most,
                               int threads, dtype form = dtype::f32) noexcept {
     carver from(base);
     const block_shape s = shape_of(v.encoder);
@@ -501,7 +501,7 @@ struct text_buffers {
   operand pool;
   float* features = nullptr;  ///< [count, E]
 
-  constexpr std::size_t carve(unsigned char* base, const text_config& t, int count, int rows, int threads,
+  [[gnu::cold]] constexpr std::size_t carve(unsigned char* base, const text_config& t, int count, int rows, int threads,
                               dtype form = dtype::f32) noexcept {
     carver from(base);
     const block_shape s = shape_of(t.encoder);

@@ -59,7 +59,8 @@ inline int find_entity(std::string_view name) noexcept {
 }
 
 inline void push_entity(int i, text32& out) noexcept {
-  out.push_back(tables::entity_first[i]);
+  const char32_t plane = (tables::entity_flags[i] & tables::entity_plane1) != 0 ? 0x10000 : 0;
+  out.push_back(plane | tables::entity_first[i]);
   if (tables::entity_second[i] != 0) out.push_back(tables::entity_second[i]);
 }
 

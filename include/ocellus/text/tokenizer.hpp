@@ -43,7 +43,7 @@ class tokenizer {
   /// Opens the tokenizer section of a packed file. `blob`: aligned to 8 bytes (64 in packed files).
   /// Errors: bad_tokenizer, bad_alignment, bad_offset, unsupported_version, unsupported_tokenizer,
   /// unknown_required_feature.
-  static result<tokenizer> open(std::span<const std::byte> blob) noexcept {
+  [[gnu::cold]] static result<tokenizer> open(std::span<const std::byte> blob) noexcept {
     const result<tokenizer_blob> checked = tokenizer_blob::open(blob);
     if (!checked) return checked.error();
     tokenizer t(*checked);
