@@ -128,8 +128,9 @@ struct fastvit_buffers {
 
 /// y = act(conv(x) + bias), padded by half of the kernel: rows [first, first + rows) of it, at `out`.
 template <class Kernels>
-[[gnu::cold]] void depthwise_part(const runner<Kernels>& run, const depthwise_weights& w, const feature_map& x, int stride, int first,
-                    int rows, float* out, std::ptrdiff_t ldo, activation act) noexcept {
+[[gnu::cold]] void depthwise_part(const runner<Kernels>& run, const depthwise_weights& w, const feature_map& x,
+                                  int stride, int first, int rows, float* out, std::ptrdiff_t ldo,
+                                  activation act) noexcept {
   constexpr int together = 32;  // pixels that are still in L1 when the activation reads them
   run.split(rows, together, [&](int begin, int end) {
     for (int r = begin, n = 0; r < end; r += n) {
@@ -215,8 +216,8 @@ void squeeze(const runner<Kernels>& run, const squeeze_weights& w, const feature
 
 /// x += proj(attention(norm(x))) in place.
 template <class Kernels>
-[[gnu::cold]] void fastvit_attention(const runner<Kernels>& run, const vision_config& v, const fastvit_block& k, const feature_map& x,
-                       const fastvit_stage_buffers& b) noexcept {
+[[gnu::cold]] void fastvit_attention(const runner<Kernels>& run, const vision_config& v, const fastvit_block& k,
+                                     const feature_map& x, const fastvit_stage_buffers& b) noexcept {
   const int n = x.rows();
   if (k.norm) {
     run.norm(k.norm, v.encoder.eps, x.data, x.ld, n, x.c, k.qkv.type, b.in);
@@ -295,9 +296,9 @@ feature_map fastvit_patches(const runner<Kernels>& run, const model_config& m, c
 
 /// Features [E] of one picture of the batch into `out`, before normalisation.
 template <class Kernels>
-[[gnu::cold]] void fastvit_forward(const runner<Kernels>& run, const model_config& m, const fastvit_weights& w, const image_batch& in,
-                     int picture, const fastvit_buffers& buffers, float* out,
-                     const stage_observer& observe = {}) noexcept {
+[[gnu::cold]] void fastvit_forward(const runner<Kernels>& run, const model_config& m, const fastvit_weights& w,
+                                   const image_batch& in, int picture, const fastvit_buffers& buffers, float* out,
+                                   const stage_observer& observe = {}) noexcept {
   const vision_config& v = m.vision;
   const activation act = v.encoder.act;
   fastvit_stage_buffers b;

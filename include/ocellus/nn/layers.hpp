@@ -435,8 +435,9 @@ struct block_buffers {
   /// form: s8 where all weights are, so that attention runs in integers; bf16 where any weights are and the set rounds
   /// activations for them; f16 where it splits them for f16; else f32. pool_heads: those of attention_pool, 0 without
   /// it; pool_width: D where its queries are computed.
-  [[gnu::cold]] constexpr void carve(carver& from, const block_shape& s, int rows, int sequences, int most_keys, int threads,
-                       dtype form = dtype::f32, int pool_heads = 0, int pool_width = 0) noexcept {
+  [[gnu::cold]] constexpr void carve(carver& from, const block_shape& s, int rows, int sequences, int most_keys,
+                                     int threads, dtype form = dtype::f32, int pool_heads = 0,
+                                     int pool_width = 0) noexcept {
     const int inner = s.heads * s.head_width;
     const bool integer = form == dtype::s8;
     const int rounded = parts_of(form);

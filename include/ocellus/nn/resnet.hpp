@@ -179,8 +179,8 @@ void gather_patches(const runner<Kernels>& run, dtype type, const feature_map& x
 /// conv3x3 with stride 1 of weights [16 N, C] that the converter transformed: each 2 x 2 outputs take sixteen products
 /// of rows instead of four times nine [Winograd 1980; Lavin 2015: F(2 x 2, 3 x 3)].
 template <class Kernels>
-[[gnu::cold]] feature_map conv3x3_winograd(const runner<Kernels>& run, const linear_weights& w, const feature_map& x, float* out,
-                             const resnet_buffers& b) noexcept {
+[[gnu::cold]] feature_map conv3x3_winograd(const runner<Kernels>& run, const linear_weights& w, const feature_map& x,
+                                           float* out, const resnet_buffers& b) noexcept {
   const int n = w.n / 16, c = x.c, across = (x.w + 1) / 2, tiles = across * ((x.h + 1) / 2);
   const feature_map y{out, x.h, x.w, n, ld_map(n)};
   const std::ptrdiff_t ld = ld_f32(c), ldm = ld_f32(n);

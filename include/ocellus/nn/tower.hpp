@@ -146,8 +146,8 @@ struct vision_buffers {
 
   /// images: all of them; group: most images of a group; rows: most tokens of a group, class and register tokens
   /// counted; most: tokens of the longest image; form: as block_buffers has it.
-  [[gnu::cold]] constexpr std::size_t carve(unsigned char* base, const vision_config& v, int images, int group, int rows, int most,
-                              int threads, dtype form = dtype::f32) noexcept {
+  [[gnu::cold]] constexpr std::size_t carve(unsigned char* base, const vision_config& v, int images, int group,
+                                            int rows, int most, int threads, dtype form = dtype::f32) noexcept {
     carver from(base);
     const block_shape s = shape_of(v.encoder);
     const int longest = rows > images ? rows : images;
