@@ -6,6 +6,7 @@
 #include <ocellus/format/mmap.hpp>
 #include <ocellus/format/reader.hpp>
 #include <ocellus/models/config.hpp>
+#include <ocellus/models/model.hpp>
 #include <ocellus/models/presets.hpp>
 #include <ocellus/models/weights.hpp>
 
@@ -13,6 +14,7 @@
 
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
@@ -381,6 +383,60 @@ TEST_CASE("matrices in s8 are at most as deep as s32 sums allow") {
   CHECK(error(dtype::s8, most + 4) == status::wrong_shape);
   CHECK(error(dtype::f16, most + 4) == status::ok);
   CHECK(error(dtype::f16, most + 8) == status::missing_tensor);
+}
+
+TEST_CASE("ResNets: convolutions transformed for Winograd's products need floats and a bias, pictures whole cells of 32") {
+  enum class flaw { none, in_s8, no_bias, side };
+  const auto opened = [](flaw wrong, dtype type) {
+    model_config m;
+    vision_config& v = m.vision;
+    v.kind = vision_kind::resnet;
+    v.pool = pooling::attention;
+    v.final_norm = 0;
+    v.resnet_width = 32;
+    v.image_h = v.image_w = wrong == flaw::side ? 63 : 64;
+    std::fill_n(v.resnet_layers, 4, 1);
+    v.encoder.heads = 16;
+    v.encoder.width = 1024;
+    v.embed = 64;
+    m.preprocess.size_h = m.preprocess.size_w = m.preprocess.crop_h = m.preprocess.crop_w = v.image_h;
+    const fs::path path = scratch("resnet.oc");
+    packed_writer out;
+    REQUIRE(out.open(path));
+    const auto matrix = [&](const std::string& name, int n, int k, int forms = 1) {
+      const std::vector<float> w = noise(static_cast<std::size_t>(n) * static_cast<std::size_t>(k), 5);
+      REQUIRE(out.add_matrix(name + ".weight", forms > 1 && wrong == flaw::in_s8 ? dtype::s8 : type, n, k, w.data()));
+      const std::uint32_t shape[] = {static_cast<std::uint32_t>(n / forms)};
+      if (forms == 1 || wrong != flaw::no_bias) REQUIRE(out.add_f32(name + ".bias", shape, noise(shape[0], 6)));
+    };
+    matrix("vision.stem.0", 16, 27);
+    matrix("vision.stem.1", 16 * 16, 16, 16);
+    matrix("vision.stem.2", 16 * 32, 16, 16);
+    int in = 32;
+    for (int stage = 0, planes = 32; stage < 4; stage++, planes *= 2) {
+      const std::string at = "vision.stages." + std::to_string(stage) + ".0.";
+      matrix(at + "conv1", planes, in);
+      matrix(at + "conv2", 16 * planes, planes, 16);
+      matrix(at + "conv3", 4 * planes, planes);
+      matrix(at + "down", 4 * planes, in);
+      in = 4 * planes;
+    }
+    const std::uint32_t positions[] = {static_cast<std::uint32_t>(v.image_h / 32 * (v.image_w / 32) + 1), 1024};
+    REQUIRE(out.add_f32("vision.attnpool.positions", positions, noise(std::size_t{positions[0]} * 1024, 7)));
+    matrix("vision.attnpool.q", in, in);
+    matrix("vision.attnpool.kv", 2 * in, in);
+    matrix("vision.attnpool.proj", 64, in);
+    out.add_section(format::section::config, std::as_bytes(std::span(&m, 1)), true);
+    REQUIRE(out.finish(1));
+    const result<model> made = model::open(path.string().c_str());
+    fs::remove(path);
+    return made ? status::ok : made.error();
+  };
+  CHECK(opened(flaw::none, dtype::f32) == status::ok);
+  CHECK(opened(flaw::none, dtype::bf16) == status::ok);
+  CHECK(opened(flaw::in_s8, dtype::f32) == status::unsupported_dtype);
+  CHECK(opened(flaw::no_bias, dtype::f16) == status::missing_tensor);
+  CHECK(opened(flaw::side, dtype::f32) == status::bad_config);
 }
 
 TEST_CASE("a writer that is dropped or cannot write leaves nothing behind") {

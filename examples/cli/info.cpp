@@ -84,6 +84,11 @@ void info(const options& o) {
     if (t.name.ends_with(".attn.keys_t.weight")) continue;  // a part of attn.qkv, a second time
     std::uint64_t n = 1;
     for (int d = 0; d < t.rank; d++) n *= static_cast<std::uint64_t>(t.shape[d]);
+    // a 3 x 3 convolution that the converter transformed: sixteen numbers of nine (its bias is of the outputs)
+    if (c.vision.kind == vision_kind::resnet && t.name.ends_with(".weight") && t.layout == format::layout::panel16) {
+      const result<tensor_view> bias = file.tensor(std::string(t.name.substr(0, t.name.size() - 6)) + "bias");
+      if (bias && t.shape[0] == 16 * bias->shape[0]) n = n / 16 * 9;
+    }
     parameters += n;
   }
   j["tensors"] = file.tensor_count();

@@ -186,15 +186,24 @@ outcome<void> smooth_and_round(model_source& model, const fs::path& reference, c
   return {};
 }
 
+/// How the names of block `l` of a tower begin. Towers of stages count blocks through all of them.
+std::string block_name(const vision_config& v, const std::string& tower, int l) {
+  if (tower != "vision" || v.kind == vision_kind::vit) return tower + ".blocks." + std::to_string(l) + ".";
+  int stage = 0;
+  for (; stage + 1 < stages_of(v) && l >= stage_layers(v, stage); stage++) l -= stage_layers(v, stage);
+  return "vision.stages." + std::to_string(stage) + (v.kind == vision_kind::resnet ? "." : ".blocks.") +
+         std::to_string(l) + ".";
+}
+
 /// The s8 block that adds most to the error of a tower with too low a cosine, as its tensors' names begin; or nothing.
-std::string worst_block(const fidelity& found, const std::vector<std::string>& keep_f16) {
+std::string worst_block(const vision_config& v, const fidelity& found, const std::vector<std::string>& keep_f16) {
   std::string worst;
   double most = 0;
   for (const auto& [name, tower] : {std::pair{"vision", &found.image}, {"text", &found.text}}) {
     if (tower->worst_cos >= enough_cos) continue;
     for (std::size_t l = 0; l < tower->block_error.size(); l++) {
       const double added = tower->block_error[l] - (l == 0 ? 0 : tower->block_error[l - 1]);
-      const std::string block = std::string(name) + ".blocks." + std::to_string(l) + ".";
+      const std::string block = block_name(v, name, static_cast<int>(l));
       if (!(added > most) || std::find(keep_f16.begin(), keep_f16.end(), block) != keep_f16.end()) continue;
       most = added;
       worst = block;
@@ -262,7 +271,7 @@ outcome<int8_result> prepare_int8(const convert_options& options, model_source& 
     found = compare_models(reference->temporary(), candidate.temporary(), inputs);
     if (!found) return found.failure();
     if (!inputs.own || found->worst() >= enough_cos || r.keep_f16.size() == most_kept) break;
-    const std::string worst = worst_block(*found, r.keep_f16);
+    const std::string worst = worst_block(model.config.vision, *found, r.keep_f16);
     if (worst.empty()) break;
     r.keep_f16.push_back(worst);
   }

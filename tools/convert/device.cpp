@@ -239,7 +239,7 @@ class config_printer {
 
 /// The one data type of the file's matrices, by which a compile-time tower is made. Error: blocks of another type.
 outcome<dtype> type_of_weights(const packed_file& file, const fs::path& path) {
-  // the f32 stem of a ResNet or of MobileCLIP is no block: such models are opened at run time anyway
+  // the stem of a ResNet or of MobileCLIP, f32 in part, is no block: such models are opened at run time anyway
   const auto counts = [](const tensor_view& t) {
     return t.layout == format::layout::panel16 && !t.name.starts_with("vision.stem.");
   };

@@ -165,9 +165,16 @@ outcome<pack_result> pack(const model_source& model, const pack_options& options
       continue;
     }
     if (options.winograd && type != ocellus::dtype::s8 && takes_winograd(t, model.config, n, k)) {
-      values = winograd_weights(values, n, k / 9);
-      n *= 16;
-      k /= 9;
+      std::vector<float> transformed = winograd_weights(values, n, k / 9);
+      const bool fits = type != ocellus::dtype::f16 || std::all_of(transformed.begin(), transformed.end(), [](float w) {
+        return std::fabs(w) < 65520.f;  // what rounds to a number in f16
+      });
+      if (fits) {
+        values = std::move(transformed);
+        n *= 16;
+        k /= 9;
+        out.require(format::feature_winograd);
+      }
     }
     outcome<void> written = t.kind == storage::matrix ? out.add_matrix(t.name, type, n, k, values.data(), scales)
                             : t.kind == storage::table ? out.add_table(t.name, type, n, k, values.data())

@@ -355,7 +355,7 @@ outcome<void> packed_writer::complete(std::uint64_t embedding_space) {
   h.major = format::major_version;
   h.minor = format::minor_version;
   h.header_bytes = sizeof(h);
-  h.required = 1;  // panel16
+  h.required = format::feature_panel16 | required_;
   h.section_count = static_cast<std::uint32_t>(headers.size());
   h.sections_offset = offset_;
   h.embedding_space = embedding_space;

@@ -57,6 +57,9 @@ class packed_writer {
   /// A section other than tensors; `bytes` is copied.
   void add_section(ocellus::format::section kind, std::span<const std::byte> bytes, bool required = false);
 
+  /// Says that a reader must know this feature, one of format::required_features.
+  void require(std::uint64_t feature) noexcept { required_ |= feature; }
+
   /// Writes tables and header, flushes, renames. Nothing can be added afterwards.
   outcome<void> finish(std::uint64_t embedding_space);
 
@@ -77,6 +80,7 @@ class packed_writer {
                            std::span<const std::int32_t> sums);
 
   std::filesystem::path path_, temporary_;
+  std::uint64_t required_ = 0;
   std::FILE* file_ = nullptr;
   /// Linux keeps what one large aligned write brings in huge pages, where the file system can, and maps them as such:
   /// reading the weights then misses the TLB 512 times less often.

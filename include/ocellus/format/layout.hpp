@@ -35,7 +35,9 @@ inline constexpr std::uint16_t minor_version = 0;
 inline constexpr std::size_t alignment = 64;
 
 /// Features that a reader must know to use the file. Bit i has the name required_features[i].
-OCELLUS_TABLE const char* required_features[] = {"panel16"};
+OCELLUS_TABLE const char* required_features[] = {"panel16", "winograd"};
+inline constexpr std::uint64_t feature_panel16 = 1;
+inline constexpr std::uint64_t feature_winograd = 2;  ///< 3 x 3 convolutions transformed: nn/resnet.hpp
 inline constexpr std::uint64_t known_required =
     (std::uint64_t{1} << (sizeof(required_features) / sizeof(char*))) - 1;
 

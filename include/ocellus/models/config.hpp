@@ -200,7 +200,7 @@ constexpr int stage_layers(const vision_config& v, int stage) noexcept {
     for (const int n : v.resnet_layers)
       if (!in_range(n, 1, 64)) return false;
     if (!in_range(v.resnet_width, 1, 512) || !in_range(v.image_h, 32, 4096) || !in_range(v.image_w, 32, 4096) ||
-        !in_range(v.encoder.heads, 1, 256))
+        v.image_h % 32 != 0 || v.image_w % 32 != 0 || !in_range(v.encoder.heads, 1, 256))
       return false;
   }
   if (v.kind == vision_kind::fastvit) {

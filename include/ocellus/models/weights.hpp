@@ -95,7 +95,10 @@ class weight_binder {
   [[gnu::cold]] nn::linear_weights convolution(std::string_view name, int n, int c) noexcept {
     if (columns(tensor_name() << name << ".weight") != c) return linear(name, n, 9 * c);
     if (n % panel_width != 0 || c % panel_width != 0) fail(status::wrong_shape);
-    return linear(name, 16 * n, c, true, 16);
+    const nn::linear_weights w = linear(name, 16 * n, c, true, 16);
+    if (w.type == dtype::s8) fail(status::unsupported_dtype);
+    if (w.bias == nullptr) fail(status::missing_tensor);
+    return w;
   }
 
   /// `name`.weight and `name`.bias [c].

@@ -77,7 +77,8 @@ struct fastvit_stage_buffers {
     gates = from.take<float>(static_cast<std::size_t>(ld_f32(widening * c)));
     if (head_width == 0) return;
     attention.ld_qkv = ld_f32(3 * c);
-    attention.qkv = from.take<float>(static_cast<std::size_t>(rows) * static_cast<std::size_t>(attention.ld_qkv) + 16);
+    const auto ld = static_cast<std::size_t>(attention.ld_qkv);
+    attention.qkv = from.take<float>(static_cast<std::uint64_t>(rows) * ld + 16);
     const std::size_t f32 = attention_scratch(rows, head_width), s8 = attention_scratch_s8(rows, head_width);
     attention.scratch_part = f32 > s8 ? f32 : s8;
     attention.scratch = from.take<unsigned char>(attention.scratch_part * static_cast<std::size_t>(threads));
@@ -103,9 +104,10 @@ struct fastvit_buffers {
                                             int concurrency) noexcept {
     carver from(base);
     threads = concurrency;
-    std::size_t most = 0, most_bytes = 0;
+    std::uint64_t most = 0;
+    std::size_t most_bytes = 0;
     const auto need = [&most](int rows, int c) {
-      const auto n = static_cast<std::size_t>(rows) * static_cast<std::size_t>(ld_f32(c));
+      const auto n = static_cast<std::uint64_t>(rows) * static_cast<std::size_t>(ld_f32(c));
       most = n > most ? n : most;
     };
     int h = halved(height), w = halved(width);

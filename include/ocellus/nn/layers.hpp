@@ -77,19 +77,22 @@ constexpr int ld_f32(int c) noexcept { return (ceil_div(c, 16) | 1) * 16; }
 constexpr int ld_bf16(int c) noexcept { return (ceil_div(c, 32) | 1) * 32; }
 constexpr int ld_u8(int c) noexcept { return (ceil_div(c, 64) | 1) * 64; }
 
-/// Memory is carved from one block, each piece aligned to 64 bytes. With a null base it only counts.
+/// Memory is carved from one block, each piece aligned to 64 bytes. With a null base it only counts, up to half of what
+/// size_t says: more than can be reserved, also where 32 bits would wrap around.
 class carver {
  public:
   constexpr explicit carver(unsigned char* base) noexcept : base_(base) {}
   template <class T>
-  constexpr T* take(std::size_t count) noexcept {
+  constexpr T* take(std::uint64_t count) noexcept {
     T* p = base_ == nullptr ? nullptr : reinterpret_cast<T*>(base_ + used_);
-    used_ += (count * sizeof(T) + 63) / 64 * 64;
+    const bool fits = count < (most - used_) / sizeof(T);
+    used_ = fits ? used_ + (static_cast<std::size_t>(count) * sizeof(T) + 63) / 64 * 64 : most;
     return p;
   }
   constexpr std::size_t used() const noexcept { return used_; }
 
  private:
+  static constexpr std::size_t most = static_cast<std::size_t>(-1) / 128 * 64;
   unsigned char* base_;
   std::size_t used_ = 0;
 };
@@ -113,7 +116,7 @@ struct operand {
 
   /// Room for `rows` rows of `c` values as f32 and u8, and in so many parts as bf16.
   OCELLUS_NOINLINE constexpr void carve(carver& from, int rows, int c, int bf16_parts = 0) noexcept {
-    const auto r = static_cast<std::size_t>(rows);
+    const auto r = static_cast<std::uint64_t>(rows);
     ld = ld_f32(c);
     ld8 = ld_u8(c);
     f32 = from.take<float>(r * static_cast<std::size_t>(ld));
@@ -445,14 +448,14 @@ struct block_buffers {
     carver feed = from;
     hidden.carve(feed, rows, s.mlp, rounded);
     ld_gate = ld_f32(2 * s.mlp);
-    if (s.gated) gate = feed.take<float>(static_cast<std::size_t>(rows) * static_cast<std::size_t>(ld_gate));
+    if (s.gated) gate = feed.take<float>(static_cast<std::uint64_t>(rows) * static_cast<std::size_t>(ld_gate));
     pooled.carve(from, sequences, s.width, rounded);
     ld_q = ld_f32(inner);
     q = from.take<float>(static_cast<std::size_t>(sequences) * static_cast<std::size_t>(ld_q) + 16);
     carver after = from;
     if (pool_heads > 0) pool.carve(after, pool_heads, s.width, pool_width, sequences, most_keys, threads, integer);
     ld_qkv = ld_f32(3 * inner);
-    qkv = from.take<float>(static_cast<std::size_t>(rows) * static_cast<std::size_t>(ld_qkv) + 16);
+    qkv = from.take<float>(static_cast<std::uint64_t>(rows) * static_cast<std::size_t>(ld_qkv) + 16);
     scratch_part = integer ? attention_scratch_s8(most_keys, s.head_width)
                            : attention_scratch(most_keys, s.head_width);
     scratch = from.take<unsigned char>(scratch_part * static_cast<std::size_t>(threads));

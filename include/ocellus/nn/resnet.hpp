@@ -70,7 +70,7 @@ struct resnet_buffers {
   operand rows_of(int k, int& count) const noexcept {
     operand o = rows.spent();
     o.ld = ld_f32(k);
-    o.ld8 = ld_u8(k);
+    o.ld8 = ld_u8(k + 15);  // what the last piece of a patch may write past its end is not the next row's
     const std::size_t fit = values / static_cast<std::size_t>(o.ld > o.ld8 ? o.ld : o.ld8);
     count = fit < most_rows ? static_cast<int>(fit) : most_rows;
     return o;
@@ -81,10 +81,10 @@ struct resnet_buffers {
     carver from(base);
     const int w = v.resnet_width;
     const auto floats = [](int count, int c) {
-      return static_cast<std::size_t>(count) * static_cast<std::size_t>(ld_f32(c));
+      return static_cast<std::uint64_t>(count) * static_cast<std::size_t>(ld_f32(c));
     };
-    std::size_t most = floats(height * width, 3);
-    const auto need = [&most](std::size_t n) { most = n > most ? n : most; };
+    std::uint64_t most = floats(height * width, 3);
+    const auto need = [&most](std::uint64_t n) { most = n > most ? n : most; };
     need(floats((height / 2) * (width / 2), w));
     int pixels = (height / 4) * (width / 4);
     for (int s = 0, planes = w; s < 4; s++, planes *= 2) {
@@ -97,8 +97,8 @@ struct resnet_buffers {
     const int deepest = 8 * w;  // channels of a 3 x 3 convolution
     values = most_values;
     const auto room = [this](std::size_t n) { values = n > values ? n : values; };
-    room(64 * static_cast<std::size_t>(ld_u8(9 * deepest)));
-    room(static_cast<std::size_t>(winograd_tiles(deepest, deepest)) * 32 * floats(1, deepest));
+    room(64 * static_cast<std::size_t>(ld_u8(9 * deepest + 15)));
+    room(static_cast<std::size_t>(winograd_tiles(deepest, deepest)) * 32 * static_cast<std::size_t>(ld_f32(deepest)));
     zeros_size = round_up(deepest, panel_width);
     zeros = from.take<float>(static_cast<std::size_t>(zeros_size));
     rows.f32 = from.take<float>(values);
@@ -350,7 +350,8 @@ void resnet_attention_pool(const runner<Kernels>& run, const vision_config& v, c
   run.linear(w.q, t, 1, b.q, ld_f32(c));
   run.linear(w.kv, t.spent(), n + 1, b.kv, ld);
   int one = 0;
-  const operand pooled = b.rows_of(c, one);
+  operand pooled = b.rows_of(c, one);
+  pooled.spare = nullptr;
   run.parts(heads, [&](int part, int begin, int end) {
     for (int h = begin; h < end; h++) {
       attention_args a;

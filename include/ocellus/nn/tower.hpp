@@ -151,7 +151,7 @@ struct vision_buffers {
     carver from(base);
     const block_shape s = shape_of(v.encoder);
     const int longest = rows > images ? rows : images;
-    const auto n = static_cast<std::size_t>(longest);
+    const auto n = static_cast<std::uint64_t>(longest);
     ldx = ld_f32(s.width);
     x = from.take<float>(n * static_cast<std::size_t>(ldx));
     sequences = from.take<sequence>(static_cast<std::size_t>(group));
@@ -505,7 +505,7 @@ struct text_buffers {
                               dtype form = dtype::f32) noexcept {
     carver from(base);
     const block_shape s = shape_of(t.encoder);
-    const auto n = static_cast<std::size_t>(rows);
+    const auto n = static_cast<std::uint64_t>(rows);
     ldx = ld_f32(s.width);
     x = from.take<float>(n * static_cast<std::size_t>(ldx));
     sequences = from.take<sequence>(static_cast<std::size_t>(count));
