@@ -201,7 +201,7 @@ namespace {
 
 /// Looks at the inputs of products on their way to the kernels, which are plain functions: hence the one `current`.
 struct recorder {
-  static constexpr int most_rows = 256;  ///< of one product; of more, every n-th
+  static constexpr int most_rows = 256;  ///< of one product; of more, every n-th, but one of four at least
   static recorder* current;
 
   /// Inputs of one matrix wait until they are enough for a product that is worth its call.
@@ -223,7 +223,7 @@ struct recorder {
     if (at == matrices.begin()) return;
     entry& e = (--at)->second;
     if (static_cast<const char*>(g.b) >= static_cast<const char*>(at->first) + e.bytes) return;
-    const int step = ceil_div(g.m, most_rows);
+    const int step = std::min(ceil_div(g.m, most_rows), 4);
     for (int r = 0; r < g.m; r++) {
       const bool chosen = g.m == sequence && r == pooled;
       if (r % step != 0 && !chosen) continue;
