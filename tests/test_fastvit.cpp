@@ -102,7 +102,8 @@ class fastvit_checkpoint {
   }
 
   /// Writes weights and configuration into `folder`; returns the weights' path.
-  std::filesystem::path write(const std::filesystem::path& folder, const std::string& name = "fastvit_mci0") const {
+  std::filesystem::path write(const std::filesystem::path& folder, std::string name = "") const {
+    if (name.empty()) name = s_.stem_scale ? "fastvit_mci0" : "fastvit_mci3";
     nlohmann::json config, head;
     config["model_cfg"] = {
         {"embed_dim", s_.embed},
@@ -478,11 +479,16 @@ TEST_CASE("FastViT: the converter refuses what it does not know, in one line") {
   const std::string at = "visual.trunk.";
   using tensors = std::map<std::string, tensor>;
   CHECK(refusal([](tensors&) {}) == "");
-  CHECK(refusal([](tensors&) {}, "fastvit_t8").find("a FastViT that is none of MobileCLIP's") != std::string::npos);
+  CHECK(refusal([](tensors&) {}, "fastvit_t8").find("a FastViT, which ocellus knows as MobileCLIP's") != std::string::npos);
   CHECK(refusal([&](tensors& t) { t.erase(at + "stem.1.conv_kxk.0.bn.running_var"); })
             .find("tensor visual.trunk.stem.1.conv_kxk.0.bn.running_var is missing") != std::string::npos);
   CHECK(refusal([&](tensors& t) { t.erase(at + "stages.0.blocks.0.token_mixer.mixer.conv_scale.conv.weight"); })
             .find("conv_scale.conv.weight is missing") != std::string::npos);
+  for (const char* missing : {"head.fc.bias", "stages.1.blocks.0.layer_scale.gamma", "stages.1.blocks.0.token_mixer.layer_scale.gamma",
+                              "stages.3.blocks.1.layer_scale_1.gamma", "stem.0.conv_scale.conv.weight",
+                              "stages.2.downsample.proj.0.se.fc1.weight"})
+    CHECK_MESSAGE(refusal([&](tensors& t) { t.erase(at + missing); }).find(std::string(missing) + " is missing") != std::string::npos,
+                  missing);
   CHECK(refusal([&](tensors& t) { t[at + "stages.1.downsample.proj.0.large_conv.conv.weight"].shape = {32, 1, 49, 1}; })
             .find("has shape [32, 1, 49, 1], expected [32, 1, 7, 7]") != std::string::npos);
   CHECK(refusal([&](tensors& t) { t[at + "stages.1.extra"] = {{1}, {0}}; }).find("extra [1] has no place") !=

@@ -239,9 +239,10 @@ class config_printer {
 
 /// The one data type of the file's matrices, by which a compile-time tower is made. Error: blocks of another type.
 outcome<dtype> type_of_weights(const packed_file& file, const fs::path& path) {
-  // the stem of a ResNet or of MobileCLIP, f32 in part, is no block: such models are opened at run time anyway
+  // the f32 parts of a ResNet or of MobileCLIP are no blocks: such models are opened at run time anyway
   const auto counts = [](const tensor_view& t) {
-    return t.layout == format::layout::panel16 && !t.name.starts_with("vision.stem.");
+    return t.layout == format::layout::panel16 && !t.name.starts_with("vision.stem.") &&
+           t.name.find("squeeze.") == std::string_view::npos;
   };
   std::optional<dtype> type;
   for (int i = 0; i < file.tensor_count(); i++)

@@ -160,7 +160,7 @@ void read_timm_tower(plan& p, const settings& s) {
                   o.image_origin);
     s.note("vision.proj", proj.empty() ? "the trunk's head" : printable(proj), "timm_proj");
     const std::string head = proj.empty() ? "visual.trunk.head.fc" : "visual.head.proj";
-    return add_fastvit_trunk(p, o.prefix, o.name, o.name_origin, head, p.has(head + ".bias"));
+    return add_fastvit_trunk(p, o.prefix, o.name, o.name_origin, head, proj.empty() || p.has(head + ".bias"));
   }
   add_timm_trunk(p, o);
   if (!p.ok()) return;

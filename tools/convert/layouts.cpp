@@ -60,7 +60,8 @@ outcome<model_source> read_model(const checkpoint& file, const source_files& fil
                          has_prefix("embeddings.patch_embedding.") || has_prefix("embeddings.token_embedding.");
   const bool hf_vit = has_prefix("embeddings.patch_embeddings.") || has_prefix("vit.embeddings.") ||
                       has_prefix("dinov2.embeddings.") || has_prefix("dinov2_with_registers.embeddings.");
-  const bool timm_names = has("patch_embed.proj.weight") || has("patch_embed.backbone.0.conv.weight");
+  const bool timm_names = has("patch_embed.proj.weight") || has("patch_embed.backbone.0.conv.weight") ||
+                          has_prefix("stem.0.conv_kxk.") || has_prefix("stem.0.reparam_conv.");
   const bool big_vision = has_prefix("params/img/") || has_prefix("img/") || has_prefix("params/txt/");
 
   if (custom_text || openai_names) {

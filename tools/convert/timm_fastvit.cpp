@@ -152,6 +152,9 @@ struct fastvit {
   const std::string at, name, origin;
   vision_config& v = p.config().vision;
   encoder_config& e = v.encoder;
+  /// timm's mci3 and mci4: no branch of 1 x 1 in the stem, no squeeze-and-excite between stages. By the name rather than by
+  /// the tensors: one that is missing must not go unnoticed.
+  const bool larger = name[11] >= '3';
   bool branches = false, merged = false;  ///< forms of the convolutions that were seen
 
   /// Whether the branches of a convolution are one already.
@@ -166,21 +169,21 @@ struct fastvit {
     return f;
   }
 
-  /// timm's MobileOneBlock as far as its sum. The stem of the larger models has no branch of 1 x 1.
-  void add_branches(folded& f, const std::string& from, std::int64_t side, bool with_input, bool may_lack_scale, double sign) {
+  /// timm's MobileOneBlock as far as its sum.
+  void add_branches(folded& f, const std::string& from, std::int64_t side, bool with_input, bool with_scale, double sign) {
     for (int i = 0; i < std::max(1, p.count(from + ".conv_kxk.", ".conv.weight")); i++) {
       const std::string branch = from + ".conv_kxk." + std::to_string(i);
       f.add(branch + ".conv", side, false, branch + ".bn", sign);
     }
-    if (side > 1 && (!may_lack_scale || p.has(from + ".conv_scale.conv.weight")))
+    if (side > 1 && with_scale)
       f.add(from + ".conv_scale.conv", 1, false, from + ".conv_scale.bn", sign);
     if (with_input) f.add_input(from + ".identity", sign);
   }
   folded mobile_one(const std::string& from, std::int64_t n, std::int64_t inner, std::int64_t side, bool with_input,
-                    bool may_lack_scale = false) {
+                    bool with_scale = true) {
     if (one(from)) return merged_convolution(from, n, inner, side);
     folded f(n, inner, side);
-    add_branches(f, from, side, with_input, may_lack_scale, 1);
+    add_branches(f, from, side, with_input, with_scale, 1);
     return f;
   }
 
@@ -219,8 +222,7 @@ struct fastvit {
                       " has attention, whose heads are 32 wide");
     if (v.attention_stage == stages) e.head_width = e.width, e.heads = 1;
     v.pre_norm = v.attention_stage < stages && !p.has(stage(v.attention_stage) + "blocks.0.norm.running_mean") ? 1 : 0;
-    for (int s = 1; s < stages; s++)
-      if (p.has(stage(s) + "downsample.proj.0.se.fc1.weight")) v.squeeze = static_cast<std::uint8_t>(v.squeeze | 1 << s);
+    v.squeeze = larger ? 0 : 0xc;  // stages 2 and 3
     p.note_switch("vision.kind", "FastViT", origin);
     p.note_switch("vision.stages", layers, "names of " + at + "stages.S.blocks.N");
     p.note_switch("vision.width", std::to_string(v.resnet_width) + " to " + std::to_string(e.width),
@@ -230,7 +232,7 @@ struct fastvit {
     p.note_switch("vision.head_width", std::to_string(e.head_width), "timm's FastViT");
     p.note_switch("vision.attention_norm", v.pre_norm != 0 ? "LayerNorm, eps 1e-05" : "batch norm, folded",
                   v.pre_norm != 0 ? origin : "names of norm.running_mean");
-    p.note_switch("vision.squeeze", v.squeeze != 0 ? "at strided convolutions" : "at the end alone", "names of downsample.proj.0.se");
+    p.note_switch("vision.squeeze", v.squeeze != 0 ? "at strided convolutions" : "at the end alone", origin);
     p.note_switch("vision.act", to_string(e.act), origin + ", after strided convolutions too (lkc_use_act)");
     p.note_switch("vision.pool", "mean of the map", "timm_pool");
     p.note_switch("vision.batch_norm_eps", "1e-05", "timm's FastViT");
@@ -238,8 +240,8 @@ struct fastvit {
 
   void add_stem() {
     const std::int64_t c = v.resnet_width;
-    mobile_one(at + "stem.0", c, 3, 3, false, true).add_matrix(p, "vision.stem.0");
-    mobile_one(at + "stem.1", c, 1, 3, false, true).add_depthwise(p, "vision.stem_conv", 1);
+    mobile_one(at + "stem.0", c, 3, 3, false, !larger).add_matrix(p, "vision.stem.0");
+    mobile_one(at + "stem.1", c, 1, 3, false, !larger).add_depthwise(p, "vision.stem_conv", 1);
     mobile_one(at + "stem.2", c, c, 1, true).add_matrix(p, "vision.stem_proj");
   }
 
@@ -307,23 +309,21 @@ struct fastvit {
     if (one(from + ".mixer")) {
       f.add(from + ".mixer.reparam_conv", 3, true, "");
     } else {
-      add_branches(f, from + ".mixer", 3, true, false, 1);
+      add_branches(f, from + ".mixer", 3, true, true, 1);
     }
     f.add_input(from + ".norm.identity", -1);
-    if (p.has(from + ".layer_scale.gamma")) f.scale(from + ".layer_scale.gamma");
+    f.scale(from + ".layer_scale.gamma");
     f.add_input("");
     f.add_depthwise(p, to, 1);
   }
 
-  /// A linear layer times a LayerScale [n, 1, 1] where there is one.
+  /// A linear layer times a LayerScale [n, 1, 1].
   void add_scaled(const std::string& to, const std::string& from, const shape_list& shape, const std::string& gamma) {
     const std::int64_t n = shape[0], k = shape[1];
-    std::vector<piece> weight{{from + ".weight", shape}}, bias{{from + ".bias", {n}}};
-    if (p.has(gamma))
-      for (std::vector<piece>* sources : {&weight, &bias}) sources->push_back({gamma, {n, 1, 1}});
+    const piece scales{gamma, {n, 1, 1}};
+    std::vector<piece> weight{{from + ".weight", shape}, scales}, bias{{from + ".bias", {n}}, scales};
     const auto scaled = [](const std::vector<std::vector<float>>& in, std::vector<float>& out) {
       out = in[0];
-      if (in.size() < 2) return;
       const std::size_t row = out.size() / in[1].size();
       for (std::size_t i = 0; i < out.size(); i++) out[i] *= in[1][i / row];
     };

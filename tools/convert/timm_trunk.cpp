@@ -34,7 +34,7 @@ std::string_view kind_of_tower(std::string_view name) {
   constexpr const char* kinds[][2] = {
       {"convnext", "a ConvNeXt"},
       {"vitamin", "a ViTamin, convolutions before a ViT with relative positions"},
-      {"fastvit", "a FastViT that is none of MobileCLIP's, alone or in another"},
+      {"fastvit", "a FastViT, which ocellus knows as MobileCLIP's image tower alone"},
       {"swin", "a Swin Transformer, whose attention is in shifted windows"},
       {"relpos", "a ViT with relative positions, which are added to each attention's scores"},
       {"distilled", "a distilled model with two heads"},

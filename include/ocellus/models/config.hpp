@@ -165,6 +165,9 @@ constexpr bool valid(const encoder_config& e) noexcept {
 }
 }  // namespace detail
 
+/// The most patches of a picture, or pixels of a map with attention: attention_s8 sums in s32 (ops/attention.hpp).
+inline constexpr int most_image_tokens = 16384;
+
 /// A FastViT's stages, 4 or 5, and the blocks of one.
 constexpr int stages_of(const vision_config& v) noexcept { return v.fifth_layers > 0 ? 5 : 4; }
 constexpr int stage_layers(const vision_config& v, int stage) noexcept {
@@ -219,8 +222,12 @@ constexpr int stage_layers(const vision_config& v, int stage) noexcept {
         e.post_norm != 0 || e.uneven != 0 || v.pre_norm > 1 || v.squeeze >> stages != 0 ||
         !in_range(v.attention_stage, 0, stages) ||
         (v.attention_stage < stages && (v.resnet_width << v.attention_stage) % e.head_width != 0) ||
-        !in_range(v.image_h, 32, 2048) || !in_range(v.image_w, 32, 2048) || v.classes != 0)
+        !in_range(v.image_h, 32, 2048) || !in_range(v.image_w, 32, 2048) || v.classes != 0 || v.pool != pooling::avg ||
+        v.conv_stem != 0 || (v.squeeze & 1) != 0)
       return false;
+    int h = v.image_h, w = v.image_w;
+    for (int s = 0; s < v.attention_stage + 2; s++) h = (h + 1) / 2, w = (w + 1) / 2;
+    if (v.attention_stage < stages && h * w > most_image_tokens) return false;
   }
   if (v.kind != vision_kind::none &&
       (!in_range(v.embed, 1, 1 << 15) || !in_range(v.classes, 0, 1 << 17) || !(v.final_eps >= 0)))

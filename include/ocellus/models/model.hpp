@@ -386,9 +386,9 @@ class model {
     for (int j = 0; j < n; j++) out[j] = static_cast<float>(static_cast<double>(out[j]) / sum);
   }
 
+  static constexpr int max_tokens = most_image_tokens;  ///< most patches of one image
   /// Images whose pooled rows are carried on together: enough to hide those weights.
   static constexpr int batch_images = 32;
-  static constexpr int max_tokens = 16384;  ///< most patches of one image
 
  private:
   /// Images that run through the tower together: how many, their tokens, those of the longest.

@@ -81,7 +81,7 @@ struct fastvit_stage_buffers {
     attention.qkv = from.take<float>(static_cast<std::uint64_t>(rows) * ld + 16);
     const std::size_t f32 = attention_scratch(rows, head_width), s8 = attention_scratch_s8(rows, head_width);
     attention.scratch_part = f32 > s8 ? f32 : s8;
-    attention.scratch = from.take<unsigned char>(attention.scratch_part * static_cast<std::size_t>(threads));
+    attention.scratch = from.take<unsigned char>(attention.scratch_part * static_cast<std::uint64_t>(threads));
   }
 };
 

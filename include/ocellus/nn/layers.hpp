@@ -417,7 +417,7 @@ struct pool_buffers {
     if (head_width > 0) queries.carve(from, head_count * sequences, head_width);
     scratch_part = integer ? attention_scratch_s8(most_keys, c) : attention_scratch(most_keys, c);
     const int parts = sequences < threads ? sequences : threads;
-    scratch = from.take<unsigned char>(scratch_part * static_cast<std::size_t>(parts));
+    scratch = from.take<unsigned char>(scratch_part * static_cast<std::uint64_t>(parts));
   }
 };
 
@@ -458,7 +458,7 @@ struct block_buffers {
     qkv = from.take<float>(static_cast<std::uint64_t>(rows) * static_cast<std::size_t>(ld_qkv) + 16);
     scratch_part = integer ? attention_scratch_s8(most_keys, s.head_width)
                            : attention_scratch(most_keys, s.head_width);
-    scratch = from.take<unsigned char>(scratch_part * static_cast<std::size_t>(threads));
+    scratch = from.take<unsigned char>(scratch_part * static_cast<std::uint64_t>(threads));
     if (feed.used() > from.used()) from = feed;
     if (after.used() > from.used()) from = after;
   }

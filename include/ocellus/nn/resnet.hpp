@@ -110,7 +110,7 @@ struct resnet_buffers {
     kv = from.take<float>(floats(t, 2 * widest) + 16);
     q = from.take<float>(floats(1, widest) + 16);
     pool.scratch_part = attention_scratch(t, widest / v.encoder.heads);
-    pool.scratch = from.take<unsigned char>(pool.scratch_part * static_cast<std::size_t>(threads));
+    pool.scratch = from.take<unsigned char>(pool.scratch_part * static_cast<std::uint64_t>(threads));
     return from.used();
   }
 };

@@ -32,6 +32,7 @@ struct attention_args {
   float* out = nullptr;      ///< [tq, D]; may be q, with its stride
   std::ptrdiff_t ldo = 0;
   int tq = 0, tk = 0, d = 0;  ///< tk >= 1, and each row sees a key (causal_offset >= 0): one that sees none gets NaN
+  // attention_s8 sums tk products of u8 and s8 in s32: tk <= 66,000
   bool causal = false;
   int causal_offset = 0;
   float scale = 1;
