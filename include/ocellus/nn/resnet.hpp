@@ -70,7 +70,8 @@ struct resnet_buffers {
   operand rows_of(int k, int& count) const noexcept {
     operand o = rows.spent();
     o.ld = ld_f32(k);
-    o.ld8 = ld_u8(k + 15);  // what the last piece of a patch may write past its end is not the next row's
+    // what the last piece of a patch may write past its end, where pieces fill no sixteens, is not the next row's
+    o.ld8 = ld_u8(k % panel_width == 0 ? k : k + 15);
     const std::size_t fit = values / static_cast<std::size_t>(o.ld > o.ld8 ? o.ld : o.ld8);
     count = fit < most_rows ? static_cast<int>(fit) : most_rows;
     return o;
