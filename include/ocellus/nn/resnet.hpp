@@ -224,7 +224,7 @@ template <class Kernels>
 /// out = relu(conv3x3(x) + bias), padding 1. exact: as operand has it.
 template <class Kernels>
 [[gnu::cold]] feature_map conv3x3(const runner<Kernels>& run, const linear_weights& w, const feature_map& x, int stride,
-                    float* out, const resnet_buffers& b, bool exact = false) noexcept {
+                                  float* out, const resnet_buffers& b, bool exact = false) noexcept {
   if (w.k == x.c) return conv3x3_winograd(run, w, x, out, b);
   feature_map y{out, (x.h - 1) / stride + 1, (x.w - 1) / stride + 1, w.n, ld_map(w.n)};
   int most = 0;
@@ -241,7 +241,8 @@ template <class Kernels>
 /// out = act(x W^T + bias): a 1 x 1 convolution.
 template <class Kernels>
 [[gnu::cold]] feature_map conv1x1(const runner<Kernels>& run, const linear_weights& w, const feature_map& x, float* out,
-                    activation act, const resnet_buffers& b, const float* residual = nullptr) noexcept {
+                                  activation act, const resnet_buffers& b,
+                                  const float* residual = nullptr) noexcept {
   feature_map y{out, x.h, x.w, w.n, ld_map(w.n)};
   if (w.type != dtype::s8) {
     operand o;
@@ -307,7 +308,7 @@ feature_map resnet_stem(const runner<Kernels>& run, const model_config& m, const
 /// One bottleneck block of x, which lies in one of the four maps; the others take turns.
 template <class Kernels>
 [[gnu::cold]] feature_map bottleneck(const runner<Kernels>& run, const bottleneck_weights& k, const feature_map& x,
-                       const resnet_buffers& b) noexcept {
+                                     const resnet_buffers& b) noexcept {
   float* free[3];
   for (int n = 0, f = 0; n < resnet_buffers::maps; n++)
     if (b.map[n] != x.data) free[f++] = b.map[n];
@@ -377,8 +378,8 @@ void resnet_attention_pool(const runner<Kernels>& run, const vision_config& v, c
 /// Features [E] of one picture of the batch into `out`, before normalisation.
 template <class Kernels>
 [[gnu::cold]] void resnet_forward(const runner<Kernels>& run, const model_config& m, const resnet_weights& w,
-                    const image_batch& in, int picture, const resnet_buffers& b, float* out,
-                    const stage_observer& observe = {}) noexcept {
+                                  const image_batch& in, int picture, const resnet_buffers& b, float* out,
+                                  const stage_observer& observe = {}) noexcept {
   std::memset(b.zeros, 0, sizeof(float) * static_cast<std::size_t>(b.zeros_size));
   feature_map x = resnet_stem(run, m, w, in, picture, b);
   observe("stem", 0, x.data, x.rows(), x.c, x.ld);
